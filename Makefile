@@ -1,0 +1,44 @@
+# Everything starts here. Needs Linux, Python >= 3.11, make and the package registries; no root.
+PYTHON ?= python3
+UV_VERSION := 0.13.9
+VENV := .venv
+BIN := $(VENV)/bin
+# Leaves uv and pip, which bootstrapped the environment, in it.
+SYNC := $(BIN)/uv sync --frozen --inexact --quiet
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo test check format bench chaos docs test-deploy image clean
+
+help:  ## list the targets
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
+
+$(BIN)/uv:
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "tiled-ingest needs Python >= 3.11; set PYTHON=")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check "uv==$(UV_VERSION)"
+
+$(VENV)/.installed: $(BIN)/uv pyproject.toml uv.lock
+	UV_PROJECT_ENVIRONMENT=$(VENV) $(SYNC) --all-extras
+	@touch $@
+
+install: $(VENV)/.installed  ## the environment, frozen from the lock file
+
+demo: install  ## the main job on real parts, on this machine
+	$(BIN)/tiled-ingest demo
+
+test: install  ## the whole test suite
+	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+check: install  ## format, lint, types, import contracts, links in the docs
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python -m tests.links README.md CONTRIBUTING.md CHANGELOG.md docs
+
+format: install  ## mend what a tool can mend
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+clean:  ## remove what the targets made
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .import_linter_cache

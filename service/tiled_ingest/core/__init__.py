@@ -1,0 +1,1 @@
+"""Pure decisions: no client, clock, thread or logger. `engine` is the only door."""

@@ -1,0 +1,64 @@
+"""Errors, classed by what we do next (the table is in docs/errors.md)."""
+
+from typing import ClassVar
+
+
+class IngestError(Exception):
+    """Whatever is not a bug. `reason` is the class's name in headers, metrics and logs."""
+
+    reason: ClassVar[str] = "IngestError"
+
+
+class InvalidDocument(IngestError):
+    """This one document goes to the dead letters with a precise `code`; others go on.
+
+    Parameters
+    ----------
+    code
+        The precise cause, a stable word: `undecodable`, `unknown_kind`, `schema`, `orphan`, ...
+    detail
+        A sentence for a person. May quote a name from the document, never a whole value.
+    """
+
+    reason = "InvalidDocument"
+
+    def __init__(self, code: str, detail: str) -> None:
+        super().__init__(f"{code}: {detail}")
+        self.code = code
+        self.detail = detail
+
+
+class TiledUnavailable(IngestError):
+    """Tiled is away, slow or busy: wait and try again, for ever; no offset moves past it."""
+
+    reason = "TiledUnavailable"
+
+
+class TiledRejected(IngestError):
+    """Tiled refuses one write for what it holds: the run fails, durably, and its documents become dead letters."""
+
+    reason = "TiledRejected"
+
+
+class Forbidden(IngestError):
+    """We may not write at all: a mistake in the configuration. Stop, never dead-letter for it."""
+
+    reason = "Forbidden"
+
+
+class DeadLetterFailed(IngestError):
+    """The dead-letter topic did not confirm: stop; nothing is ever logged and dropped."""
+
+    reason = "DeadLetterFailed"
+
+
+class OffsetOutOfRange(IngestError):
+    """The committed offset is not in the log any more (or not yet): records may be lost. Stop, never jump."""
+
+    reason = "OffsetOutOfRange"
+
+
+class BreakerOpen(IngestError):
+    """Nearly everything goes to the dead letters: more likely our mistake than theirs. Stop."""
+
+    reason = "BreakerOpen"

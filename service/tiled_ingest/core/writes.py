@@ -1,0 +1,238 @@
+"""What Tiled can be asked, and how it can answer.
+
+A request is a value: the engine makes it, the shell performs it, once, without retries of its own, and hands back
+one outcome. All that decides what happens next (was it applied? may it be repeated?) is in the outcome's type.
+
+Paths are tuples of keys, from the node that `tiled.uri` names; they are not yet quoted for a URL.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+Path = tuple[str, ...]
+Spec = tuple[str, str | None]
+Json = dict[str, Any]
+
+
+# ---------------------------------------------------------------- what a table node points to
+
+
+@dataclass(frozen=True, slots=True)
+class TableSource:
+    """The one data source of a table node: which rows of which SQL table readers see.
+
+    Attributes
+    ----------
+    id
+        Tiled's number for the data source (not of the dataset); 0 before Tiled gave one.
+    schema
+        Names, order and types of the columns. An append is cast by name *in this order*.
+    parameters
+        `table_name` and `dataset_id`: the rows. Switching a node means putting other parameters.
+    properties
+        Free for us; our facts are under `tiled_ingest`.
+    storage
+        The dialect that holds the rows: `duckdb`, `postgresql`, `sqlite`; empty if Tiled does not say.
+    """
+
+    id: int
+    schema: pa.Schema
+    parameters: Mapping[str, Any]
+    properties: Mapping[str, Any] = field(default_factory=dict)
+    storage: str = ""
+
+    @property
+    def dataset(self) -> tuple[Any, Any]:
+        """The dataset's identity: SQL table and number."""
+        return self.parameters.get("table_name"), self.parameters.get("dataset_id")
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """A node as Tiled describes it: its metadata, and the data source if it is a table."""
+
+    metadata: Json
+    source: TableSource | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class OpenRun:
+    """A run of ours that Tiled holds as open, found without Kafka's help."""
+
+    path: Path
+    metadata: Json
+    epoch_max: int  # the largest epoch in its metadata and in its tables' data sources
+
+
+# ---------------------------------------------------------------- requests
+
+
+@dataclass(frozen=True, slots=True)
+class CreateContainer:
+    """Create a container node. Answers: `Done`, `Exists`, or a failure."""
+
+    parent: Path
+    key: str
+    metadata: Json
+    specs: tuple[Spec, ...]
+    access_tags: tuple[str, ...] | None
+
+
+@dataclass(frozen=True, slots=True)
+class CreateTable:
+    """Create a table node with an empty dataset of its own. Answers: `Done(TableSource)`, `Exists`, or a failure."""
+
+    parent: Path
+    key: str
+    schema: pa.Schema
+    metadata: Json
+    access_tags: tuple[str, ...] | None
+    properties: Json
+
+
+@dataclass(frozen=True, slots=True)
+class Append:
+    """Append rows to the dataset that the table node points to. Not repeatable. Answers: `Done(None)` or a failure."""
+
+    path: Path
+    table: pa.Table
+
+
+@dataclass(frozen=True, slots=True)
+class ReadKeys:
+    """Read the columns `seq_num` and `time` of a table, whole. Answers: `Done(Keys)`, `Missing`, or a failure."""
+
+    path: Path
+
+
+@dataclass(frozen=True, slots=True)
+class GetNode:
+    """Read a node's metadata and data source. Answers: `Done(Node)`, `Missing`, or a failure."""
+
+    path: Path
+
+
+@dataclass(frozen=True, slots=True)
+class PutSource:
+    """Point a table node to the dataset of `source` (its `id` is the node's own). Repeatable. Answers: `Done(None)`."""
+
+    path: Path
+    source: TableSource
+
+
+@dataclass(frozen=True, slots=True)
+class UpdateMetadata:
+    """Merge `metadata` (JSON merge patch) into a node's, keeping no revision. Repeatable. Answers: `Done(None)`."""
+
+    path: Path
+    metadata: Json
+
+
+@dataclass(frozen=True, slots=True)
+class CloseStreams:
+    """Tell live subscribers that nothing more will come, for each path in order. Repeatable. Answers: `Done(None)`."""
+
+    paths: tuple[Path, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class EnsureContainer:
+    """Create the containers of a route that are missing, with the spec `CatalogOfBlueskyRuns` 3.0. Repeatable."""
+
+    path: Path
+
+
+@dataclass(frozen=True, slots=True)
+class FindOpenRuns:
+    """Find the open runs of a partition below `parent`. Answers: `Done(tuple[OpenRun, ...])`."""
+
+    parent: Path
+    topic_id: str
+    partition: int
+
+
+Request = (
+    CreateContainer
+    | CreateTable
+    | Append
+    | ReadKeys
+    | GetNode
+    | PutSource
+    | UpdateMetadata
+    | CloseStreams
+    | EnsureContainer
+    | FindOpenRuns
+)
+
+
+# ---------------------------------------------------------------- outcomes
+
+
+@dataclass(frozen=True, slots=True)
+class Keys:
+    """What identifies rows on read-back: `seq_num` (int64, shape (n,)) and `time` (float64, seconds, shape (n,))."""
+
+    seq_num: npt.NDArray[np.int64]
+    time: npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """Tiled confirmed: the effect is there. `value` is the request's answer."""
+
+    value: Any = None
+
+
+@dataclass(frozen=True, slots=True)
+class Exists:
+    """409 on a create: an answer, not an error. Whose it is must be looked up."""
+
+
+@dataclass(frozen=True, slots=True)
+class Missing:
+    """404: the node, or one of its ancestors, is not there."""
+
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Unprocessed:
+    """Certainly not applied, now or later: never sent, or an answer that says so. A plain retry is allowed.
+
+    `retry_after_s` is what the server asked for (429, 503), else `None`.
+    """
+
+    detail: str
+    retry_after_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Unknown:
+    """The write may have happened, may be happening, or may never happen (time-out, reset, 5xx)."""
+
+    detail: str
+    status: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Rejected:
+    """4xx on this write: repeating it would fail again."""
+
+    detail: str
+    status: int
+
+
+@dataclass(frozen=True, slots=True)
+class Denied:
+    """401 or 403. On everything, a configuration mistake; on one node, a refused access tag."""
+
+    detail: str
+    status: int
+
+
+Outcome = Done | Exists | Missing | Unprocessed | Unknown | Rejected | Denied

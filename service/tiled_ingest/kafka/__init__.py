@@ -1,0 +1,1 @@
+"""Kafka at its edge: records in, commits and dead letters out."""

@@ -1,0 +1,1 @@
+"""Tiled at its edge: one request function, and the writes of the layout."""
