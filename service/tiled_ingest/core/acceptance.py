@@ -1,0 +1,97 @@
+"""Which documents of a run count, decided in the order of the log: the same rules live, in a rebuild and in a refill.
+
+A redelivered event has the uid of one that was accepted before: one of them counts. A rewind repeats a `seq_num` with
+a new uid: both are data. Since the verdicts depend only on the run's documents in their order, whoever reads the log
+again from the run's start comes to the same rows.
+
+Version 1 of these rules (`ResumePoint.rules`).
+"""
+
+from array import array
+from collections.abc import Iterable
+
+from .errors import InvalidDocument
+
+RULES_VERSION = 1
+GAP_MAX = 65_536  # missing seq_nums that are bridged with empty slots; 8 bytes each
+
+
+class Seen:
+    """The uids accepted under each `seq_num` of one stream: 8 bytes an event while they count up, as they do.
+
+    `distinct` counts the different `seq_num`s.
+    """
+
+    def __init__(self) -> None:
+        self._slots = array("q")  # hash of the uid at [seq_num - 1]; 0: none
+        self._others: dict[int, set[int]] = {}  # rewinds, and whatever does not count up
+        self.distinct = 0
+
+    def add(self, seq_num: int, uid: str) -> bool:
+        """Accept an event; `False` if this uid was accepted under this `seq_num` before."""
+        mark = hash(uid) or 1
+        missing = seq_num - 1 - len(self._slots)
+        if 0 <= missing <= GAP_MAX:
+            self._slots.extend([0] * missing)
+            self._slots.append(mark)
+            self.distinct += seq_num not in self._others
+            return self._is_new_elsewhere(seq_num, mark)
+        return self._add_out_of_order(seq_num, mark)
+
+    def _is_new_elsewhere(self, seq_num: int, mark: int) -> bool:
+        return not (self._others and mark in self._others.get(seq_num, ()))
+
+    def _add_out_of_order(self, seq_num: int, mark: int) -> bool:
+        slot = self._slots[seq_num - 1] if 0 < seq_num <= len(self._slots) else 0
+        others = self._others.setdefault(seq_num, set())
+        if mark == slot or mark in others:
+            return False
+        self.distinct += not slot and not others
+        others.add(mark)
+        return True
+
+
+class Acceptance:
+    """What has been accepted of one run."""
+
+    def __init__(self) -> None:
+        self._streams: dict[str, str] = {}  # descriptor uid -> stream name
+        self._seen: dict[str, Seen] = {}  # stream name -> events
+
+    @property
+    def descriptors(self) -> Iterable[str]:
+        """The uids of the descriptors accepted so far."""
+        return self._streams.keys()
+
+    def add_descriptor(self, uid: str, name: str) -> bool:
+        """Accept a descriptor; `False` for a repetition."""
+        if uid in self._streams:
+            return False
+        self._streams[uid] = name
+        self._seen.setdefault(name, Seen())
+        return True
+
+    def stream_of(self, descriptor: str) -> str:
+        """Name the stream that an event belongs to.
+
+        Raises
+        ------
+        InvalidDocument
+            `orphan`: the run has no such descriptor (yet).
+        """
+        try:
+            return self._streams[descriptor]
+        except KeyError:
+            raise InvalidDocument("orphan", f"no descriptor {descriptor!r} came before this event") from None
+
+    def add_event(self, stream: str, seq_num: int, uid: str) -> bool:
+        """Accept an event; `False` for a repetition."""
+        return self._seen[stream].add(seq_num, uid)
+
+    def distinct(self, stream: str) -> int:
+        """How many different `seq_num`s the stream has."""
+        return self._seen[stream].distinct if stream in self._seen else 0
+
+    def is_of(self, descriptor: str, stream: str) -> bool:
+        """Whether the descriptor was accepted, for that stream."""
+        return self._streams.get(descriptor) == stream

@@ -1,0 +1,191 @@
+"""Values of one column as an Arrow array, without a silent change.
+
+Arrow itself would make 0.5 a 0 in a column of integers, and true a 1.0 in one of floats.
+Whole columns take one call; only where a value is not of the column's own kind each value is looked at.
+"""
+
+import itertools
+import json
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+_NONE = type(None)
+_EXACT: dict[pa.DataType, frozenset[type]] = {
+    pa.int64(): frozenset({int, _NONE}),
+    pa.float64(): frozenset({float, int, _NONE}),  # Arrow itself refuses integers that would lose digits
+    pa.bool_(): frozenset({bool, _NONE}),
+    pa.string(): frozenset({str, _NONE}),
+}
+_BREADTH = {pa.bool_(): 0, pa.int64(): 1, pa.float64(): 2}
+
+
+@dataclass(frozen=True, slots=True)
+class Cells:
+    """A column: its array, misfits as (row, why), the type that some values need, if integers lost digits."""
+
+    array: "pa.Array[Any]"
+    misfits: tuple[tuple[int, str], ...] = ()
+    wider: pa.DataType | None = None
+    rounded: bool = False
+
+
+class _MisfitError(Exception):
+    """The value cannot be one of the column's."""
+
+
+class _NarrowError(Exception):
+    """The value needs a wider column."""
+
+    def __init__(self, needed: pa.DataType) -> None:
+        super().__init__()
+        self.needed = needed
+
+
+def converted(values: list[Any], data_type: pa.DataType) -> Cells:
+    """Return the values as an array of `data_type`; raises for no value.
+
+    The whole column is converted at once if all values are of its kind: the result is the same as one by one.
+    """
+    if _fits(values, data_type):
+        try:
+            return Cells(pa.array(values, data_type))
+        except (pa.ArrowInvalid, OverflowError, UnicodeEncodeError):
+            pass  # integers beyond 64 bits, or that a float cannot hold; text with lone surrogates
+    return one_by_one(values, data_type)
+
+
+def _fits(values: list[Any], data_type: pa.DataType) -> bool:
+    while pa.types.is_list(data_type):
+        if not {list, _NONE}.issuperset(map(type, values)):
+            return False
+        values = list(itertools.chain.from_iterable(value for value in values if value is not None))
+        data_type = data_type.value_type
+    return _EXACT[data_type].issuperset(map(type, values))
+
+
+def one_by_one(values: list[Any], data_type: pa.DataType) -> Cells:
+    """Return the values as an array of `data_type`, after a look at each."""
+    cells: list[Any] = []
+    misfits: list[tuple[int, str]] = []
+    needed: pa.DataType | None = None
+    for row, value in enumerate(values):
+        cells.append(None)
+        try:
+            cells[row] = _cell(value, data_type)
+        except _MisfitError as misfit:
+            misfits.append((row, str(misfit)))
+        except _NarrowError as narrow:
+            needed = wider(needed, narrow.needed)
+    return Cells(pa.array(cells, data_type), tuple(misfits), needed, _rounded(values, data_type))
+
+
+def wider(one: pa.DataType | None, other: pa.DataType) -> pa.DataType:
+    """Return the wider of two types that differ in their innermost values only."""
+    return other if one is None or _BREADTH[_innermost(other)] > _BREADTH[_innermost(one)] else one
+
+
+def _innermost(data_type: pa.DataType) -> pa.DataType:
+    while pa.types.is_list(data_type):
+        data_type = data_type.value_type
+    return data_type
+
+
+def _cell(value: Any, data_type: pa.DataType) -> Any:
+    if isinstance(value, np.ndarray | np.generic):
+        value = value.tolist()  # a list, or a plain number for a numpy number or an array without dimensions
+    if value is None:
+        return None
+    if pa.types.is_list(data_type):
+        return _list(value, data_type.value_type)
+    return _BY_TYPE[data_type](value)
+
+
+def _list(value: Any, data_type: pa.DataType) -> list[Any]:
+    if not isinstance(value, list | tuple):
+        if pa.types.is_list(data_type):
+            raise _MisfitError(f"{_called(value)} in a column of nested lists")
+        value = [value]  # EPICS gives an array of one element as a number
+    try:
+        return [_cell(item, data_type) for item in value]
+    except _NarrowError as narrow:
+        raise _NarrowError(pa.list_(narrow.needed)) from None
+
+
+def _integer(value: Any) -> int:
+    if isinstance(value, float):
+        if value.is_integer() and -(2.0**63) <= value < 2.0**63:
+            return int(value)
+        raise _NarrowError(pa.float64())
+    if not isinstance(value, int):
+        raise _MisfitError(f"{_called(value)} in a column of integers")
+    if not -(2**63) <= value < 2**63:
+        _float_if_exact(value)
+        raise _NarrowError(pa.float64())
+    return int(value)
+
+
+def _float_if_exact(value: int) -> None:
+    """Refuse an integer beyond 64 bits that would lose digits as a float: widening would spoil it."""
+    if value.bit_length() > 1024 or int(float(value)) != value:
+        raise _MisfitError("an integer beyond 64 bits")
+
+
+def _number(value: Any) -> float:
+    if not isinstance(value, int | float):
+        raise _MisfitError(f"{_called(value)} in a column of numbers")
+    try:
+        return float(value)
+    except OverflowError as error:
+        raise _MisfitError("an integer beyond any float") from error
+
+
+def _truth(value: Any) -> bool:
+    if isinstance(value, bool):
+        return value
+    if not isinstance(value, int | float):
+        raise _MisfitError(f"{_called(value)} in a column of truth values")
+    integer = isinstance(value, int) and -(2**63) <= value < 2**63
+    if not integer and isinstance(value, int):
+        _float_if_exact(value)
+    raise _NarrowError(pa.int64() if integer else pa.float64())
+
+
+def _string(value: Any) -> str:
+    """Return text as it is, bytes if they are UTF-8, anything else written out: nothing is lost in text."""
+    try:
+        if isinstance(value, bytes):
+            return value.decode()
+        text = value if isinstance(value, str) else json.dumps(value, default=str)
+        text.encode()
+    except (UnicodeError, TypeError, ValueError) as error:
+        raise _MisfitError(f"{_called(value)} that is no UTF-8 text") from error
+    return text
+
+
+_BY_TYPE = {pa.int64(): _integer, pa.float64(): _number, pa.bool_(): _truth, pa.string(): _string}
+
+
+def _called(value: Any) -> str:
+    return "text" if isinstance(value, str) else "a list" if isinstance(value, list | tuple) else type(value).__name__
+
+
+def _rounded(values: Any, data_type: pa.DataType) -> bool:
+    """Whether an integer among the values has more digits than a float of the column keeps."""
+    if _innermost(data_type) != pa.float64():
+        return False
+    return any(isinstance(number, int) and _loses(number) for value in values for number in _numbers(value))
+
+
+def _numbers(value: Any) -> Any:
+    if isinstance(value, np.ndarray | np.generic):
+        value = value.tolist()
+    if isinstance(value, list | tuple):
+        return itertools.chain.from_iterable(map(_numbers, value))
+    return (value,)
+
+
+def _loses(number: int) -> bool:
+    return number.bit_length() > 53 and number.bit_length() <= 1024 and int(float(number)) != number

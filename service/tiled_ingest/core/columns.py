@@ -1,0 +1,177 @@
+"""The plan of a stream's table: which columns, in which order, of which types.
+
+Names and order are TiledWriter's. Types come from the descriptor, never from the first values, so that a
+run's table does not depend on what happened to be measured first, or on how its events were cut into batches.
+"""
+
+import math
+import re
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+import pyarrow as pa
+
+from .events import Event
+
+Store = Literal["table", "zarr", "ragged", "external"]
+ARRAY_SIZE_MAX = 16  # elements; TiledWriter puts longer arrays into zarr
+PERMUTATIONS_MAX = 2**62
+NAME_BYTES_MAX = 63  # PostgreSQL's limit, the smallest of those that Tiled writes to
+_KEYS: dict[str, pa.DataType] = {"seq_num": pa.int64(), "time": pa.float64()}
+_SCALARS: dict[str, pa.DataType] = {
+    "integer": pa.int64(),
+    "number": pa.float64(),
+    "string": pa.string(),
+    "boolean": pa.bool_(),
+}
+# Times, complex numbers, fields and objects have no column type of their own: text keeps them whole.
+_VALUES: dict[str, pa.DataType] = {
+    "i": pa.int64(),
+    "u": pa.int64(),
+    "b": pa.bool_(),
+    **dict.fromkeys("USVcOmM", pa.string()),
+}
+_KIND = re.compile(r"[<>|=]?([?biufcSUVOmM])[0-9]*(\[.*\])?")
+_KIND_WORDS = {"int": "i", "uint": "u", "float": "f", "bool": "b", "str": "U", "complex": "c", "object": "O"}
+_FORBIDDEN = re.compile(r"""['"`;\\%()=+]|--|/\*|\*/""")
+_PLAIN = re.compile(r"[a-zA-Z].*")
+
+
+@dataclass(frozen=True, slots=True)
+class Columns:
+    """The columns of one table, in order, beginning with `seq_num` and `time`.
+
+    Attributes
+    ----------
+    types
+        By column name, in order.
+    external
+        Data keys that the descriptor calls external: their values count only in events that say `filled`.
+    elsewhere
+        Data keys whose values are not in the table (arrays that have a node of their own); `ts_` columns they
+        have.
+    """
+
+    types: Mapping[str, pa.DataType]
+    external: frozenset[str] = field(default=frozenset())
+    elsewhere: frozenset[str] = field(default=frozenset())
+
+    @classmethod
+    def plan(cls, descriptor: Mapping[str, Any], first: Event, elsewhere: Collection[str] = ()) -> "Columns":
+        """Return the columns for a stream, from its normalised descriptor and the first accepted event.
+
+        The event decides the order (as in TiledWriter), and which external keys come filled. Keys that it
+        lacks follow in the descriptor's order.
+        """
+        data_keys: Mapping[str, Any] = descriptor["data_keys"]
+        external = frozenset(key for key, spec in data_keys.items() if "external" in spec)
+        internal = [key for key in data_keys if key not in external or first.filled.get(key)]
+        data = {key: column_type(data_keys[key]) for key in _ordered(internal, first.data) if key not in elsewhere}
+        stamps = {f"ts_{key}": pa.float64() for key in _ordered(internal, first.timestamps)}
+        return cls({**_KEYS, **data, **stamps}, external, frozenset(elsewhere))
+
+    @property
+    def schema(self) -> pa.Schema:
+        """The Arrow schema, in the columns' order."""
+        return pa.schema(list(self.types.items()))
+
+    @property
+    def data(self) -> tuple[str, ...]:
+        """The columns that hold values of data keys."""
+        return tuple(name for name in self.types if name not in _KEYS and not self.is_stamp(name))
+
+    @property
+    def stamps(self) -> tuple[str, ...]:
+        """The data keys that have a `ts_` column, in its order."""
+        return tuple(name[3:] for name in self.types if self.is_stamp(name))
+
+    def is_stamp(self, name: str) -> bool:
+        """Whether the column holds timestamps of a data key."""
+        # The descriptor's normaliser sees to it that no data key is called like another's timestamps.
+        key = name[3:] if name.startswith("ts_") else ""
+        return key not in _KEYS and (key in self.types or key in self.elsewhere)
+
+    @property
+    def permutations(self) -> int:
+        """How many different orders the columns have (at most 2**62 are counted)."""
+        count = len(self.types)
+        return math.factorial(count) if count <= 20 else PERMUTATIONS_MAX
+
+    def permuted(self, k: int) -> pa.Schema:
+        """Return the schema in its k-th order; 0 is the plan's own, and after the last it begins again."""
+        pool, k = list(self.types), k % self.permutations
+        digits = []
+        for base in range(1, len(pool) + 1):  # the factorial number system, its last digits first
+            k, digit = divmod(k, base)
+            digits.append(digit)
+        order = [pool.pop(digit) for digit in reversed(digits)]
+        return pa.schema([(name, self.types[name]) for name in order])
+
+    def widened(self, name: str, data_type: pa.DataType) -> "Columns":
+        """Return the columns with another type for `name`; a new data key comes last, with its timestamps."""
+        if name in self.types:
+            return replace(self, types={**self.types, name: data_type})
+        return replace(self, types={**self.types, name: data_type, f"ts_{name}": pa.float64()})
+
+
+def _ordered(keys: list[str], first: Mapping[str, Any]) -> list[str]:
+    known = set(keys)
+    return [key for key in first if key in known] + [key for key in keys if key not in first]
+
+
+def column_type(spec: Mapping[str, Any]) -> pa.DataType:
+    """Return the Arrow type for a data key's values; integers are 64 bits, numbers are doubles."""
+    if spec.get("dtype") != "array":
+        return _SCALARS.get(str(spec.get("dtype")), pa.string())
+    nested: pa.DataType = _VALUES.get(numpy_kind(spec.get("dtype_numpy")), pa.float64())
+    for _ in spec.get("shape") or (None,):
+        nested = pa.list_(nested)
+    return nested
+
+
+def numpy_kind(dtype: Any) -> str:
+    """Return numpy's letter for a type as descriptors spell it (`<f8`, `float32`); `f` if in doubt."""
+    if isinstance(dtype, list | tuple):
+        return "V"
+    if match := _KIND.fullmatch(str(dtype)):
+        return "b" if match[1] == "?" else match[1]
+    return _KIND_WORDS.get(str(dtype).rstrip("0123456789_"), "f")
+
+
+def store(spec: Mapping[str, Any], array_size_max: int = ARRAY_SIZE_MAX) -> Store:
+    """Return where TiledWriter keeps the values of a (normalised) data key.
+
+    `array_size_max` is a number of elements; -1 means that all arrays go into the table.
+    """
+    if "external" in spec:
+        return "external"
+    shape = spec.get("shape") or ()
+    if spec.get("dtype") != "array":
+        return "table"
+    if None in shape:
+        return "ragged"
+    too_long = 0 <= array_size_max < math.prod(shape)
+    return "zarr" if too_long or numpy_kind(spec.get("dtype_numpy")) in "USO" else "table"
+
+
+def unsafe_names(columns: Columns) -> dict[str, str]:
+    """Return the columns whose names Tiled or SQL refuses, and why."""
+    seen: dict[str, str] = {}
+    reasons = {}
+    for name in columns.types:
+        first = seen.setdefault(name.lower(), name)
+        if why := _unsafe(name) or (first != name and f"differs from {first!r} only in case"):
+            reasons[name] = why
+    return reasons
+
+
+def _unsafe(name: str) -> str:
+    if len(name.encode()) > NAME_BYTES_MAX:
+        return f"longer than {NAME_BYTES_MAX} bytes"
+    if name.startswith("_"):
+        return "begins with '_', which Tiled keeps for itself"
+    if not _PLAIN.fullmatch(name):
+        return "does not begin with a letter, or has more than one line"
+    found = _FORBIDDEN.search(name)
+    return f"contains {found[0]!r}" if found else ""

@@ -1,0 +1,157 @@
+"""From a record's bytes to a document: the one place where foreign bytes are read.
+
+No message can run code here, name a file, or cost more than the policy allows. An event takes a typed path of
+about 2 us; whatever does not fit it goes a general path, slower and with the same result.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import event_model
+import msgspec
+from event_model import DocumentNames
+
+from .errors import InvalidDocument
+from .events import Event, EventPage, event_from, page_from, revived
+from .policy import Policy
+from .record import Record
+from .revive import Reviver
+from .weigh import count_elements
+
+Document = tuple[str, dict[str, Any] | Event | EventPage]
+KINDS = frozenset(name.value for name in DocumentNames)
+
+_envelope = msgspec.msgpack.Decoder(tuple[str, msgspec.Raw])
+_event = msgspec.msgpack.Decoder(Event)
+_page = msgspec.msgpack.Decoder(EventPage)
+_anything = msgspec.msgpack.Decoder()
+_VALIDATORS = {name.value: validator for name, validator in event_model.schema_validators.items()}
+
+_NAMED = {
+    kind: event_model.schemas[DocumentNames[kind]]["properties"].keys() for kind in ("start", "stop", "descriptor")
+}
+
+
+class Decoder:
+    """Turns records into documents, within the policy's limits.
+
+    Raises
+    ------
+    InvalidDocument
+        With one of the codes `tombstone`, `too_large`, `too_many_elements`, `too_nested`, `undecodable`,
+        `unknown_kind`, `object_array`, `bad_array`, `schema`. Nothing else, for any bytes.
+    """
+
+    def __init__(self, policy: Policy) -> None:
+        self._policy = policy
+
+    def __call__(self, record: Record) -> Document:
+        """Return the kind, and the document: `Event`, `EventPage`, or a plain dict for the other kinds."""
+        value = self._weighed(record.value)
+        try:
+            return self._decoded(value)
+        except msgspec.DecodeError as error:
+            raise InvalidDocument("undecodable", "no msgpack of a name and a document") from error
+        except UnicodeDecodeError as error:
+            raise InvalidDocument("undecodable", "text that is no UTF-8") from error
+        except RecursionError as error:
+            raise InvalidDocument("too_nested", "nested too deeply to be read") from error
+
+    def admit(self, kind: str, doc: Mapping[str, Any]) -> Document:
+        """Return a document that never was bytes (in-process writing): the same checks, the same result."""
+        _refuse_unknown(kind)
+        try:
+            return kind, self._general(kind, doc)
+        except RecursionError as error:
+            raise InvalidDocument("too_nested", "nested too deeply to be read") from error
+
+    def _weighed(self, value: bytes | None) -> bytes:
+        """Refuse, before anything is built from it, what would cost too much."""
+        if not value:
+            raise InvalidDocument("tombstone", "no value")
+        if len(value) > self._policy.message_bytes_max:
+            raise InvalidDocument("too_large", f"{len(value)} bytes")
+        # An element takes at least a byte, so short messages need no count. One byte can become 64 in memory.
+        if len(value) > self._policy.elements_max:
+            count_elements(value, self._policy.elements_max)
+        return value
+
+    def _decoded(self, value: bytes) -> Document:
+        # `Raw` only walks over the document; afterwards every declared length is known to be backed by bytes.
+        kind, raw = _envelope.decode(value)
+        try:
+            if kind == "event":
+                return kind, revived(_event.decode(raw), self._policy)
+            if kind == "event_page":
+                return kind, page_from(_page.decode(raw), self._policy)
+        except msgspec.ValidationError:
+            pass  # not the usual types: the general path knows better
+        _refuse_unknown(kind)
+        return kind, self._general(kind, _anything.decode(raw))
+
+    def _general(self, kind: str, doc: Any) -> dict[str, Any] | Event | EventPage:
+        if not isinstance(doc, Mapping):
+            raise InvalidDocument("undecodable", "the document is no mapping")
+        if kind == "event":
+            return event_from(Reviver(self._policy, plain=False)(doc))
+        if kind == "event_page":
+            return page_from(Reviver(self._policy, plain=False)(doc), self._policy)
+        plain = Reviver(self._policy, plain=True)(doc)
+        _validate(kind, plain)
+        return plain  # type: ignore[no-any-return]
+
+
+def _refuse_unknown(kind: str) -> None:
+    if kind not in KINDS:
+        raise InvalidDocument("unknown_kind", f"{kind[:64]!r} is no kind of document")
+
+
+def _validate(kind: str, doc: dict[str, Any]) -> None:
+    """Check the fields that event-model names as it does; the first violation is enough.
+
+    What a user adds to a start may have any name and depth (event-model forbids dots there, Tiled does not); to
+    walk through it rule by rule would take a hostile message minutes.
+    """
+    named = _NAMED.get(kind)
+    checked = doc if named is None else {name: value for name, value in doc.items() if name in named}
+    checked = _lenient(checked) if kind == "descriptor" else checked
+    for error in _VALIDATORS[kind].iter_errors(checked):
+        raise InvalidDocument("schema", f"{kind}: {_where(error)} breaks the rule {error.validator!r}")
+
+
+def _where(error: Any) -> str:
+    if error.validator == "required":
+        missing = [name for name in error.validator_value if name not in error.instance]
+        return f"{error.json_path[:200]!a} without {missing}"
+    return f"{error.json_path[:200]!a}"
+
+
+def _lenient(descriptor: dict[str, Any]) -> dict[str, Any]:
+    """Return the descriptor as event-model's present rules want it, for checking only.
+
+    Old documents have `None` for what is not there, and types and places of data in other spellings;
+    TiledWriter takes them, and so do we.
+    """
+    doc = {**descriptor, "data_keys": _lenient_keys(descriptor.get("data_keys"))}
+    if isinstance(objects := doc.get("configuration"), dict):
+        doc["configuration"] = {
+            name: {**conf, "data_keys": _lenient_keys(conf.get("data_keys", {}))} if isinstance(conf, dict) else conf
+            for name, conf in objects.items()
+        }
+    return doc
+
+
+def _lenient_keys(data_keys: Any) -> Any:
+    if not isinstance(data_keys, dict):
+        return data_keys
+    return {key: _lenient_key(described) for key, described in data_keys.items()}
+
+
+def _lenient_key(described: Any) -> Any:
+    if not isinstance(described, dict):
+        return described
+    known = {name: value for name, value in described.items() if value is not None}
+    for name in ("external", "dtype_numpy"):
+        if isinstance(known.get(name), str):
+            del known[name]
+    return {"shape": [], "source": "", **known}

@@ -1,0 +1,223 @@
+"""What TiledWriter makes of start and descriptor documents before it writes them; no input is changed.
+
+Where TiledWriter would fail (a bare string as tags, a name taken twice), the data are kept, and a note says
+so.
+"""
+
+import hashlib
+import json
+import math
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
+
+from .events import Event, EventPage
+from .writes import Spec
+
+RESERVED = ("time", "seq_num")  # columns of every table
+SPECS_MAX = 20  # Tiled refuses a node with more
+_INT_MAX = 2**53 - 1  # the largest integer that JSON's readers agree on
+_FLOAT_MAX = 1.7976e308
+_DTYPES = {"number": "<f8", "array": "<f8", "boolean": "|b1", "string": "<U0", "integer": "<i8"}
+
+
+class Normalised(NamedTuple):
+    """A descriptor as it is written, notes for a person, and how the keys of its events are renamed."""
+
+    doc: dict[str, Any]
+    notes: tuple[str, ...]
+    renames: dict[str, str]
+
+
+# ---------------------------------------------------------------- JSON that every reader understands
+
+
+def clipped(value: Any) -> Any:
+    """Return `value` with numbers that JSON cannot hold pulled to the nearest that it can; NaN is `None`.
+
+    Integers, and floats without a fraction, stay within +-(2**53 - 1). (TiledWriter hands NaN on, and its
+    JSON encoder writes null.)
+    """
+    if isinstance(value, Mapping):
+        return {key: clipped(item) for key, item in value.items()}
+    if isinstance(value, Iterable) and not isinstance(value, str):
+        return [clipped(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None if math.isnan(value) else math.copysign(_FLOAT_MAX, value)
+    if isinstance(value, int | float) and abs(value) > _INT_MAX:
+        return _clipped_number(value)
+    return value
+
+
+def _clipped_number(value: float) -> float:
+    # So large a float has no fraction: TiledWriter treats it as the integer that it is.
+    return _INT_MAX if value > 0 else -_INT_MAX
+
+
+# ---------------------------------------------------------------- start
+
+
+def run_metadata(start: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what the run's node keeps of its start document."""
+    hidden = ("tiled_access_tags", "tiled_specs")
+    return {key: clipped(value) for key, value in start.items() if key not in hidden}
+
+
+def access_tags(start: Mapping[str, Any]) -> tuple[str, ...] | None:
+    """Return the tags for the run and every node below it; `None` if the start has none.
+
+    A bare string is one tag (Tiled would answer 422 to it).
+    """
+    tags = start.get("tiled_access_tags")
+    if tags is None:
+        return None
+    return tuple(map(str, tags)) if isinstance(tags, list | tuple) else (str(tags),)
+
+
+def specs(start: Mapping[str, Any]) -> tuple[Spec, ...]:
+    """Return the run's specs: the start's own first, each name once, then `BlueskyRun` 3.0."""
+    asked = start.get("tiled_specs") or ()
+    asked = asked if isinstance(asked, list | tuple) else (asked,)
+    own = dict(spec for item in asked if (spec := _spec(item)) and spec[0] != "BlueskyRun")
+    return (*list(own.items())[: SPECS_MAX - 1], ("BlueskyRun", "3.0"))
+
+
+def _spec(item: Any) -> Spec | None:
+    """Return a spec given as a name or as a mapping; `None` for what is neither: it must not cost the run."""
+    if isinstance(item, Mapping):
+        name, version = item.get("name"), item.get("version")
+        return (str(name), None if version is None else str(version)) if name else None
+    return (item, None) if isinstance(item, str) and item else None
+
+
+def content_hash(start: Mapping[str, Any]) -> str:
+    """Return 32 hexadecimal digits, the same for starts of the same content, whatever the order of keys."""
+    canonical = json.dumps(start, sort_keys=True, separators=(",", ":"), default=repr)
+    return hashlib.blake2b(canonical.encode(), digest_size=16).hexdigest()
+
+
+# ---------------------------------------------------------------- descriptor
+
+
+def normalise_descriptor(doc: Mapping[str, Any]) -> Normalised:
+    """Return the descriptor as TiledWriter's RunNormalizer makes it.
+
+    `dtype_numpy` is filled in from what there is, `object_name` from `object_keys`; missing shapes and places
+    of external data get their empty values; keys that would collide with other columns are renamed.
+    """
+    stream = doc.get("name") or "primary"  # what readers call a stream that has no name
+    renames = _renames(doc["data_keys"])
+    notes = tuple(f"Renamed data_key '{old}' to '{new}' in stream {stream}" for old, new in renames.items())
+    new = {**doc, "name": stream, "data_keys": _data_keys(doc["data_keys"], renames)}
+    if isinstance(doc.get("object_keys"), Mapping):
+        new["object_keys"] = _object_keys(doc["object_keys"], renames)
+        _name_objects(new["data_keys"], new["object_keys"])
+    if isinstance(doc.get("configuration"), Mapping):
+        new["configuration"] = {name: _configuration(conf) for name, conf in doc["configuration"].items()}
+    return Normalised(new, notes, renames)
+
+
+def _renames(data_keys: Mapping[str, Any]) -> dict[str, str]:
+    """Return new names for the keys that would share a column with something else.
+
+    `time` and `seq_num` are TiledWriter's rule; `ts_x` beside `x` (whose timestamps are called so) it mixes
+    up.
+    """
+    taken = set(data_keys)
+    stamps = {f"ts_{key}" for key in data_keys}
+    renames: dict[str, str] = {}
+    for key in (*RESERVED, *data_keys):
+        if key in data_keys and (key in RESERVED or key in stamps) and key not in renames:
+            renames[key] = _free(key, taken | stamps)
+            taken.add(renames[key])
+    return renames
+
+
+def _free(key: str, taken: set[str]) -> str:
+    name = f"{key}_"
+    while name in taken:
+        name += "_"
+    return name
+
+
+def _data_keys(data_keys: Mapping[str, Any], renames: Mapping[str, str]) -> dict[str, Any]:
+    """Return the described keys; renamed ones stand last, as in TiledWriter's documents."""
+    kept = [key for key in data_keys if key not in renames]
+    described = {renames.get(key, key): _described(data_keys[key]) for key in (*kept, *renames)}
+    for spec in described.values():
+        if "external" in spec and spec["external"] is None:
+            spec["external"] = ""
+    return described
+
+
+def _described(spec: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a data key with `dtype_numpy`, from the most precise of four conventions that is there."""
+    new = {key: value for key, value in spec.items() if key not in {"dtype_descr", "dtype_str"}}
+    structured = [list(field) for field in spec.get("dtype_descr") or ()]
+    dtype = structured or new.get("dtype_numpy", spec.get("dtype_str")) or _DTYPES.get(str(spec.get("dtype")))
+    if dtype:
+        new["dtype_numpy"] = dtype
+    if "shape" in new and new["shape"] is None:
+        new["shape"] = ()
+    return new
+
+
+def _object_keys(objects: Mapping[str, Any], renames: Mapping[str, str]) -> dict[str, Any]:
+    return {
+        name: [
+            *(key for key in keys if key not in renames),
+            *(renames[key] for key in renames if key in keys),
+        ]
+        for name, keys in objects.items()
+    }
+
+
+def _name_objects(data_keys: dict[str, Any], objects: Mapping[str, Any]) -> None:
+    for name, keys in objects.items():
+        for key in keys:
+            if key in data_keys:
+                data_keys[key]["object_name"] = name
+
+
+def _configuration(conf: Mapping[str, Any]) -> dict[str, Any]:
+    if "data_keys" not in conf:
+        return dict(conf)
+    return {**conf, "data_keys": {key: _described(spec) for key, spec in conf["data_keys"].items()}}
+
+
+def stream_metadata(descriptor: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what the stream's node keeps of its first (normalised) descriptor."""
+    hidden = ("name", "object_keys", "run_start")
+    return {key: clipped(value) for key, value in descriptor.items() if key not in hidden}
+
+
+def config_update(descriptor: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a later (normalised) descriptor of a stream adds to the node's `_config_updates`."""
+    kept = {"uid": descriptor["uid"], "time": descriptor["time"]}
+    if descriptor.get("configuration"):
+        kept["configuration"] = descriptor["configuration"]
+    update: dict[str, Any] = clipped(kept)
+    return update
+
+
+# ---------------------------------------------------------------- events
+
+
+def rename_reserved(event: Event, renames: Mapping[str, str]) -> Event:
+    """Return the event under its stream's names; the same object where nothing is renamed (nearly always)."""
+    if not renames:
+        return event
+    data, timestamps, filled = (_renamed(by_key, renames) for by_key in (event.data, event.timestamps, event.filled))
+    return Event(event.descriptor, event.uid, event.time, event.seq_num, data, timestamps, filled)
+
+
+def rename_reserved_page(page: EventPage, renames: Mapping[str, str]) -> EventPage:
+    """Return the page under its stream's names, like `rename_reserved`."""
+    if not renames:
+        return page
+    data, timestamps, filled = (_renamed(by_key, renames) for by_key in (page.data, page.timestamps, page.filled))
+    return EventPage(page.descriptor, page.uid, page.time, page.seq_num, data, timestamps, filled)
+
+
+def _renamed(by_key: Mapping[str, Any], renames: Mapping[str, str]) -> dict[str, Any]:
+    kept = {key: value for key, value in by_key.items() if key not in renames}
+    return kept | {new: by_key[old] for old, new in renames.items() if old in by_key}

@@ -1,0 +1,507 @@
+"""The only door: `step(now_s, input)` returns the effects that the world shall have.
+
+Everything that is decided is decided behind it: which record belongs where, what is written when, what is retried,
+paused, committed, refused, and when to stop. It reads no clock and opens no socket, so that a simulation exercises
+exactly what runs at a beamline.
+
+One record's way: `Records` -> decode -> its run -> a batch -> a job in the run's lane -> `Ask` ... `Answered` -> the
+hold is released -> the committable offset moves -> `Commit` ... `Committed`.
+"""
+
+from collections import Counter as Counts
+from collections.abc import Callable, Iterable
+from functools import singledispatchmethod
+from typing import Any
+
+from . import effects as fx
+from .breaker import Breaker
+from .claim import Claim
+from .errors import DeadLetterFailed, IngestError, InvalidDocument, TiledRejected
+from .events import Reference
+from .jobs import next_job
+from .schedule import Counter, Lane, Sleepers
+from .letters import letter
+from .policy import Policy
+from .record import Home, Record
+from .run import Run, Verdict
+from .snapshot import EngineSnapshot, snapshot_of
+from .states import State, Trigger
+from .steps import Claiming, Letter, Letters, LogChunk, Sleep, Step, Weather
+from .writes import Done, Exists, Missing, Outcome
+
+DOWN_PAUSE_S = 1.0  # intake goes on for a moment when one request fails
+
+
+class Engine:
+    """Decisions for all partitions of one service.
+
+    Parameters
+    ----------
+    policy
+        Every limit.
+    nonce
+        Makes random words; given, so that a simulation can repeat them.
+    """
+
+    def __init__(self, policy: Policy, nonce: Callable[[], str]) -> None:
+        self._policy = policy
+        self._nonce = nonce
+        self._now_s = 0.0
+        self._out: list[fx.Effect] = []
+        self._tickets = 0
+        self._weather = Weather()
+        self._claims: dict[Home, Claim] = {}
+        self._lanes: dict[tuple[Home, str], Lane] = {}
+        self._touched: dict[tuple[Home, str], Lane] = {}  # lanes that may have something to do, in order
+        self._sleepers = Sleepers()
+        self._requests = Counter()
+        self._logs: dict[int, tuple[Lane, fx.ReadLog]] = {}
+        self._letters: dict[int, Callable[[], None]] = {}
+        self._commits: dict[int, tuple[Claim, Lane | None, tuple[int, int]]] = {}
+        self._breaker = Breaker(policy)
+        self._counts: Counts[tuple[str, str]] = Counts()
+        self._committed_s = 0.0
+        self._swept_s = 0.0
+        self._down_since_s: float | None = None
+        self._paused = False
+        self._draining = False
+        self._stopped = False
+
+    # ------------------------------------------------------------ the door
+
+    def step(self, now_s: float, given: fx.Input) -> list[fx.Effect]:
+        """Take one input, at `now_s` seconds of a monotonic clock; return what is to be done, in order."""
+        self._now_s = now_s
+        if not self._stopped:
+            try:
+                self._take(given)
+                self._advance()
+            except IngestError as error:
+                self._stop(error)
+        out, self._out = self._out, []
+        return out
+
+    def drained(self, homes: Iterable[Home]) -> bool:
+        """Whether all that can be settled of these partitions is settled and committed.
+
+        While Tiled is away nothing can: then the last commit is all there is to wait for.
+        """
+        return all(self._is_drained(self._claims[home]) for home in homes if home in self._claims)
+
+    @property
+    def finished(self) -> bool:
+        """Whether a `Drain` is through, or the engine has stopped."""
+        return self._stopped or (self._draining and self.drained(self._claims))
+
+    @property
+    def wake_s(self) -> float | None:
+        """When the engine wants a `Tick` at the latest; `None`: whenever."""
+        return self._sleepers.next_s
+
+    @property
+    def busy(self) -> bool:
+        """Whether answers are awaited or rows wait: then inputs should come without delay."""
+        return bool(self._requests.under_way or self._touched or self._logs or self._letters)
+
+    def snapshot(self) -> EngineSnapshot:
+        """Return what operators may see of the state."""
+        return snapshot_of(self._claims.values(), self._now_s, self._down_since_s, self._paused)
+
+    # ------------------------------------------------------------ inputs
+
+    @singledispatchmethod
+    def _take(self, given: Any) -> None:
+        raise TypeError(f"no input: {given!r}")
+
+    @_take.register
+    def _(self, _: fx.Tick) -> None:
+        """Time passed: `_advance` looks at the clock."""
+
+    @_take.register
+    def _(self, given: fx.Records) -> None:
+        for record in given.records:
+            claim = self._claims.get(record.home)
+            if claim is not None and not claim.leaving:
+                self._receive(claim, record)
+
+    @_take.register
+    def _(self, given: fx.EndReached) -> None:
+        claim = self._claims.get(given.home)
+        if claim is not None and claim.live:
+            claim.ledger.passed(given.next_offset)
+
+    @_take.register
+    def _(self, given: fx.Assigned) -> None:
+        self._drop(given.home)
+        claim = Claim(
+            given,
+            self._policy,
+            self._weather,
+            tell=self._tell,
+            count=self._count,
+            fresh_nonce=self._nonce,
+            elsewhere=self._home_of,
+        )
+        self._claims[given.home] = claim
+        lane = self._lane(claim, None)
+        lane.procedure = claim.take()
+        self._resume(lane, None)
+
+    @_take.register
+    def _(self, given: fx.Revoked) -> None:
+        for home in given.homes:
+            if home in self._claims:
+                self._leave(self._claims[home])
+
+    @_take.register
+    def _(self, _: fx.Drain) -> None:
+        self._draining = True
+        for claim in self._claims.values():
+            self._leave(claim)
+
+    @_take.register
+    def _(self, given: fx.Released) -> None:
+        for home in given.homes:
+            self._drop(home)
+
+    @_take.register
+    def _(self, given: fx.Answered) -> None:
+        lane = self._requests.answered(given.ticket)
+        self._hear(given.outcome)
+        self._resume(lane, given.outcome)
+
+    @_take.register
+    def _(self, given: fx.LogRead) -> None:
+        lane, _ = self._logs.pop(given.ticket)
+        self._resume(lane, given)
+
+    @_take.register
+    def _(self, given: fx.LogUnreadable) -> None:
+        lane, request = self._logs.pop(given.ticket)
+        if not lane.dropped:
+            self._tell("log_unreadable", home=str(request.home), detail=given.detail)
+            self._read_log(lane, LogChunk(request.start, request.stop))
+
+    @_take.register
+    def _(self, given: fx.DeadLettered) -> None:
+        self._letters.pop(given.ticket)()
+
+    @_take.register
+    def _(self, given: fx.DeadLetterRefused) -> None:
+        raise DeadLetterFailed(given.detail)
+
+    @_take.register
+    def _(self, given: fx.Committed) -> None:
+        claim, lane, point = self._commits.pop(given.ticket)
+        previous, claim.committed = claim.committed, point
+        if lane is not None:
+            self._resume(lane, True)
+        else:
+            self._tell("committed", home=str(claim.home), number=point[0] - (previous[0] if previous else point[0]))
+
+    @_take.register
+    def _(self, given: fx.CommitFailed) -> None:
+        claim, lane, _ = self._commits.pop(given.ticket)
+        self._tell("commit_failed", home=str(claim.home), detail=given.detail, fenced=given.fenced)
+        claim.fenced = given.fenced
+        claim.commit_after_s = self._now_s + self._policy.commit_interval_s
+        if lane is not None and not given.fenced:
+            self._resume(lane, False)
+
+    # ------------------------------------------------------------ records
+
+    def _receive(self, claim: Claim, record: Record) -> None:
+        claim.ledger.received(record.offset)
+        try:
+            run = claim.receive(record, self._now_s)
+        except InvalidDocument as error:
+            self._refuse(claim, record, error)
+            return
+        self._breaker.passed()
+        if run is not None:
+            self._touch(claim, run)
+
+    def _refuse(self, claim: Claim, record: Record, error: InvalidDocument) -> None:
+        self._breaker.refused(error)
+        hold = claim.hold(record.offset)
+        self._send_letter(letter(record, error), lambda: claim.release(hold))
+
+    def _send_letter(self, sent: Letter, confirmed: Callable[[], None]) -> None:
+        def out() -> None:
+            self._count("document", "dead_letter")
+            self._tell(
+                "dead_letter",
+                reason=sent.reason,
+                code=sent.code,
+                run=sent.run,
+                offset=sent.record.offset,
+                error=sent.error,
+            )
+            confirmed()
+
+        ticket = self._ticket()
+        self._letters[ticket] = out
+        self._out.append(fx.DeadLetter(ticket, sent.record, sent.reason, sent.code, sent.error, sent.run))
+
+    def _home_of(self, named: Reference) -> Home | None:
+        return next((home for home, claim in self._claims.items() if claim.knows(named)), None)
+
+    # ------------------------------------------------------------ lanes
+
+    def _lane(self, claim: Claim, run: Run | None) -> Lane:
+        key = (claim.home, run.uid if run else "")
+        lane = self._lanes.get(key)
+        if lane is None or lane.run is not run:
+            lane = self._lanes[key] = Lane(run.uid if run else str(claim.home), claim, run)
+        return lane
+
+    def _touch(self, claim: Claim, run: Run) -> None:
+        self._touched[claim.home, run.uid] = self._lane(claim, run)
+
+    def _resume(self, lane: Lane, answer: Any) -> None:
+        """Give a procedure the answer it waits for, and do the step that it wants next."""
+        procedure = lane.procedure
+        if lane.dropped or procedure is None:
+            return
+        try:
+            step = procedure.send(answer)
+        except StopIteration:
+            self._ended(lane)
+        except TiledRejected as error:
+            self._rejected(lane, error)
+        else:
+            self._do(lane, step)
+
+    def _ended(self, lane: Lane) -> None:
+        lane.procedure = None
+        if lane.run is None:
+            self._went_live(lane.claim)
+        elif lane.run.state is State.FINISHED:
+            self._lanes.pop((lane.claim.home, lane.run.uid), None)
+        else:
+            self._touched[lane.claim.home, lane.run.uid] = lane
+
+    def _rejected(self, lane: Lane, error: TiledRejected) -> None:
+        run = lane.run
+        if run is None:
+            raise error
+        run.condemn(Verdict(error.reason, "run_failed", str(error), ours=run.opened))
+        self._tell("run_failed", run=run.uid, error=str(error))
+        self._ended(lane)
+
+    def _do(self, lane: Lane, step: Step) -> None:
+        match step:
+            case Sleep():
+                self._sleep(lane, step)
+            case LogChunk():
+                self._read_log(lane, step)
+            case Letters():
+                self._send_letters(lane, step)
+            case Claiming():
+                self._commit(lane.claim, lane, (step.offset, step.offset), step.metadata)
+            case _:
+                self._requests.add(lane, step)
+
+    def _sleep(self, lane: Lane, sleep: Sleep) -> None:
+        if sleep.down and self._down_since_s is None:
+            self._down_since_s = self._now_s
+            self._tell("tiled_down")
+        self._sleepers.add(lane, sleep, self._now_s)
+
+    def _read_log(self, lane: Lane, chunk: LogChunk) -> None:
+        read = fx.ReadLog(
+            self._ticket(), lane.key, lane.claim.home, chunk.start, chunk.stop, self._policy.log_chunk_bytes
+        )
+        self._logs[read.ticket] = lane, read
+        self._out.append(read)
+
+    def _send_letters(self, lane: Lane, step: Letters) -> None:
+        lane.letters = len(step.letters)
+        for sent in step.letters:
+            self._send_letter(sent, lambda: self._letter_out(lane))
+        if not step.letters:
+            self._resume(lane, None)
+
+    def _letter_out(self, lane: Lane) -> None:
+        lane.letters -= 1
+        if not lane.letters:
+            self._resume(lane, None)
+
+    def _hear(self, outcome: Outcome) -> None:
+        """Learn from an answer how Tiled is."""
+        if not isinstance(outcome, Done | Exists | Missing):
+            return
+        self._weather.confirmed += 1
+        if self._down_since_s is not None:
+            self._tell("tiled_up", after_s=self._now_s - self._down_since_s)
+            self._down_since_s = None
+            for lane in self._sleepers.wake_down():
+                self._resume(lane, None)
+
+    # ------------------------------------------------------------ what follows every input
+
+    def _advance(self) -> None:
+        for lane in self._sleepers.awake(self._now_s):
+            self._resume(lane, None)
+        self._sweep()
+        self._start_jobs()
+        self._send_requests()
+        self._pause_or_resume()
+        self._commit_due()
+        self._tell_counts()
+
+    def _sweep(self) -> None:
+        """Once a second look for runs that nobody speaks of."""
+        if self._now_s - self._swept_s < 1.0:
+            return
+        self._swept_s = self._now_s
+        for claim in self._claims.values():
+            for run in list(claim.idle_runs(self._now_s)) if claim.live and not claim.leaving else ():
+                self._abandon(claim, run)
+
+    def _abandon(self, claim: Claim, run: Run) -> None:
+        if run.holds:
+            return
+        run.meet(Trigger.IDLE)
+        self._tell("run_idle", run=run.uid)
+        if run.state is State.FINISHED:
+            claim.forget(run)
+        else:
+            self._touch(claim, run)
+
+    def _start_jobs(self) -> None:
+        """Let every idle lane that was touched begin its next job; who has none and waits for nothing is dropped."""
+        for key, lane in list(self._touched.items()):
+            if lane.idle and not lane.dropped:
+                self._start_job(key, lane)
+
+    def _start_job(self, key: tuple[Home, str], lane: Lane) -> None:
+        run = lane.run
+        if run is None or run.state is State.FINISHED:
+            self._touched.pop(key, None)
+            return
+        lane.procedure = next_job(lane.claim, run, self._now_s, self._force(lane.claim))
+        if lane.procedure is not None:
+            self._resume(lane, None)
+        elif not any(run.waiting_streams):
+            self._touched.pop(key, None)
+
+    def _force(self, claim: Claim) -> str | None:
+        return "shutdown" if self._draining else "revoke" if claim.leaving else None
+
+    def _send_requests(self) -> None:
+        while found := self._requests.next(self._requests_max):
+            lane, request = found
+            ticket = self._ticket()
+            self._requests.sent(ticket, lane)
+            self._out.append(fx.Ask(ticket, lane.key, request))
+
+    @property
+    def _requests_max(self) -> int:
+        """Embedded storage loses rows under two writers; a Tiled that is away needs but one knock at the door."""
+        many = self._weather.storage == "postgresql" and self._down_since_s is None
+        return self._policy.requests_max if many else 1
+
+    # ------------------------------------------------------------ intake
+
+    def _went_live(self, claim: Claim) -> None:
+        for run in claim.runs.values():
+            run.heard_s = run.opened_s = self._now_s
+        self._tell(
+            "claimed",
+            home=str(claim.home),
+            epoch=claim.epoch,
+            offset=claim.ledger.next_offset,
+            open_runs=len(claim.runs),
+        )
+        if not self._paused and not claim.leaving:
+            self._out.append(fx.Resume((claim.home,)))
+
+    def _pause_or_resume(self) -> None:
+        wanted = self._is_down or self._is_full
+        if wanted == self._paused:
+            return
+        self._paused = wanted
+        homes = tuple(home for home, claim in self._claims.items() if claim.live and not claim.leaving)
+        if homes:
+            self._out.append(fx.Pause(homes) if wanted else fx.Resume(homes))
+
+    @property
+    def _is_down(self) -> bool:
+        return self._down_since_s is not None and self._now_s - self._down_since_s >= DOWN_PAUSE_S
+
+    @property
+    def _is_full(self) -> bool:
+        limit = self._policy.memory_bytes_max
+        return sum(claim.nbytes for claim in self._claims.values()) > (limit // 2 if self._paused else limit)
+
+    # ------------------------------------------------------------ commits
+
+    def _commit_due(self) -> None:
+        due = self._now_s - self._committed_s >= self._policy.commit_interval_s
+        if due:
+            self._committed_s = self._now_s
+        for claim in self._claims.values():
+            if claim.live and (due or (claim.leaving and self._is_quiet(claim))):
+                self._commit_if_new(claim)
+
+    def _commit_if_new(self, claim: Claim) -> None:
+        allowed = not claim.fenced and self._now_s >= claim.commit_after_s and not self._is_committing(claim)
+        if allowed and claim.to_commit != claim.committed:
+            self._commit(claim, None, claim.to_commit, claim.metadata())
+
+    def _is_committing(self, claim: Claim) -> bool:
+        return any(committing is claim for committing, _, _ in self._commits.values())
+
+    def _commit(self, claim: Claim, lane: Lane | None, point: tuple[int, int], metadata: str) -> None:
+        ticket = self._ticket()
+        self._commits[ticket] = claim, lane, point
+        self._out.append(fx.Commit(ticket, claim.home, point[0], metadata))
+
+    # ------------------------------------------------------------ leaving
+
+    def _leave(self, claim: Claim) -> None:
+        claim.leaving = True
+        for run in claim.runs.values():
+            self._touch(claim, run)
+
+    def _is_drained(self, claim: Claim) -> bool:
+        if not claim.live or claim.fenced:
+            return True
+        return self._is_quiet(claim) and claim.to_commit == claim.committed and not self._is_committing(claim)
+
+    def _is_quiet(self, claim: Claim) -> bool:
+        """Whether nothing of the partition can be settled now."""
+        if self._down_since_s is not None:
+            return True
+        return claim.ledger.settled and all(lane.idle for lane in self._lanes.values() if lane.claim is claim)
+
+    def _drop(self, home: Home) -> None:
+        claim = self._claims.pop(home, None)
+        if claim is None:
+            return
+        for key, lane in [(key, lane) for key, lane in self._lanes.items() if lane.claim is claim]:
+            lane.dropped = True
+            del self._lanes[key]
+            self._touched.pop(key, None)
+
+    # ------------------------------------------------------------ words
+
+    def _ticket(self) -> int:
+        self._tickets += 1
+        return self._tickets
+
+    def _tell(self, event: str, **fields: Any) -> None:
+        self._out.append(fx.Tell(event, fields))
+
+    def _count(self, kind: str, result: str, number: int = 1) -> None:
+        self._counts[kind, result] += number
+
+    def _tell_counts(self) -> None:
+        for (kind, result), number in self._counts.items():
+            self._tell("documents", name=kind, result=result, count=number)
+        self._counts.clear()
+
+    def _stop(self, error: IngestError) -> None:
+        self._stopped = True
+        self._out.append(fx.Stop(error.reason, str(error)))

@@ -1,0 +1,180 @@
+"""What to do next for a run: its automaton and its queues looked at, one job chosen.
+
+A job is a procedure that ends with something settled: it releases the holds of what Tiled (or the dead-letter topic)
+confirmed. A job that ends by `TiledRejected` condemns the run; what it had in hand waits for the dead letters then.
+"""
+
+from typing import Protocol
+
+from .errors import InvalidDocument, TiledRejected
+from .letters import letter
+from .lifecycle import close_run, decide_failure, do_chore, emit_run, mark_failed, open_run
+from .offsets import Hold
+from .run import Run, Verdict
+from .states import State, Trigger
+from .steps import Letters, LogChunk, Procedure, Surroundings
+from .stream import Sealed, Stream
+from .tables import Table
+
+
+class Desk(Surroundings, Protocol):
+    """The claim, as jobs see it."""
+
+    def release(self, hold: Hold) -> None:
+        """Settle what the hold stood for."""
+
+    def forget(self, run: Run) -> None:
+        """Drop a finished run, remembering that it was."""
+
+    def count(self, kind: str, result: str, number: int = 1) -> None:
+        """Count settled documents."""
+
+
+def next_job(desk: Desk, run: Run, now_s: float, force: str | None) -> Procedure[None] | None:
+    """Return the next job of a run; `None` when nothing is due. `force` is why even young batches are due."""
+    if run.state is State.CONDEMNED:
+        return _condemned(desk, run) if run.holds else None
+    if run.state is State.REDELIVERED:
+        return _redelivered(desk, run)
+    reason = "stop" if run.ending else force
+    stream = _due_stream(desk, run, now_s, reason)
+    if not run.opened:
+        needed = not run.inherited or stream is not None or run.chores or run.ending
+        return _open(desk, run) if needed else None
+    if run.chores:
+        return _chore(desk, run)
+    if stream is not None:
+        return _append(desk, run, stream, now_s, reason)
+    return _close(desk, run) if run.ending else None
+
+
+def _due_stream(desk: Desk, run: Run, now_s: float, force: str | None) -> Stream | None:
+    """Return the stream whose oldest waiting row came first, if it is due."""
+    due = [stream for stream in run.waiting_streams if stream.is_due(now_s, desk.policy, force)]
+    return min(due, key=lambda stream: stream.first_offset, default=None)
+
+
+def _open(desk: Desk, run: Run) -> Procedure[None]:
+    yield from open_run(desk, run)
+    if run.opened and run.start_hold is not None:
+        desk.release(run.start_hold)
+        run.start_hold = None
+        desk.count("start", "written")
+        desk.tell("run_opened", run=run.uid, path="/".join(run.path))
+
+
+def _chore(desk: Desk, run: Run) -> Procedure[None]:
+    chore = run.chores[0]
+    yield from do_chore(desk, run, chore)
+    run.chores.popleft()
+    desk.release(chore.hold)
+    desk.count("descriptor", "written")
+
+
+def _append(desk: Desk, run: Run, stream: Stream, now_s: float, force: str | None) -> Procedure[None]:
+    sealed = stream.take_due(now_s, desk.policy, force)
+    if sealed is None:
+        return
+    run.in_hand.append(sealed.hold)
+    stream.under_way = sealed.nbytes
+    misfits = yield from Table(desk, run, stream).append(sealed.batch)
+    stream.under_way = 0
+    if misfits:
+        yield from _emit_misfits(run, stream, sealed, misfits)
+    run.in_hand.remove(sealed.hold)
+    desk.release(sealed.hold)
+    desk.count("event", "written", sealed.batch.rows)
+    desk.tell(
+        "flush",
+        reason=sealed.reason,
+        rows=sealed.batch.rows,
+        run=run.uid,
+        stream=stream.name,
+        timestamp_ms=sealed.timestamp_ms,
+    )
+
+
+def _emit_misfits(run: Run, stream: Stream, sealed: Sealed, rows: set[int]) -> Procedure[None]:
+    """Rows whose values became null in part: their documents go to the dead letters, whole."""
+    run.notes.append(
+        f"Stream '{stream.name}': values that fit no column are null; their events are in the dead letters."
+    )
+    error = InvalidDocument("value_misfit", "a value is none of its column; the row is in Tiled with null there")
+    for offset in sorted({int(sealed.batch.offsets[row]) for row in rows}):
+        chunk = yield LogChunk(offset, offset + 1)
+        yield Letters(tuple(letter(record, error, run.uid) for record in chunk.records if record.offset == offset))
+
+
+def _close(desk: Desk, run: Run) -> Procedure[None]:
+    yield from close_run(desk, run)
+    if run.stop_hold is not None:
+        desk.release(run.stop_hold)
+        run.stop_hold = None
+        desk.count("stop", "written")
+    desk.forget(run)
+
+
+# ---------------------------------------------------------------- runs that are not written
+
+
+def _condemned(desk: Desk, run: Run) -> Procedure[None]:
+    """Bring what has arrived of a refused run to the dead letters; at its end, forget it."""
+    verdict = run.verdict
+    if verdict is None:
+        raise AssertionError(f"{run.uid} was condemned without a verdict")
+    if desk.policy.foreign_skip and verdict.code == "foreign_run":
+        run.emitted_to = run.last_offset + 1
+    else:
+        yield from _emit(desk, run, verdict)
+    _release_emitted(desk, run)
+    if run.stop is not None and not run.holds:
+        run.meet(Trigger.EMITTED)
+        desk.forget(run)
+
+
+def _emit(desk: Desk, run: Run, verdict: Verdict) -> Procedure[None]:
+    if not run.decided:
+        yield from _if_tiled_takes_it(desk, run, decide_failure(desk, run))
+        run.decided = True
+    yield from emit_run(desk, run, verdict)
+    if verdict.ours:
+        yield from _if_tiled_takes_it(desk, run, mark_failed(desk, run))
+
+
+def _if_tiled_takes_it(desk: Desk, run: Run, procedure: Procedure[None]) -> Procedure[None]:
+    """A node that refuses even its failure is left as it is: the dead letters say the same."""
+    try:
+        yield from procedure
+    except TiledRejected as error:
+        desk.tell("failure_not_marked", run=run.uid, error=str(error))
+
+
+def _release_emitted(desk: Desk, run: Run) -> None:
+    out = [hold for hold in run.holds if hold.offset < run.emitted_to]
+    run.holds = [hold for hold in run.holds if hold.offset >= run.emitted_to]
+    for hold in out:
+        desk.release(hold)
+
+
+def _redelivered(desk: Desk, run: Run) -> Procedure[None] | None:
+    """Tiled holds the run complete: what waits of it is a repetition, or late."""
+    holds = run.let_go()
+    late = [hold for hold in holds if hold.offset > run.known_to]
+    for hold in holds:
+        if hold.offset <= run.known_to:
+            desk.release(hold)
+            desk.count("event", "duplicate")
+    if late:
+        return _emit_late(desk, run, late)
+    if run.stop is not None:
+        run.meet(Trigger.CLOSED)
+        desk.forget(run)
+    return None
+
+
+def _emit_late(desk: Desk, run: Run, late: list[Hold]) -> Procedure[None]:
+    run.emitted_to = run.known_to + 1
+    verdict = Verdict("InvalidDocument", "late", "the run was closed before this document", ours=False)
+    yield from emit_run(desk, run, verdict)
+    for hold in late:
+        desk.release(hold)

@@ -1,0 +1,60 @@
+"""Which records of the log belong to a run, and the dead letters that are made of them."""
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from .decode import Decoder
+from .errors import InvalidDocument
+from .events import references
+from .record import Record
+from .run import Run, Verdict
+from .steps import Letter
+
+Membership = Callable[[Record], bool]
+
+
+class Members:
+    """Recognises the documents of one run, in the order of the log, by the uids that name each other."""
+
+    def __init__(self, run: str, decode: Decoder) -> None:
+        self._run = run
+        self._decode = decode
+        self._known: set[tuple[str, str]] = {("run", run)}
+
+    def __call__(self, record: Record) -> bool:
+        """Whether the record is a document of the run."""
+        try:
+            kind, doc = self._decode(record)
+        except InvalidDocument:
+            return False  # it went to the dead letters by itself, when it came
+        return self._is_member(kind, doc)
+
+    def _is_member(self, kind: str, doc: Any) -> bool:
+        named = references(kind, doc)
+        if (named.by, named.uid) not in self._known:
+            return False
+        if named.own and kind in {"descriptor", "resource", "stream_resource"}:
+            self._known.add(("descriptor" if kind == "descriptor" else "resource", named.own))
+        return True
+
+
+def belongs(run: Run, decode: Decoder) -> Membership:
+    """Return a function that recognises the run's documents when it is shown the log from the run's start."""
+    return Members(run.uid, decode)
+
+
+def letters_of(
+    records: Iterable[Record], members: Membership, run: Run, verdict: Verdict, stop: int
+) -> tuple[Letter, ...]:
+    """Return the dead letters for those records of the run that are not out yet."""
+    mine = [record for record in records if record.offset < stop and members(record)]
+    return tuple(
+        Letter(record, verdict.reason, verdict.code, verdict.detail, run.uid)
+        for record in mine
+        if record.offset >= run.emitted_to
+    )
+
+
+def letter(record: Record, error: InvalidDocument, run: str = "") -> Letter:
+    """Return the dead letter for a document that is refused by itself."""
+    return Letter(record, error.reason, error.code, error.detail, run)

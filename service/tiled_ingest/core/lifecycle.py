@@ -1,0 +1,201 @@
+"""What is done for a run besides its rows: its node is made or adopted, its streams follow, its end is written.
+
+Every function is a procedure (see `steps`): requests in their order, retried where they may be repeated.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from .documents import access_tags, clipped, config_update, run_metadata, specs, stream_metadata
+from .errors import TiledRejected
+from .letters import belongs, letters_of
+from .run import Chore, Run, Verdict
+from .states import State, Trigger
+from .steps import Letters, LogChunk, Procedure, Surroundings, insist
+from .tables import OURS, Table
+from .writes import (
+    CloseStreams,
+    CreateContainer,
+    Done,
+    EnsureContainer,
+    Exists,
+    GetNode,
+    Json,
+    Missing,
+    Path,
+    UpdateMetadata,
+)
+
+STREAM_SPECS = (("BlueskyEventStream", "3.0"), ("composite", None))
+CONFIG_UPDATES = "_config_updates"
+
+
+# ---------------------------------------------------------------- its node
+
+
+def open_run(around: Surroundings, run: Run) -> Procedure[None]:
+    """Make the run's node, or find out whose the existing one is."""
+    if run.inherited:
+        yield from _look_up(around, run)
+        return
+    yield from insist(around, run.uid, EnsureContainer(run.parent))
+    metadata = {"start": run_metadata(run.start), OURS: run_facts(around, run, "open")}
+    request = CreateContainer(run.parent, run.uid, metadata, specs(run.start), access_tags(run.start))
+    answer = yield from insist(around, run.uid, request)
+    if isinstance(answer, Missing):
+        raise TiledRejected(f"the node {'/'.join(run.parent)} is gone")
+    if isinstance(answer, Exists):
+        yield from _look_up(around, run)
+    else:
+        run.meet(Trigger.CREATED)
+
+
+def _look_up(around: Surroundings, run: Run) -> Procedure[None]:
+    """Read the node that is there already, and decide by its metadata whose it is."""
+    answer = yield from insist(around, run.uid, GetNode(run.path))
+    if not isinstance(answer, Done):
+        raise TiledRejected(f"the node {'/'.join(run.path)} is gone")
+    _judge(around, run, answer.value.metadata)
+
+
+def _judge(around: Surroundings, run: Run, metadata: Mapping[str, Any]) -> None:
+    facts = metadata.get(OURS)
+    source = facts.get("source", {}) if isinstance(facts, Mapping) else {}
+    if not isinstance(facts, Mapping) or (source.get("topic_id"), source.get("partition")) != (
+        around.topic_id,
+        around.home.partition,
+    ):
+        run.condemn(Verdict("InvalidDocument", "foreign_run", "someone else wrote this run", ours=False))
+    elif facts.get("start_hash") != run.start_hash:
+        run.condemn(Verdict("InvalidDocument", "conflicting_run", "another run has this uid", ours=False))
+    elif "failing" in facts or facts.get("state") == "failed":
+        failing = facts.get("failing") or {}
+        run.condemn(Verdict("TiledRejected", "run_failed", str(failing.get("error", "failed earlier")), ours=True))
+    elif facts.get("state") == "open":
+        run.meet(Trigger.CREATED)
+    else:
+        run.known_to = int(source.get("last_offset", -1))
+        run.meet(Trigger.FOUND_FINISHED)
+
+
+def run_facts(around: Surroundings, run: Run, state: str) -> Json:
+    """Return our own facts about a run, as they stand in its metadata under `tiled_ingest`."""
+    source = {
+        "topic": run.home.topic,
+        "topic_id": around.topic_id,
+        "partition": run.home.partition,
+        "first_offset": run.first_offset,
+    }
+    if state != "open":
+        source["last_offset"] = run.last_offset
+    return {
+        "version": around.policy.version,
+        "state": state,
+        "rows": run.rows,
+        "source": source,
+        "notes": list(dict.fromkeys(run.notes)),
+        "epoch": around.epoch,
+        "start_hash": run.start_hash,
+    }
+
+
+# ---------------------------------------------------------------- its streams
+
+
+def do_chore(around: Surroundings, run: Run, chore: Chore) -> Procedure[None]:
+    """Make a stream's node, or note a later descriptor of the stream in it."""
+    if chore.is_update:
+        yield from _update_configuration(around, run, chore)
+        return
+    path = chore.stream.path
+    metadata = stream_metadata(chore.descriptor)
+    request = CreateContainer(path[:-1], path[-1], metadata, STREAM_SPECS, access_tags(run.start))
+    answer = yield from insist(around, run.uid, request)
+    if isinstance(answer, Missing):
+        raise TiledRejected(f"the run {'/'.join(run.path)} is gone")
+    if isinstance(answer, Exists):
+        chore.stream.fresh = False  # an earlier claim made it, perhaps its table too
+
+
+def _update_configuration(around: Surroundings, run: Run, chore: Chore) -> Procedure[None]:
+    """Append to the node's list what is not in it: a repeated update changes nothing."""
+    answer = yield from insist(around, run.uid, GetNode(chore.stream.path))
+    if not isinstance(answer, Done):
+        raise TiledRejected(f"the stream {'/'.join(chore.stream.path)} is gone")
+    update = config_update(chore.descriptor)
+    known = list(answer.value.metadata.get(CONFIG_UPDATES) or [])
+    if all(earlier.get("uid") != update["uid"] for earlier in known):
+        yield from insist(around, run.uid, UpdateMetadata(chore.stream.path, {CONFIG_UPDATES: [*known, update]}))
+
+
+# ---------------------------------------------------------------- its end
+
+
+def close_run(around: Surroundings, run: Run) -> Procedure[None]:
+    """Audit every table, write the stop document and the outcome, close the live streams. Repeatable as a whole."""
+    for stream in run.streams.values():
+        yield from Table(around, run, stream).audit(run.last_offset)
+    state = final_state(run)
+    metadata: Json = {OURS: run_facts(around, run, state)}
+    if run.stop is not None:
+        metadata["stop"] = clipped(run.stop)
+    if run.notes:
+        metadata["notes"] = list(dict.fromkeys(run.notes))
+    yield from insist(around, run.uid, UpdateMetadata(run.path, metadata))
+    yield from insist(around, run.uid, CloseStreams(tuple(_streams_to_close(run))))
+    run.meet(Trigger.CLOSED)
+    around.tell("run_closed", run=run.uid, state=state, rows=sum(run.rows.values()), opened_s=run.opened_s)
+
+
+def final_state(run: Run) -> str:
+    """Return `complete`, `incomplete` (the stop counted events that never came) or `abandoned`."""
+    if run.state is State.ABANDONING or run.stop is None:
+        return "abandoned"
+    counted = run.stop.get("num_events") or {}
+    missing = {name: n for name, n in counted.items() if isinstance(n, int) and run.acceptance.distinct(name) < n}
+    for name, n in missing.items():
+        run.notes.append(f"Stream '{name}': the stop document counts {n} events, {run.acceptance.distinct(name)} came.")
+    return "incomplete" if missing else "complete"
+
+
+def _streams_to_close(run: Run) -> list[Path]:
+    tables = [stream.table_path for stream in run.streams.values() if stream.confirmed.count]
+    return [*tables, *(stream.path for stream in run.streams.values()), run.path]
+
+
+# ---------------------------------------------------------------- a run that may not be written
+
+
+def decide_failure(around: Surroundings, run: Run) -> Procedure[None]:
+    """Make the decision durable, before anything of the run is emitted. Nothing to do for a node that is not ours."""
+    verdict = run.verdict
+    if verdict is None or not verdict.ours:
+        return
+    facts = run_facts(around, run, "open") | {"failing": {"code": verdict.code, "error": verdict.detail}}
+    yield from insist(around, run.uid, UpdateMetadata(run.path, {OURS: facts}))
+
+
+def emit_run(around: Surroundings, run: Run, verdict: Verdict) -> Procedure[None]:
+    """Send what has arrived of the run to the dead letters, from its start, in order, each confirmed."""
+    members = belongs(run, around.decode)
+    offset = run.first_offset
+    while offset <= run.last_offset:
+        stop = run.last_offset + 1
+        chunk = yield LogChunk(offset, stop)
+        letters = letters_of(chunk.records, members, run, verdict, stop)
+        if letters:
+            yield Letters(letters)
+        offset = chunk.next_offset
+        run.emitted_to = max(run.emitted_to, offset)
+
+
+def mark_failed(around: Surroundings, run: Run) -> Procedure[None]:
+    """Write that the run failed, after its dead letters are out, and close what live readers see of it."""
+    facts = run_facts(around, run, "failed") | {
+        "failing": {"code": run.verdict.code, "error": run.verdict.detail} if run.verdict else {}
+    }
+    metadata: Json = {OURS: facts}
+    if run.stop is not None:
+        metadata["stop"] = clipped(run.stop)
+    yield from insist(around, run.uid, UpdateMetadata(run.path, metadata))
+    yield from insist(around, run.uid, CloseStreams(tuple(_streams_to_close(run))))

@@ -1,0 +1,119 @@
+"""Which offset may be committed: the unbroken settled prefix of what was received, and where to resume.
+
+An offset is committable when everything received before it is settled. Instead of crossing off every record, the
+ledger keeps *holds*: whoever still has to bring a record's effect to Tiled (or to the dead letters) holds its offset;
+a record that nobody holds is settled. One hold covers a whole batch, at the offset of its first record.
+"""
+
+import heapq
+from typing import NamedTuple
+
+import msgspec
+
+from .record import Home
+
+METADATA_VERSION = 1
+METADATA_BYTES_MAX = 4_000  # brokers take 4 096 bytes by default
+
+
+class Hold(NamedTuple):
+    """Keeps an offset, and all after it, from being committed, until it is released."""
+
+    offset: int
+    token: int
+
+
+class Ledger:
+    """Holds of one partition.
+
+    Parameters
+    ----------
+    next_offset
+        Where the claim began to consume: everything before it was settled by earlier claims.
+    """
+
+    def __init__(self, next_offset: int) -> None:
+        self.next_offset = next_offset
+        self._held: set[int] = set()  # tokens
+        self._order: list[Hold] = []  # a heap; released ones are dropped lazily
+        self._tokens = 0
+
+    def received(self, offset: int) -> None:
+        """Note that the record at `offset` arrived; offsets between it and the last one do not exist."""
+        self.next_offset = max(self.next_offset, offset + 1)
+
+    def passed(self, next_offset: int) -> None:
+        """Note that nothing exists before `next_offset` that did not arrive (transaction markers, compaction)."""
+        self.next_offset = max(self.next_offset, next_offset)
+
+    def hold(self, offset: int) -> Hold:
+        """Keep `offset`, and all after it, from being committed."""
+        self._tokens += 1
+        hold = Hold(offset, self._tokens)
+        self._held.add(hold.token)
+        heapq.heappush(self._order, hold)
+        return hold
+
+    def release(self, hold: Hold) -> None:
+        """What the hold stood for is settled. A hold is released once: a second time is a bug (`KeyError`)."""
+        self._held.remove(hold.token)
+
+    @property
+    def committable(self) -> int:
+        """One past the unbroken settled prefix of the records received."""
+        while self._order and self._order[0].token not in self._held:
+            heapq.heappop(self._order)
+        return self._order[0].offset if self._order else self.next_offset
+
+    @property
+    def settled(self) -> bool:
+        """Whether nothing is held."""
+        return not self._held
+
+
+class ResumePoint(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What travels in the commit's metadata string. Unknown fields are ignored, so that the version before ours and
+    the one after can read it.
+
+    Attributes
+    ----------
+    start
+        S: the offset of the earliest document that an open run of the partition still needs.
+    epoch, nonce
+        The claim that committed: epochs grow with every assignment.
+    topic_id
+        The topic's own id: a topic created again under its name has another.
+    rules
+        Version of the rules that decide which documents are accepted.
+    """
+
+    start: int = msgspec.field(name="s")
+    epoch: int = msgspec.field(name="e")
+    nonce: str = msgspec.field(name="n")
+    topic_id: str = msgspec.field(name="t")
+    rules: int = msgspec.field(name="r", default=1)
+    version: int = msgspec.field(name="v", default=METADATA_VERSION)
+
+    def encode(self) -> str:
+        """The metadata string, at most `METADATA_BYTES_MAX` long."""
+        return msgspec.json.encode({"v": self.version, **msgspec.to_builtins(self)}).decode()
+
+    @classmethod
+    def decode(cls, text: str) -> "ResumePoint | None":
+        """Read a metadata string; `None` for one that is empty or not ours (a tool reset the offsets)."""
+        try:
+            return msgspec.json.decode(text, type=cls) if text else None
+        except msgspec.MsgspecError:
+            return None
+
+
+def out_of_range(home: Home, committed: int, low: int, high: int) -> str | None:
+    """Why a committed offset cannot be consumed from, as a sentence; `None` if it can."""
+    if committed < low:
+        return (
+            f"{home}: the committed offset {committed} is gone, the log begins at {low}: {low - committed} offsets were "
+            "deleted before they were read. Reset the group's offset to go on without them."
+        )
+    if committed > high:
+        return f"{home}: the committed offset {committed} is beyond the log's end {high}: the log was cut or replaced."
+    return None

@@ -1,0 +1,141 @@
+"""One run: the facts about it, the automaton that drives it, and what waits to be done for it."""
+
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from .acceptance import Acceptance
+from .offsets import Hold
+from .record import Home
+from .states import Move, State, Trigger, move
+from .stream import Stream
+from .writes import Path
+
+
+@dataclass(frozen=True, slots=True)
+class Chore:
+    """A node that is to be made, or updated, before rows can follow: the effect of one descriptor."""
+
+    stream: Stream
+    descriptor: dict[str, Any]  # normalised
+    is_update: bool
+    hold: Hold
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """Why a run may not be written: what its dead letters will say."""
+
+    reason: str
+    code: str
+    detail: str
+    ours: bool  # whether the node in Tiled is ours to mark as failed
+
+
+class Run:
+    """State of one run. The engine owns it; procedures advance it.
+
+    Parameters
+    ----------
+    parent
+        The node in which the run's node is.
+    start
+        The start document as received.
+    start_hash
+        `documents.content_hash` of it.
+    first_offset
+        The offset of its start document: where its beginning is in the log.
+    inherited
+        Whether its start was settled by an earlier claim: then its nodes are in Tiled already.
+    """
+
+    def __init__(
+        self,
+        home: Home,
+        parent: Path,
+        start: dict[str, Any],
+        start_hash: str,
+        first_offset: int,
+        *,
+        inherited: bool,
+    ) -> None:
+        self.home = home
+        self.parent = parent
+        self.start = start
+        self.start_hash = start_hash
+        self.first_offset = first_offset
+        self.last_offset = first_offset
+        self.inherited = inherited
+        self.state = State.OPENING
+        self.opened = False  # its node was seen in Tiled, ours and open, by this claim
+        self.acceptance = Acceptance()
+        self.streams: dict[str, Stream] = {}
+        self.chores: deque[Chore] = deque()
+        self.notes: list[str] = []
+        self.start_hold: Hold | None = None
+        self.stop: dict[str, Any] | None = None
+        self.stop_hold: Hold | None = None
+        self.in_hand: list[Hold] = []  # of a batch that was under way when Tiled refused it
+        self.heard_s = 0.0  # when the last document came, on the engine's clock
+        self.opened_s = 0.0
+        # of a run that is not to be written
+        self.verdict: Verdict | None = None
+        self.decided = False  # and the decision is durable
+        self.emitted_to = first_offset  # dead letters are out for everything before this offset
+        self.holds: list[Hold] = []  # all that waits for the dead letters
+        # of a run that Tiled holds complete
+        self.known_to = -1
+
+    @property
+    def uid(self) -> str:
+        """The uid of its start document."""
+        uid: str = self.start["uid"]
+        return uid
+
+    @property
+    def path(self) -> Path:
+        """The run's node."""
+        return (*self.parent, self.uid)
+
+    def meet(self, trigger: Trigger) -> Move:
+        """Advance the automaton."""
+        step = move(self.state, trigger)
+        self.state = step.state
+        self.opened = self.opened or trigger is Trigger.CREATED
+        return step
+
+    @property
+    def waiting_streams(self) -> Iterator[Stream]:
+        """Streams that have rows to write."""
+        return (stream for stream in self.streams.values() if stream.waiting)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that wait."""
+        return sum(stream.nbytes for stream in self.streams.values())
+
+    @property
+    def ending(self) -> bool:
+        """Whether nothing more will come."""
+        return self.state in {State.CLOSING, State.ABANDONING}
+
+    @property
+    def rows(self) -> dict[str, int]:
+        """Confirmed rows of each stream."""
+        return {name: stream.confirmed.count for name, stream in self.streams.items()}
+
+    def condemn(self, verdict: Verdict) -> None:
+        """Refuse the run: everything that waits for Tiled waits for the dead letters now."""
+        self.meet(Trigger.REFUSED)
+        self.verdict = verdict
+        self.holds += self.let_go()
+
+    def let_go(self) -> list[Hold]:
+        """Forget everything that waits for Tiled; return its holds."""
+        nodes = [*self.in_hand, self.start_hold, *(chore.hold for chore in self.chores), self.stop_hold]
+        rows = [hold for stream in self.streams.values() for hold in stream.drop()]
+        self.chores.clear()
+        self.in_hand.clear()
+        self.start_hold = self.stop_hold = None
+        return [*(hold for hold in nodes if hold is not None), *rows]

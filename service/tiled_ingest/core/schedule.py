@@ -1,0 +1,109 @@
+"""Lanes: one procedure at a time for each run (and each claim), and the limits on what is under way at once.
+
+A lane is idle, waits for an answer, waits for a free place to ask, or sleeps. This module only keeps the books; it
+asks nothing and knows no clock.
+"""
+
+import heapq
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from .claim import Claim
+from .run import Run
+from .steps import Procedure, Sleep
+from .writes import Request
+
+
+@dataclass(eq=False)
+class Lane:
+    """The work of one run, or of a claim itself (`run` is `None`).
+
+    Attributes
+    ----------
+    down
+        Whether it sleeps because Tiled did not take its last request.
+    dropped
+        Its partition is gone: answers that still come are ignored.
+    """
+
+    key: str
+    claim: Claim
+    run: Run | None
+    procedure: Procedure[None] | None = None
+    down: bool = False
+    dropped: bool = False
+    sleeping: int = 0  # which sleep it is in; 0: none
+    letters: int = 0  # dead letters that it waits for
+
+    @property
+    def idle(self) -> bool:
+        """Whether it has nothing to do."""
+        return self.procedure is None
+
+
+class Sleepers:
+    """Lanes that go on later."""
+
+    def __init__(self) -> None:
+        self._heap: list[tuple[float, int, Lane]] = []
+        self._count = 0
+
+    def add(self, lane: Lane, sleep: Sleep, now_s: float) -> None:
+        """Let the lane sleep."""
+        self._count += 1
+        lane.sleeping, lane.down = self._count, sleep.down
+        heapq.heappush(self._heap, (now_s + sleep.seconds, self._count, lane))
+
+    def awake(self, now_s: float) -> Iterator[Lane]:
+        """Yield the lanes whose time has come."""
+        while self._heap and self._heap[0][0] <= now_s:
+            _, number, lane = heapq.heappop(self._heap)
+            if lane.sleeping == number:
+                lane.sleeping = 0
+                yield lane
+
+    def wake_down(self) -> list[Lane]:
+        """Return all lanes that wait for Tiled: it is back."""
+        woken = [lane for _, number, lane in self._heap if lane.down and lane.sleeping == number]
+        for lane in woken:
+            lane.sleeping = 0
+        return woken
+
+    @property
+    def next_s(self) -> float | None:
+        """When the next lane wakes."""
+        return self._heap[0][0] if self._heap else None
+
+
+class Counter:
+    """Requests that wait for a place, and those under way: the answer's ticket finds its lane."""
+
+    def __init__(self) -> None:
+        self._waiting: deque[tuple[Lane, Request]] = deque()
+        self._asked: dict[int, Lane] = {}
+
+    def add(self, lane: Lane, request: Request) -> None:
+        """Queue a request; who came first is served first."""
+        self._waiting.append((lane, request))
+
+    def next(self, limit: int) -> tuple[Lane, Request] | None:
+        """Return the next request that may be sent now."""
+        while self._waiting and len(self._asked) < limit:
+            lane, request = self._waiting.popleft()
+            if not lane.dropped:
+                return lane, request
+        return None
+
+    def sent(self, ticket: int, lane: Lane) -> None:
+        """Note that the request was handed out."""
+        self._asked[ticket] = lane
+
+    def answered(self, ticket: int) -> Lane:
+        """Return whose answer it is."""
+        return self._asked.pop(ticket)
+
+    @property
+    def under_way(self) -> int:
+        """How many requests are under way."""
+        return len(self._asked)

@@ -1,0 +1,64 @@
+"""What can be seen of the engine from outside: plain numbers, for metrics, probes and the status page."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from .claim import Claim
+from .run import Run
+
+
+@dataclass(frozen=True, slots=True)
+class RunView:
+    """One open run."""
+
+    uid: str
+    state: str
+    rows: int
+    waiting_bytes: int
+    idle_s: float
+    age_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class PartitionView:
+    """One partition of ours."""
+
+    topic: str
+    partition: int
+    live: bool
+    next_offset: int
+    committable: int
+    committed: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class EngineSnapshot:
+    """The state at one moment. Ages and durations in seconds."""
+
+    partitions: tuple[PartitionView, ...]
+    runs: tuple[RunView, ...]
+    buffered_bytes: int
+    down_s: float | None
+    paused: bool
+
+
+def snapshot_of(claims: Iterable[Claim], now_s: float, down_since_s: float | None, paused: bool) -> EngineSnapshot:
+    """Return the snapshot."""
+    claims = tuple(claims)
+    runs = tuple(_run(run, now_s) for claim in claims for run in claim.runs.values())
+    return EngineSnapshot(
+        tuple(_partition(claim) for claim in claims),
+        runs,
+        sum(claim.nbytes for claim in claims),
+        None if down_since_s is None else now_s - down_since_s,
+        paused,
+    )
+
+
+def _partition(claim: Claim) -> PartitionView:
+    committed = claim.committed[0] if claim.committed else None
+    return PartitionView(*claim.home, claim.live, claim.ledger.next_offset, claim.ledger.committable, committed)
+
+
+def _run(run: Run, now_s: float) -> RunView:
+    return RunView(run.uid, run.state, sum(run.rows.values()), run.nbytes, now_s - run.heard_s, now_s - run.opened_s)

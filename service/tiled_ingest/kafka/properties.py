@@ -1,0 +1,109 @@
+"""Properties of librdkafka: those that we own, and our defaults for the rest, which a site may override."""
+
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+# Each of these carries a promise: who sets another value here would lose or double records.
+OWNED = frozenset(
+    {
+        "auto.offset.reset",  # a reset is silent loss
+        "bootstrap.servers",
+        "enable.auto.commit",  # an offset is committed only after its record is settled
+        "enable.auto.offset.store",
+        "enable.idempotence",
+        "enable.partition.eof",  # how we see past transaction markers
+        "group.id",
+        "group.instance.id",
+    }
+)
+
+# Meaningless, or refused by librdkafka, for a client that is in no group.
+_OF_GROUPS = (
+    "group.protocol",
+    "group.remote.assignor",
+    "partition.assignment.strategy",
+    "session.timeout.ms",
+)
+
+# Drains outlive their deadlines when a request may hang for the 60 s that librdkafka allows by default.
+_ANY_CLIENT = {"client.id": "tiled-ingest", "socket.timeout.ms": 10_000, "reconnect.backoff.max.ms": 5_000}
+
+_ANY_CONSUMER = {
+    "isolation.level": "read_committed",
+    "allow.auto.create.topics": False,
+    "fetch.queue.backoff.ms": 5,  # 1000 by default: fetching would rest a second whenever the queue is full
+    "queued.max.messages.kbytes": 65_536,  # of all partitions; it grows while they are paused
+}
+
+_MESSAGE_BYTES_MAX = 268_435_456  # the client must accept what any source topic could hold
+
+_PRODUCER = {
+    "acks": "all",
+    "compression.type": "zstd",  # a topic's limit counts compressed batches, and the source's may have been
+    "linger.ms": 5,
+    "message.max.bytes": _MESSAGE_BYTES_MAX,
+    "queue.buffering.max.kbytes": _MESSAGE_BYTES_MAX // 1024 * 2,
+}
+
+
+def refuse_owned(properties: Mapping[str, str]) -> None:
+    """Raise `ValueError`, naming it, if a property is one that we own."""
+    for name in properties:
+        if name in OWNED:
+            raise ValueError(f"kafka.properties: {name} is set by tiled-ingest itself and cannot be given")
+
+
+def group_consumer(
+    bootstrap_servers: str, group_id: str, properties: Mapping[str, str], instance_id: str | None
+) -> dict[str, Any]:
+    """Properties of the consumer that is a member of the group."""
+    made = _consumer(bootstrap_servers, group_id, properties)
+    if properties.get("group.protocol", "classic") != "consumer":
+        made.setdefault("partition.assignment.strategy", "cooperative-sticky")
+    if instance_id:
+        made["group.instance.id"] = instance_id
+    return made
+
+
+def lone_consumer(bootstrap_servers: str, group_id: str, properties: Mapping[str, str]) -> dict[str, Any]:
+    """Properties of a consumer that only reads, beside the group."""
+    kept = {name: value for name, value in properties.items() if name not in _OF_GROUPS}
+    # Its lines wait in memory while nobody polls it, which may be for days; the group's consumer says the same.
+    return {"log_level": 2} | _consumer(bootstrap_servers, group_id, kept)
+
+
+def producer(bootstrap_servers: str, properties: Mapping[str, str]) -> dict[str, Any]:
+    """Properties of the dead letters' producer."""
+    refuse_owned(properties)
+    given = {**_ANY_CLIENT, **_PRODUCER, **properties}
+    return given | _fixed(bootstrap_servers) | {"enable.idempotence": True}
+
+
+def admin(bootstrap_servers: str, properties: Mapping[str, str]) -> dict[str, Any]:
+    """Properties of a client that asks about topics."""
+    refuse_owned(properties)
+    return {**_ANY_CLIENT, **properties} | _fixed(bootstrap_servers)
+
+
+def is_incremental(made: Mapping[str, Any]) -> bool:
+    """Tell whether rebalances are incremental (cooperative) with these properties of a consumer."""
+    by_broker = made.get("group.protocol", "classic") == "consumer"
+    return by_broker or "cooperative" in str(made.get("partition.assignment.strategy", ""))
+
+
+def _consumer(bootstrap_servers: str, group_id: str, properties: Mapping[str, str]) -> dict[str, Any]:
+    refuse_owned(properties)
+    owned = {
+        "group.id": group_id,
+        "enable.auto.commit": False,
+        "enable.auto.offset.store": False,
+        "auto.offset.reset": "error",
+        "enable.partition.eof": True,
+    }
+    return {**_ANY_CLIENT, **_ANY_CONSUMER, **properties} | _fixed(bootstrap_servers) | owned
+
+
+def _fixed(bootstrap_servers: str) -> dict[str, Any]:
+    # librdkafka's own lines go the way of all our lines, not to standard error.
+    return {"bootstrap.servers": bootstrap_servers, "logger": logging.getLogger("tiled_ingest.kafka")}

@@ -1,0 +1,213 @@
+"""The group's consumer: partitions come and go, records come in, offsets are committed.
+
+One thread uses a `Source`; librdkafka runs the rebalance callbacks inside that thread's `poll`, so nothing
+here needs a lock. Whatever may hang runs with a limit in time.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import Future
+from typing import Any
+
+import confluent_kafka as ck
+
+from tiled_ingest.core.effects import Assigned, Input
+from tiled_ingest.core.errors import IngestError
+from tiled_ingest.core.record import Home
+
+from . import properties as props
+from .claims import home_of, look_up, place_of, start_of
+from .errors import CommitError, commit_error, kafka_error, stopping_error
+from .lag import Lag
+from .messages import arrivals, only
+from .topics import Topics
+from .waiting import in_thread
+
+Homes = tuple[Home, ...]
+
+
+class Source:
+    """A member of the consumer group.
+
+    Every partition arrives paused, with an `Assigned` input that tells where the group stood; it delivers
+    nothing until `resume`.
+
+    Parameters
+    ----------
+    topics
+        Names; an entry that begins with `^` is a regular expression.
+    properties
+        librdkafka's properties of the site. `ValueError` names one that we own.
+    start_latest
+        Where a partition without a commit begins: at the end of its log instead of its beginning.
+    instance_id
+        Static membership: a restarted instance gets its partitions back at once.
+    nonce
+        Makes the random word that names a claim.
+    on_revoke
+        Called inside `poll` while the partitions are still ours: drain and commit there.
+    on_lost
+        Called inside `poll` when the partitions may have another owner already: write nothing.
+    call_s_max
+        Limit of one commit, of the close, and of what is asked at an assignment.
+    """
+
+    def __init__(  # noqa: PLR0913, PLR0917 - the wiring alone calls it, by names
+        self,
+        bootstrap_servers: str,
+        group_id: str,
+        topics: Sequence[str],
+        properties: Mapping[str, str],
+        start_latest: bool,
+        instance_id: str | None,
+        nonce: Callable[[], str],
+        on_revoke: Callable[[Homes], None],
+        on_lost: Callable[[Homes], None],
+        call_s_max: float = 30.0,
+    ) -> None:
+        made = props.group_consumer(bootstrap_servers, group_id, properties, instance_id)
+        self.last_error = ""
+        self._incremental = props.is_incremental(made)
+        self._wanted, self._start_latest, self._nonce = list(topics), start_latest, nonce
+        self._tell_revoked, self._tell_lost = on_revoke, on_lost
+        self._call_s_max = call_s_max
+        self._owned: set[Home] = set()
+        self._rebalanced = False
+        self._claims: list[Assigned] = []
+        self._failure: IngestError | None = None
+        self._late_commit: Future[Any] | None = None
+        self._topics = Topics(bootstrap_servers, properties, call_s_max)
+        self._consumer = ck.Consumer(made | {"error_cb": self._on_error})
+        self._lag = Lag(self._consumer, self._topics)
+        self._consumer.subscribe(
+            self._wanted, on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_lost
+        )
+
+    @property
+    def assigned(self) -> frozenset[Home]:
+        """The partitions that are ours at this moment."""
+        return frozenset(self._owned)
+
+    def poll(self, records_max: int, timeout_s: float) -> list[Input]:
+        """Return what came in: assignments first, then records and ends in the order of their logs.
+
+        Waits at most `timeout_s` for the first thing; never longer for more of them. Rebalance callbacks run
+        in here and may take longer.
+
+        Raises
+        ------
+        Forbidden, OffsetOutOfRange, KafkaFatal, KafkaUnavailable
+            The service must end.
+        """
+        self._rebalanced = False
+        messages = self._consumer.consume(1, timeout_s)
+        if messages and records_max > 1:
+            # A second call: `consume` would otherwise wait for all of them until the time is over.
+            messages += self._consumer.consume(records_max - 1, 0)
+        found = arrivals(messages, self._on_error)
+        claims, self._claims = self._claims, []
+        if self._rebalanced:  # the list may still hold what was fetched before
+            found = only(found, self._owned - {claim.home for claim in claims})
+        if self._failure:
+            raise self._failure
+        self._lag.note(found)
+        return [*claims, *found]
+
+    def pause(self, homes: Iterable[Home]) -> None:
+        """Stop delivering these partitions; those that are no longer ours are ignored."""
+        if places := self._places(homes):
+            self._consumer.pause(places)
+
+    def resume(self, homes: Iterable[Home]) -> None:
+        """Deliver these partitions from where they stand; those that are no longer ours are ignored."""
+        if places := self._places(homes):
+            self._consumer.resume(places)
+
+    def commit(self, home: Home, offset: int, metadata: str) -> None:
+        """Commit; returns only after the broker confirmed.
+
+        Raises
+        ------
+        CommitError
+            Not confirmed. `fenced` if the partition is not ours (then nothing was sent), or the group went on
+            without us. After a limit ran out it may still be applied, and every commit is refused until it is
+            known how that one ended.
+        """
+        if home not in self._owned:
+            raise CommitError(f"{home} is not ours at this moment", fenced=True)
+        if self._late_commit and not self._late_commit.done():
+            raise CommitError("an earlier commit is still unanswered", fenced=False)
+        place = ck.TopicPartition(home.topic, home.partition, offset, metadata)
+        # librdkafka tries a synchronous commit again for ever while the coordinator is silent.
+        self._late_commit = in_thread(lambda: self._consumer.commit(offsets=[place], asynchronous=False))
+        try:
+            answers = self._late_commit.result(self._call_s_max)
+        except TimeoutError as error:
+            raise CommitError(f"no answer within {self._call_s_max} s", fenced=False) from error
+        except ck.KafkaException as error:
+            raise commit_error(kafka_error(error)) from error
+        for answer in answers:
+            if answer.error:
+                raise commit_error(answer.error)
+
+    def lag(self) -> dict[Home, tuple[int | None, int]]:
+        """Return each partition's position (`None` before the first record) and end of log; never waits."""
+        return self._lag.of(sorted(self._owned))
+
+    def end_offsets(self) -> dict[Home, int]:
+        """Return where the logs of all partitions of our topics end now, ours or not."""
+        return self._topics.highs(self._topics.homes(self._wanted))
+
+    def close(self) -> None:
+        """Leave the group. The owner has drained and committed before: it is not asked again."""
+        self._owned.clear()
+        self._tell_revoked = self._tell_lost = lambda _: None
+        closing = in_thread(self._consumer.close)
+        try:
+            closing.result(self._call_s_max)
+        except TimeoutError:
+            self.last_error = "Kafka did not let the consumer leave in time"  # the process ends anyway
+
+    def _on_error(self, error: Any) -> None:
+        self.last_error = f"{error.name()}: {error.str()}"
+        self._failure = self._failure or stopping_error(error)
+
+    # ------------------------------------------------------------ rebalances
+
+    def _on_assign(self, _: Any, places: list[Any]) -> None:
+        """Take partitions; an error leaves through `poll`, as the client hands on what a callback raises."""
+        self._rebalanced = True
+        homes = [home_of(place) for place in places]
+        claims = look_up(self._consumer, self._topics, homes, self._nonce, self._call_s_max)
+        starts = [start_of(claim, self._start_latest) for claim in claims]
+        if self._incremental:
+            self._consumer.incremental_assign(starts)
+        else:
+            self._consumer.assign(starts)
+        if starts:
+            self._consumer.pause(starts)
+        self._owned |= set(homes)
+        self._claims += claims
+
+    def _on_revoke(self, _: Any, places: list[Any]) -> None:
+        homes = tuple(home_of(place) for place in places)
+        self._tell_revoked(homes)
+        self._let_go(homes)
+
+    def _on_lost(self, _: Any, places: list[Any]) -> None:
+        homes = tuple(home_of(place) for place in places)
+        self._owned -= set(homes)
+        self._tell_lost(homes)
+        self._let_go(homes)
+
+    def _let_go(self, homes: Homes) -> None:
+        self._rebalanced = True
+        self._owned -= set(homes)
+        self._claims = [claim for claim in self._claims if claim.home not in homes]
+        self._lag.forget(homes)
+        if self._incremental:
+            self._consumer.incremental_unassign([place_of(home) for home in homes])
+        else:
+            self._consumer.unassign()
+
+    def _places(self, homes: Iterable[Home]) -> list[Any]:
+        return [place_of(home) for home in homes if home in self._owned]

@@ -1,0 +1,102 @@
+"""Facts about topics and partitions, asked of the cluster in few requests, each with a limit in time."""
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import Future
+from typing import Any
+
+import confluent_kafka as ck
+from confluent_kafka.admin import AdminClient, ConfigResource, OffsetSpec
+
+from tiled_ingest.core.record import Home
+
+from . import properties as props
+from .waiting import insist
+
+
+class Topics:
+    """Asks the cluster; may be used from any thread.
+
+    Parameters
+    ----------
+    limit_s
+        After so long without an answer, retries included, `KafkaUnavailable` is raised.
+    """
+
+    def __init__(self, bootstrap_servers: str, properties: Mapping[str, str], limit_s: float = 30.0) -> None:
+        self.admin = AdminClient(props.admin(bootstrap_servers, properties))
+        self._limit_s = limit_s
+        uncommitted = properties.get("isolation.level") == "read_uncommitted"
+        level = ck.IsolationLevel
+        self._isolation = level.READ_UNCOMMITTED if uncommitted else level.READ_COMMITTED
+
+    def ids(self, topics: Iterable[str]) -> dict[str, str]:
+        """Return each topic's own id; never cached: a topic may be deleted and created again."""
+        names = sorted(set(topics))
+
+        def ask(limit_s: float) -> dict[str, str]:
+            asked = self.admin.describe_topics(ck.TopicCollection(names), request_timeout=limit_s)
+            return {name: str(future.result(limit_s).topic_id) for name, future in asked.items()}
+
+        return insist(ask, self._limit_s, "ids of topics") if names else {}
+
+    def exists(self, topic: str) -> bool:
+        """Tell whether the topic exists, without creating it by asking."""
+
+        def ask(limit_s: float) -> bool:
+            future = self.admin.describe_topics(ck.TopicCollection([topic]), request_timeout=limit_s)[topic]
+            try:
+                future.result(limit_s)
+            except ck.KafkaException as error:
+                if error.args[0].code() == ck.KafkaError.UNKNOWN_TOPIC_OR_PART:
+                    return False
+                raise
+            return True
+
+        return insist(ask, self._limit_s, f"description of topic {topic}")
+
+    def homes(self, topics: Sequence[str]) -> list[Home]:
+        """Return all partitions of those topics that exist; an entry with `^` is a regular expression."""
+        metadata = insist(lambda left: self.admin.list_topics(timeout=left), self._limit_s, "list of topics")
+        found = {name: topic for name, topic in metadata.topics.items() if is_named(name, topics)}
+        return [Home(name, number) for name in sorted(found) for number in sorted(found[name].partitions)]
+
+    def lows(self, homes: Sequence[Home]) -> dict[Home, int]:
+        """Return the first offset that each log holds."""
+        return self._offsets(homes, OffsetSpec.earliest())
+
+    def highs(self, homes: Sequence[Home]) -> dict[Home, int]:
+        """Return one past the last offset that a reader can reach now (open transactions hold it back)."""
+        return self._offsets(homes, OffsetSpec.latest())
+
+    def ask_highs(self, homes: Sequence[Home], limit_s: float) -> dict[Home, "Future[Any]"]:
+        """Ask without waiting; the futures' results carry an `offset`."""
+        return self._ask(homes, OffsetSpec.latest(), limit_s)
+
+    def message_bytes_max(self, topic: str) -> int:
+        """Return the largest batch, in bytes, that the topic accepts."""
+
+        def ask(limit_s: float) -> int:
+            resource = ConfigResource(ConfigResource.Type.TOPIC, topic)
+            future = self.admin.describe_configs([resource], request_timeout=limit_s)[resource]
+            return int(future.result(limit_s)["max.message.bytes"].value)
+
+        return insist(ask, self._limit_s, f"configuration of topic {topic}")
+
+    def _offsets(self, homes: Sequence[Home], spec: Any) -> dict[Home, int]:
+        def ask(limit_s: float) -> dict[Home, int]:
+            asked = self._ask(homes, spec, limit_s)
+            return {home: future.result(limit_s).offset for home, future in asked.items()}
+
+        return insist(ask, self._limit_s, "offsets of partitions") if homes else {}
+
+    def _ask(self, homes: Sequence[Home], spec: Any, limit_s: float) -> dict[Home, "Future[Any]"]:
+        self.admin.poll(0)  # fetches the client's log lines, which would pile up otherwise
+        wanted = {ck.TopicPartition(home.topic, home.partition): spec for home in homes}
+        asked = self.admin.list_offsets(wanted, isolation_level=self._isolation, request_timeout=limit_s)
+        return {Home(place.topic, place.partition): future for place, future in asked.items()}
+
+
+def is_named(topic: str, entries: Sequence[str]) -> bool:
+    """Tell whether the entries of `kafka.topics` name the topic."""
+    return any(re.search(entry, topic) if entry.startswith("^") else entry == topic for entry in entries)

@@ -1,0 +1,37 @@
+"""How the service stands at one moment: what gauges, the health checks and the status page show."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """Made by the loop that owns the state, read by anyone; ages are in seconds, 0 where there is nothing.
+
+    Attributes
+    ----------
+    lag
+        Records that the log holds beyond the committed offset, by partition (`topic[0]`).
+    oldest_unsettled_age_s
+        Age of the oldest record received and not yet settled, by the broker's timestamp.
+    retry_s
+        Since when the oldest request that waits for Tiled is being retried.
+    tiled_reachable
+        False while requests fail because Tiled is away or refuses us.
+    dead_letters_ok
+        False once a dead letter was not confirmed.
+    stopping
+        Why the service is ending, empty while it is not.
+    """
+
+    assigned_partitions: int = 0
+    paused_partitions: int = 0
+    open_runs: int = 0
+    oldest_open_run_age_s: float = 0.0
+    buffered_bytes: int = 0
+    oldest_unsettled_age_s: float = 0.0
+    retry_s: float = 0.0
+    tiled_reachable: bool = True
+    dead_letters_ok: bool = True
+    stopping: str = ""
+    lag: Mapping[str, int] = field(default_factory=dict)

@@ -1,0 +1,158 @@
+"""Each request of `core.writes` as HTTP: one request where Tiled allows it, in the layout readers know.
+
+Not through `tiled.client.container`, which imports pandas, dask and numba (200 MB) to send the same bytes.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import httpx
+import pyarrow as pa
+
+from tiled_ingest.core.writes import (
+    Append,
+    CloseStreams,
+    CreateContainer,
+    CreateTable,
+    Done,
+    EnsureContainer,
+    Exists,
+    FindOpenRuns,
+    GetNode,
+    Json,
+    Missing,
+    Outcome,
+    Path,
+    PutSource,
+    ReadKeys,
+    Rejected,
+    Request,
+    Spec,
+    Unknown,
+    UpdateMetadata,
+)
+from tiled_ingest.tiled import wire
+from tiled_ingest.tiled.open_runs import find_open_runs
+from tiled_ingest.tiled.session import Params, Session
+
+CATALOG_OF_RUNS: Spec = ("CatalogOfBlueskyRuns", "3.0")
+
+
+def perform(session: Session, request: Request) -> Outcome:
+    """Perform one request, once; returns when Tiled answered, or cannot any more. Raises nothing but bugs."""
+    try:
+        return _PERFORM[type(request)](session, request)
+    except wire.UnwritableError as error:  # raised before anything was sent
+        return Rejected(str(error), 422)
+
+
+def _create_container(session: Session, request: CreateContainer) -> Outcome:
+    return _post(session, request.parent, wire.container(request), _nothing)
+
+
+def _create_table(session: Session, request: CreateTable) -> Outcome:
+    return _post(session, request.parent, wire.table(request), wire.created_table)
+
+
+def _append(session: Session, request: Append) -> Outcome:
+    answer = session.request(
+        "PATCH",
+        "table/partition",
+        request.path,
+        params={"partition": 0},
+        headers={"Accept": "application/json", "Content-Type": wire.ARROW_FILE},
+        content=wire.rows(request.table),
+    )
+    return _understood(answer, _nothing)
+
+
+def _read_keys(session: Session, request: ReadKeys) -> Outcome:
+    params: Params = {"partition": 0, "column": ["seq_num", "time"]}
+    headers = {"Accept": wire.ARROW_FILE}
+    answer = session.request("GET", "table/partition", request.path, params=params, headers=headers)
+    outcome = _understood(answer, wire.keys)
+    if outcome == Done(None):
+        return Rejected("the table has no columns seq_num and time", 400)
+    return outcome
+
+
+def _get_node(session: Session, request: GetNode) -> Outcome:
+    params: Params = {"include_data_sources": "true", "omit_links": "true"}
+    answer = session.request("GET", "metadata", request.path, params=params, headers=wire.JSON)
+    return _understood(answer, wire.node)
+
+
+def _put_source(session: Session, request: PutSource) -> Outcome:
+    content = wire.dump(wire.source(request.source))
+    answer = session.request("PUT", "data_source", request.path, headers=wire.JSON, content=content)
+    return _understood(answer, _nothing)
+
+
+def _update_metadata(session: Session, request: UpdateMetadata) -> Outcome:
+    content = wire.dump(wire.patch(request))
+    params: Params = {"drop_revision": "true"}
+    answer = session.request("PATCH", "metadata", request.path, params=params, headers=wire.JSON, content=content)
+    return _understood(answer, _nothing)
+
+
+def _close_streams(session: Session, request: CloseStreams) -> Outcome:
+    for path in request.paths:
+        outcome = _understood(session.request("DELETE", "stream/close", path), _nothing)
+        if not isinstance(outcome, Done | Missing):  # what is not there has no subscribers
+            return outcome
+    return Done()
+
+
+def _ensure_container(session: Session, request: EnsureContainer) -> Outcome:
+    return _ensure(session, request.path, (CATALOG_OF_RUNS,))
+
+
+def _ensure(session: Session, path: Path, specs: tuple[Spec, ...]) -> Outcome:
+    # Looked at first: we may create below a node without being allowed to create beside it.
+    there = _get_node(session, GetNode(path))
+    if not isinstance(there, Missing) or not path:
+        return Done() if isinstance(there, Done) else there
+    above = _ensure(session, path[:-1], ())
+    if not isinstance(above, Done):
+        return above
+    made = _create_container(session, CreateContainer(path[:-1], path[-1], {}, specs, None))
+    return Done() if isinstance(made, Done | Exists) else made
+
+
+def _find_open_runs(session: Session, request: FindOpenRuns) -> Outcome:
+    return find_open_runs(session, request)
+
+
+def _post(session: Session, parent: Path, body: Json, read: Callable[[bytes], Any]) -> Outcome:
+    if not body["id"] or "/" in body["id"]:  # Tiled would make up a key, or make one that no address reaches
+        return Rejected("a node's key may not be empty, nor hold a slash", 422)
+    answer = session.request("POST", "metadata", parent, headers=wire.JSON, content=wire.dump(body))
+    return _understood(answer, read)
+
+
+def _understood(answer: httpx.Response | Outcome, read: Callable[[bytes], Any]) -> Outcome:
+    """Return `Done` with what `read` finds in a success. One that cannot be understood confirms nothing."""
+    if not isinstance(answer, httpx.Response):
+        return answer
+    try:
+        return Done(read(answer.content))
+    except (ValueError, TypeError, LookupError, AttributeError, pa.ArrowException) as error:
+        return Unknown(f"the answer cannot be understood ({type(error).__name__})", answer.status_code)
+
+
+def _nothing(_content: bytes) -> None:
+    """Read nothing: the status said it all."""
+
+
+_PERFORM: Mapping[type, Callable[[Session, Any], Outcome]] = {
+    CreateContainer: _create_container,
+    CreateTable: _create_table,
+    Append: _append,
+    ReadKeys: _read_keys,
+    GetNode: _get_node,
+    PutSource: _put_source,
+    UpdateMetadata: _update_metadata,
+    CloseStreams: _close_streams,
+    EnsureContainer: _ensure_container,
+    FindOpenRuns: _find_open_runs,
+}

@@ -1,0 +1,171 @@
+"""How our values look on Tiled's wire: bodies of requests, and what answers hold."""
+
+import base64
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+import numpy as np
+import pyarrow as pa
+from tiled.utils import safe_json_dump
+
+from tiled_ingest.core.writes import (
+    CreateContainer,
+    CreateTable,
+    Json,
+    Keys,
+    Node,
+    Spec,
+    TableSource,
+    UpdateMetadata,
+)
+
+JSON = {"Accept": "application/json", "Content-Type": "application/json"}
+ARROW_FILE = "application/vnd.apache.arrow.file"
+_TABLE = "application/x-tiled-sql-table"
+_SCHEMA_PREFIX = f"data:{ARROW_FILE};base64,"
+
+
+class UnwritableError(ValueError):
+    """A value that JSON cannot hold: an integer beyond 64 bits, half a surrogate pair, too deep a nesting."""
+
+
+def dump(body: Json) -> bytes:
+    """Encode a request's body; NaN and infinities become null.
+
+    Raises
+    ------
+    UnwritableError
+        It holds something that JSON cannot; the text names the kind of value, not the value.
+    """
+    try:
+        encoded: bytes = safe_json_dump(body)
+    except (TypeError, ValueError) as error:
+        raise UnwritableError(f"not JSON: {error}") from error
+    return encoded
+
+
+def load(content: bytes) -> Any:
+    """Decode an answer's JSON."""
+    return msgspec.json.decode(content)
+
+
+# ---------------------------------------------------------------- requests
+
+
+def container(request: CreateContainer) -> Json:
+    """Return the body that creates a container."""
+    return _node(request.key, "container", request.metadata, request.specs, request.access_tags, [])
+
+
+def table(request: CreateTable) -> Json:
+    """Return the body that creates a table with an empty dataset of its own."""
+    source = _source(request.schema, {}, request.properties)
+    return _node(request.key, "table", request.metadata, (), request.access_tags, [source])
+
+
+def source(new: TableSource) -> Json:
+    """Return the body that points a node to the dataset of `new`.
+
+    It names no assets: the server only adds those that are named, and the database stays the same one.
+    """
+    return {"data_source": {"id": new.id, **_source(new.schema, new.parameters, new.properties)}}
+
+
+def patch(request: UpdateMetadata) -> Json:
+    """Return a JSON patch that sets each top-level key.
+
+    Not a merge patch: that one takes null for "delete", and a stop document may hold nulls.
+    """
+    operations = [{"op": "add", "path": f"/{_pointer(key)}", "value": value} for key, value in request.metadata.items()]
+    return {"content-type": "application/json-patch+json", "metadata": operations, "specs": None}
+
+
+def rows(table: pa.Table) -> bytes:
+    """Encode rows as an Arrow file."""
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_file(sink, table.schema) as writer:
+        writer.write_table(table)
+    encoded: bytes = sink.getvalue().to_pybytes()
+    return encoded
+
+
+def _node(
+    key: str,
+    family: str,
+    metadata: Json,
+    specs: tuple[Spec, ...],
+    tags: tuple[str, ...] | None,
+    sources: list[Json],
+) -> Json:
+    return {
+        "id": key,
+        "structure_family": family,
+        "metadata": metadata,
+        "specs": [{"name": name, "version": version} for name, version in specs],
+        "data_sources": sources,
+        "access_tags": None if tags is None else list(tags),
+    }
+
+
+def _source(schema: pa.Schema, parameters: Mapping[str, Any], properties: Mapping[str, Any]) -> Json:
+    encoded = base64.b64encode(schema.serialize()).decode()
+    return {
+        "structure_family": "table",
+        "structure": {
+            "arrow_schema": _SCHEMA_PREFIX + encoded,
+            "npartitions": 1,
+            "columns": list(schema.names),
+            "resizable": False,
+        },
+        "mimetype": _TABLE,
+        "parameters": dict(parameters),
+        "properties": dict(properties),
+        "assets": [],
+        "management": "writable",
+    }
+
+
+def _pointer(key: str) -> str:
+    return key.replace("~", "~0").replace("/", "~1")
+
+
+# ---------------------------------------------------------------- answers
+
+
+def created_table(content: bytes) -> TableSource:
+    """Read the data source out of the answer to a create."""
+    return table_source(load(content)["data_sources"][0])
+
+
+def node(content: bytes) -> Node:
+    """Read a node's description."""
+    attributes = load(content)["data"]["attributes"]
+    sources = attributes.get("data_sources") or []
+    is_table = attributes.get("structure_family") == "table" and sources
+    return Node(attributes.get("metadata") or {}, table_source(sources[0]) if is_table else None)
+
+
+def table_source(said: Json) -> TableSource:
+    """Read one data source of a table."""
+    encoded = said["structure"]["arrow_schema"].removeprefix(_SCHEMA_PREFIX)
+    uris = [asset["data_uri"] for asset in said.get("assets") or []]
+    return TableSource(
+        id=said["id"],
+        schema=pa.ipc.read_schema(pa.py_buffer(base64.b64decode(encoded))),
+        parameters=said.get("parameters") or {},
+        properties=said.get("properties") or {},
+        storage=uris[0].partition(":")[0].partition("+")[0] if uris else "",
+    )
+
+
+def keys(content: bytes) -> Keys | None:
+    """Read the columns that identify rows; `None` if the table has none (Tiled leaves out what is not there)."""
+    with pa.ipc.open_file(pa.py_buffer(content)) as file:
+        read = file.read_all()
+    if not {"seq_num", "time"} <= set(read.column_names):
+        return None
+    return Keys(
+        seq_num=np.asarray(read.column("seq_num").cast(pa.int64()), dtype=np.int64),
+        time=np.asarray(read.column("time").cast(pa.float64()), dtype=np.float64),
+    )

@@ -1,0 +1,350 @@
+"""The group's consumer against a real broker."""
+
+import time
+from collections.abc import Callable
+
+import confluent_kafka as ck
+import pytest
+
+from tests.kafka.conftest import MemberFactory
+from tests.kafka.member import Member
+from tests.kafka.trouble import delete_records, frozen
+from tests.rig.fixtures import TopicFactory
+from tiled_ingest.core.effects import EndReached, Records
+from tiled_ingest.core.errors import Forbidden, OffsetOutOfRange
+from tiled_ingest.core.record import Home
+from tiled_ingest.demo.broker import Broker, KafkaBroker
+from tiled_ingest.kafka.errors import CommitError, KafkaFatal, stopping_error
+from tiled_ingest.kafka.source import Source
+
+pytestmark = pytest.mark.real
+
+Produce = Callable[..., None]
+QUICK = {"session.timeout.ms": "6000", "heartbeat.interval.ms": "300"}
+
+
+def numbered(count: int) -> list[bytes]:
+    return [b"%d" % number for number in range(count)]
+
+
+# ---------------------------------------------------------------- assignment
+
+
+def test_a_partition_without_a_commit_arrives_paused(
+    member: MemberFactory, topic: TopicFactory, produce: Produce
+) -> None:
+    name = topic()
+    produce(name, numbered(5))
+    one = member(name, auto_resume=False).poll_until(lambda it: it.claims)
+    claim = one.claims[Home(name, 0)]
+    assert (claim.committed, claim.metadata, claim.low, claim.high, claim.nonce) == (None, "", 0, 5, "nonce")
+    assert len(claim.topic_id) == 22  # base64 of a UUID
+    assert one.source.assigned == {Home(name, 0)}
+    assert one.poll_for(1).inputs == [claim]
+    one.source.resume([claim.home, Home("not.ours", 3)])
+    assert one.poll_until(lambda it: it.ends).values == numbered(5)
+
+
+def test_latest_starts_at_the_end(member: MemberFactory, topic: TopicFactory, produce: Produce) -> None:
+    name = topic()
+    produce(name, numbered(5))
+    one = member(name, start_latest=True).poll_until(lambda it: it.ends)
+    produce(name, [b"new"])
+    assert one.poll_until(lambda it: it.records).values == [b"new"]
+
+
+def test_a_commit_with_its_metadata_comes_back(member: MemberFactory, topic: TopicFactory, produce: Produce) -> None:
+    name = topic()
+    home = Home(name, 0)
+    produce(name, numbered(5))
+    first = member(name).poll_until(lambda it: it.ends)
+    first.source.commit(home, 3, '{"v":1,"S":2,"é":""}')
+    first.source.close()
+    second = member(name).poll_until(lambda it: it.ends)
+    assert (second.claims[home].committed, second.claims[home].metadata) == (3, '{"v":1,"S":2,"é":""}')
+    assert second.values == [b"3", b"4"]
+
+
+def test_a_commit_outside_of_the_log_is_told_and_nothing_flows(
+    member: MemberFactory, topic: TopicFactory, produce: Produce
+) -> None:
+    name = topic()
+    home = Home(name, 0)
+    produce(name, numbered(5))
+    first = member(name).poll_until(lambda it: it.claims)
+    first.source.commit(home, 50, "")
+    first.source.close()
+    second = member(name, auto_resume=False).poll_until(lambda it: it.claims)
+    assert (second.claims[home].committed, second.claims[home].high) == (50, 5)
+    assert not second.poll_for(1).records
+
+
+def test_a_topic_that_is_created_later_is_found(
+    member: MemberFactory, broker: Broker, topic: TopicFactory, produce: Produce
+) -> None:
+    name = topic("early")
+    one = member(["^early\\..*", "missing.topic"], properties={"topic.metadata.refresh.interval.ms": "500"})
+    one.poll_until(lambda it: it.claims and "missing.topic" in it.source.last_error)
+    late = topic("early")
+    produce(late, [b"x"])
+    assert one.poll_until(lambda it: it.records).values == [b"x"]
+    assert Home(name, 0) in one.source.assigned
+
+
+def test_topic_ids_differ_after_a_topic_was_made_again(member: MemberFactory, topic: TopicFactory) -> None:
+    names = [topic(), topic()]
+    claims = member(names).poll_until(lambda it: len(it.claims) == 2).claims
+    assert len({claim.topic_id for claim in claims.values()}) == 2
+
+
+# ---------------------------------------------------------------- records
+
+
+def test_records_as_they_were_and_in_order(member: MemberFactory, topic: TopicFactory, produce: Produce) -> None:
+    name = topic(partitions=2)
+    produce(name, numbered(3_000), partition=0)
+    produce(name, [b""], partition=1, key=None)
+    one = member(name).poll_until(lambda it: len(it.ends) == 2)
+    of_first = [record for record in one.records if record.partition == 0]
+    assert [record.offset for record in of_first] == list(range(3_000))
+    assert [record.value for record in of_first] == numbered(3_000)
+    lone = next(record for record in one.records if record.partition == 1)
+    assert (lone.topic, lone.key, lone.value) == (name, None, b"")
+    assert abs(lone.timestamp_ms / 1000 - time.time()) < 60
+    assert one.ends == {Home(name, 0): 3_000, Home(name, 1): 1}
+
+
+def test_a_poll_never_waits_for_more_once_it_has_something(
+    member: MemberFactory, topic: TopicFactory, produce: Produce
+) -> None:
+    name = topic()
+    one = member(name).poll_until(lambda it: it.ends)
+    produce(name, [b"x"])
+    began_s = time.monotonic()
+    assert any(isinstance(it, Records) for it in one.poll(timeout_s=20.0))
+    assert time.monotonic() - began_s < 5
+
+
+def test_the_end_lies_past_an_aborted_transaction(
+    member: MemberFactory, topic: TopicFactory, transact: Produce
+) -> None:
+    name = topic()
+    home = Home(name, 0)
+    transact(name, [b"good"])
+    transact(name, [b"bad"] * 3, abort=True)
+    one = member(name).poll_until(lambda it: it.ends)
+    assert one.values == [b"good"]
+    assert one.ends[home] == one.claims[home].high == 6  # 1 + marker + 3 + marker
+    assert one.source.lag() == {home: (6, 6)}
+    assert one.source.end_offsets() == {home: 6}
+
+
+def test_an_end_stands_between_the_records_around_it(
+    member: MemberFactory, topic: TopicFactory, produce: Produce
+) -> None:
+    name = topic()
+    produce(name, [b"a"])
+    one = member(name).poll_until(lambda it: it.ends)
+    produce(name, [b"b"])
+    one.poll_until(lambda it: it.ends.get(Home(name, 0)) == 2)
+    kinds = [type(it) for it in one.inputs if isinstance(it, Records | EndReached)]
+    assert kinds == [Records, EndReached, Records, EndReached]
+
+
+def test_pause_and_resume_lose_and_repeat_nothing(member: MemberFactory, topic: TopicFactory, produce: Produce) -> None:
+    name = topic()
+    home = Home(name, 0)
+    produce(name, numbered(2_000))
+    one = member(name).poll_until(lambda it: it.claims)
+    while home not in one.ends:
+        one.poll(records_max=37)
+        one.source.pause([home])
+        quiet = one.source.poll(10, 0.01)
+        assert not [it for it in quiet if isinstance(it, Records)]
+        one.source.resume([home])
+    assert one.values == numbered(2_000)
+
+
+def test_lag_of_a_paused_partition_is_known(member: MemberFactory, topic: TopicFactory, produce: Produce) -> None:
+    name = topic()
+    home = Home(name, 0)
+    produce(name, numbered(7))
+    one = member(name, auto_resume=False).poll_until(lambda it: it.claims)
+    one.source.lag()
+    one.poll_until(lambda it: it.source.lag()[home] == (None, 7))
+
+
+# ---------------------------------------------------------------- rebalances
+
+
+def test_a_revoked_partition_is_committed_inside_the_callback(
+    member: MemberFactory, topic: TopicFactory, produce: Produce
+) -> None:
+    name = topic(partitions=2)
+    for partition in (0, 1):
+        produce(name, numbered(10), partition=partition)
+    first = member(name, properties=QUICK).poll_until(lambda it: len(it.ends) == 2)
+
+    def drain(homes: tuple[Home, ...]) -> None:
+        for home in homes:
+            first.source.commit(home, 10, "drained")
+
+    first.at_revoke = drain
+    second = member(name, properties=QUICK)
+    until_s = time.monotonic() + 30
+    while not second.claims and time.monotonic() < until_s:
+        first.poll()
+        second.poll()
+    (moved,) = second.claims.values()
+    assert first.revoked == [moved.home]
+    assert (moved.committed, moved.metadata) == (10, "drained")
+    assert first.source.assigned == {Home(name, 0), Home(name, 1)} - {moved.home}
+    assert len(first.claims) == 2  # the one that stayed was not claimed again
+    assert not first.lost
+
+
+def test_the_commit_of_a_partition_that_is_not_ours_is_not_sent(
+    member: MemberFactory, topic: TopicFactory, produce: Produce
+) -> None:
+    name, other = topic(), topic()
+    one = member(name).poll_until(lambda it: it.claims)
+    with pytest.raises(CommitError, match="not ours") as caught:
+        one.source.commit(Home(other, 0), 1, "")
+    assert caught.value.fenced
+
+
+def test_an_eager_assignor_works_too(member: MemberFactory, topic: TopicFactory, produce: Produce) -> None:
+    name = topic(partitions=2)
+    produce(name, [b"x"])
+    eager = QUICK | {"partition.assignment.strategy": "range"}
+    first = member(name, properties=eager).poll_until(lambda it: len(it.ends) == 2)
+    second = member(name, properties=eager)
+    until_s = time.monotonic() + 30
+    while not second.claims and time.monotonic() < until_s:
+        first.poll()
+        second.poll()
+    first.poll_until(lambda it: len(it.source.assigned) == 1)
+    assert len(first.revoked) == 2  # everything, as eager protocols do
+    assert len(second.source.assigned) == 1
+
+
+def test_the_new_group_protocol_works_too(member: MemberFactory, topic: TopicFactory, produce: Produce) -> None:
+    name = topic()
+    home = Home(name, 0)
+    produce(name, numbered(3))
+    one = member(name, properties={"group.protocol": "consumer"}).poll_until(lambda it: it.ends)
+    one.source.commit(home, 2, "new")
+    one.source.close()
+    again = member(name, properties={"group.protocol": "consumer"}).poll_until(lambda it: it.ends)
+    assert (again.claims[home].committed, again.claims[home].metadata, again.values) == (2, "new", [b"2"])
+
+
+def test_a_restarted_instance_gets_its_partitions_back_at_once(member: MemberFactory, topic: TopicFactory) -> None:
+    name = topic()
+    first = member(name, instance_id="one").poll_until(lambda it: it.claims)
+    first.source.close()
+    began_s = time.monotonic()
+    second = member(name, instance_id="one").poll_until(lambda it: it.claims)
+    assert time.monotonic() - began_s < 6
+    assert not first.revoked  # static members do not leave
+    assert second.claims
+
+
+def test_a_zombie_with_our_instance_id_is_fenced(member: MemberFactory, topic: TopicFactory) -> None:
+    name = topic()
+    home = Home(name, 0)
+    zombie = member(name, instance_id="one").poll_until(lambda it: it.claims)
+    member(name, instance_id="one").poll_until(lambda it: it.claims)
+    with pytest.raises(CommitError) as caught:
+        zombie.source.commit(home, 1, "late")
+    assert caught.value.fenced
+    with pytest.raises(KafkaFatal):
+        zombie.poll_for(15)
+
+
+def test_a_member_that_does_not_poll_loses_its_partitions(member: MemberFactory, topic: TopicFactory) -> None:
+    name = topic()
+    home = Home(name, 0)
+    slow = {"session.timeout.ms": "6000", "max.poll.interval.ms": "6000", "heartbeat.interval.ms": "300"}
+    one = member(name, properties=slow).poll_until(lambda it: it.claims)
+    time.sleep(8)
+    one.poll_until(lambda it: it.lost)
+    assert one.lost == [home]
+    assert not one.revoked
+    one.poll_until(lambda it: len([i for i in it.inputs if getattr(i, "nonce", None)]) == 2)  # claimed again
+
+
+# ---------------------------------------------------------------- errors
+
+
+def test_an_error_in_the_revoke_callback_leaves_through_poll(member: MemberFactory, topic: TopicFactory) -> None:
+    name = topic(partitions=2)
+    first = member(name, properties=QUICK).poll_until(lambda it: it.claims)
+
+    def fail(_: object) -> None:
+        raise Forbidden("from the owner")
+
+    first.at_revoke = fail
+    second = member(name, properties=QUICK)
+    with pytest.raises(Forbidden, match="from the owner"):  # noqa: PT012 - both must go on
+        for _ in range(300):
+            second.poll()
+            first.poll()
+
+
+def test_a_log_that_was_cut_under_us_stops_the_service(
+    member: MemberFactory, topic: TopicFactory, produce: Produce, broker: Broker
+) -> None:
+    name = topic()
+    home = Home(name, 0)
+    produce(name, numbered(10))
+    one = member(name, auto_resume=False).poll_until(lambda it: it.claims)
+    delete_records(broker.bootstrap_servers, home, 8)
+    one.source.resume([home])
+    with pytest.raises(OffsetOutOfRange, match="does not hold the offset"):
+        one.poll_for(15)
+    one.source.commit(home, 3, "")
+    one.source.close()
+    again = member(name, auto_resume=False).poll_until(lambda it: it.claims)
+    assert (again.claims[home].committed, again.claims[home].low, again.claims[home].high) == (3, 8, 10)
+    assert not again.poll_for(1).records
+
+
+def test_refused_access_is_a_mistake_of_the_configuration() -> None:
+    error = stopping_error(ck.KafkaError(ck.KafkaError.TOPIC_AUTHORIZATION_FAILED))
+    assert isinstance(error, Forbidden)
+    assert stopping_error(ck.KafkaError(ck.KafkaError._TRANSPORT)) is None
+
+
+@pytest.mark.parametrize("name", ["enable.auto.commit", "auto.offset.reset", "group.id", "group.instance.id"])
+def test_a_property_that_we_own_is_refused(name: str) -> None:
+    with pytest.raises(ValueError, match=name):
+        Member("127.0.0.1:1", "group", ["topic"], properties={name: "x"})
+
+
+def test_a_broker_that_is_away_is_waited_for() -> None:
+    one = Member("127.0.0.1:1", "group", ["topic"])
+    assert one.poll_for(1.5).inputs == []
+    assert "127.0.0.1:1" in one.source.last_error
+    one.source.close()
+
+
+def test_a_silent_broker_holds_up_neither_commit_nor_close() -> None:
+    with KafkaBroker() as own:
+        own.create_topic("t")
+        one = Member(own.bootstrap_servers, "g", ["t"], call_s_max=2.0)
+        one.poll_until(lambda it: it.claims)
+        with frozen(own):
+            check_limits(one.source, Home("t", 0))
+
+
+def check_limits(source: Source, home: Home) -> None:
+    began_s = time.monotonic()
+    with pytest.raises(CommitError, match="no answer within") as caught:
+        source.commit(home, 1, "")
+    assert not caught.value.fenced
+    with pytest.raises(CommitError, match="still unanswered"):
+        source.commit(home, 1, "")
+    source.poll(10, 0.1)
+    source.close()
+    assert time.monotonic() - began_s < 8

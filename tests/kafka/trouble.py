@@ -1,0 +1,31 @@
+"""What can be done to a broker and its logs."""
+
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import confluent_kafka as ck
+from confluent_kafka.admin import AdminClient
+
+from tiled_ingest.core.record import Home
+from tiled_ingest.demo.broker import KafkaBroker
+
+
+def delete_records(servers: str, home: Home, before: int) -> None:
+    """Cut the beginning of a log, as retention does."""
+    place = ck.TopicPartition(home.topic, home.partition, before)
+    AdminClient({"bootstrap.servers": servers}).delete_records([place])[place].result(20)
+
+
+@contextmanager
+def frozen(broker: KafkaBroker) -> Iterator[None]:
+    """A broker that accepts connections and says nothing."""
+    process = broker._process
+    assert process is not None
+    assert process.pid is not None
+    os.kill(process.pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(process.pid, signal.SIGCONT)

@@ -1,0 +1,69 @@
+"""The rig's parts as fixtures. `KAFKA_BOOTSTRAP_SERVERS` names a broker to use instead of our own."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+
+import pytest
+
+from tests.rig.postgres import Postgres
+from tiled_ingest.demo.broker import Broker, broker_or_existing
+from tiled_ingest.demo.tiled_server import TiledServer
+
+TopicFactory = Callable[..., str]
+
+
+@pytest.fixture(scope="session")
+def broker() -> Iterator[Broker]:
+    """Run a broker for the session: leave it running. A test that kills one starts its own."""
+    with broker_or_existing() as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Postgres]:
+    with Postgres() as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def tiled_duckdb() -> Iterator[TiledServer]:
+    """Run Tiled with an SQLite catalog and DuckDB tables: one client at a time, please."""
+    with TiledServer() as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def tiled_postgres(postgres: Postgres) -> Iterator[TiledServer]:
+    """Run Tiled with its catalog and tables in PostgreSQL."""
+    with postgres_tiled(postgres) as running:
+        yield running
+
+
+@pytest.fixture(scope="session", params=["duckdb", "postgresql"])
+def tiled_server(request: pytest.FixtureRequest) -> TiledServer:
+    """Each storage in turn."""
+    server: TiledServer = request.getfixturevalue(
+        {"duckdb": "tiled_duckdb", "postgresql": "tiled_postgres"}[request.param]
+    )
+    return server
+
+
+@pytest.fixture
+def topic(broker: Broker) -> TopicFactory:
+    """`topic(hint="docs", partitions=1, config=None)` makes a fresh topic and returns its name."""
+
+    def create(hint: str = "docs", partitions: int = 1, config: Mapping[str, str] | None = None) -> str:
+        name = f"{hint}.{uuid.uuid4().hex[:12]}"
+        broker.create_topic(name, partitions, config)
+        return name
+
+    return create
+
+
+def postgres_tiled(postgres: Postgres) -> TiledServer:
+    """Return a Tiled server, not yet started, on two fresh databases."""
+    mark = uuid.uuid4().hex[:8]
+    catalog, tables = (postgres.create_database(f"{part}_{mark}") for part in ("catalog", "tables"))
+    return TiledServer(catalog_uri=postgres.uri(catalog, "postgresql+asyncpg"), storage_uri=postgres.uri(tables))

@@ -1,0 +1,130 @@
+"""Kafka as a sink sees it: partitions with gaps, a group's commits, a dead-letter topic.
+
+A read within a claim never delivers a record twice: what arrives twice was published twice.
+"""
+
+from bisect import bisect_left
+from dataclasses import dataclass
+
+from tiled_ingest.core.record import Home, Record
+
+METADATA_BYTES_MAX = 4_096  # the broker's default
+
+
+class Partition:
+    """One partition's log.
+
+    Attributes
+    ----------
+    low, high
+        First offset that the log still holds; one past its last, be it a record or a transaction's marker.
+    """
+
+    def __init__(self, home: Home) -> None:
+        self.home = home
+        self.low = 0
+        self.high = 0
+        self._records: list[Record] = []
+        self._offsets: list[int] = []
+
+    def publish(self, value: bytes | None, *, gap: int, timestamp_ms: int = 0) -> Record:
+        """Append a record, `gap` offsets after the end: those between hold nothing that is delivered."""
+        record = Record(
+            self.home.topic, self.home.partition, self.high + gap, timestamp_ms, b"session", value
+        )
+        self._records.append(record)
+        self._offsets.append(record.offset)
+        self.high = record.offset + 1
+        return record
+
+    def mark(self, count: int) -> None:
+        """End with `count` offsets that are never delivered."""
+        self.high += count
+
+    def truncate(self, low: int) -> None:
+        """Lose every record before `low`."""
+        self.low = max(self.low, low)
+
+    def fetch(self, position: int, count: int) -> tuple[list[Record], int]:
+        """Deliver at most `count` records; where the consumer then stands (the end, after all)."""
+        if position < self.low:
+            raise LookupError(f"{self.home}: {position} is out of range, the log begins at {self.low}")
+        first = bisect_left(self._offsets, position)
+        records = self._records[first : first + count]
+        all_seen = first + count >= len(self._records)
+        return records, self.high if all_seen else records[-1].offset + 1
+
+    def read(self, start: int, stop: int, bytes_max: int) -> tuple[list[Record], int]:
+        """Read what is left in [start, stop): a record, and more if they fit; where to read on."""
+        first = bisect_left(self._offsets, max(start, self.low))
+        last = bisect_left(self._offsets, stop)
+        size = 0
+        for index in range(first, last):
+            size += len(self._records[index].value or b"")
+            if size >= bytes_max and index + 1 < last:
+                return self._records[first : index + 1], self._offsets[index] + 1
+        return self._records[first:last], stop
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """A committed offset with its metadata string."""
+
+    offset: int
+    metadata: str
+
+
+class Group:
+    """The consumer group: its members of the current generation, who owns what, and what was committed."""
+
+    def __init__(self) -> None:
+        self.members: set[str] = set()
+        self.owners: dict[Home, str] = {}
+        self.commits: dict[Home, Stored] = {}
+        self.violations: list[str] = []
+
+    def commit(self, member: str, home: Home, offset: int, metadata: str) -> bool:
+        """Store a commit; false if `member` is none any more.
+
+        Like Kafka it takes a commit from any current member for any partition; that we send one is a
+        violation.
+        """
+        if member not in self.members:
+            return False
+        if self.owners.get(home) != member:
+            self.violations.append(f"{member} committed {home} at {offset}, which it does not own")
+        if len(metadata.encode()) > METADATA_BYTES_MAX:
+            self.violations.append(f"commit metadata of {len(metadata)} characters is too large for a broker")
+        stored = self.commits.get(home)
+        if stored is not None and offset < stored.offset:
+            self.violations.append(
+                f"{member} moved the commit of {home} back from {stored.offset} to {offset}"
+            )
+        self.commits[home] = Stored(offset, metadata)
+        return True
+
+    def committed(self, home: Home) -> int | None:
+        """Give the committed offset."""
+        stored = self.commits.get(home)
+        return None if stored is None else stored.offset
+
+
+@dataclass(frozen=True, slots=True)
+class Letter:
+    """A dead letter: the record as it was, and why."""
+
+    record: Record
+    reason: str
+    code: str
+    run: str
+
+
+class DeadLetterTopic:
+    """At least once: the same record may be here several times; its position says which it is."""
+
+    def __init__(self) -> None:
+        self.letters: dict[tuple[Home, int], Letter] = {}
+
+    def write(self, letter: Letter) -> None:
+        """Keep the first letter of each position."""
+        self.letters.setdefault((letter.record.home, letter.record.offset), letter)

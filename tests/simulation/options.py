@@ -1,0 +1,56 @@
+"""What distinguishes one history from another, and what is known of it afterwards."""
+
+import random
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Any
+
+from tiled_ingest.core.policy import Policy
+from tiled_ingest.core.record import Home
+
+from .faults import Fault
+
+IDLE_S_MAX = 900.0
+
+
+@dataclass(frozen=True)
+class Options:
+    """Everything that a history depends on; all but the seed make it smaller."""
+
+    seed: int
+    strikes_max: int | None = None
+    without: frozenset[Fault] = frozenset()
+    runs_max: int | None = None
+    policy: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Report:
+    """What became of a history."""
+
+    options: Options
+    steps: int
+    hit: Counter[Fault]
+    violations: list[str]
+    residual: set[str]
+    storage: str
+
+
+def draw_homes(rng: random.Random) -> list[Home]:
+    return [Home("xyz.bluesky.runengine.documents", number) for number in range(rng.choice((1, 2)))]
+
+
+def draw_policy(rng: random.Random, options: Options) -> Policy:
+    """Small limits, so that they are all met, in times that suit a short history."""
+    drawn: dict[str, Any] = {
+        "rows_max": rng.choice((1, 3, 10, 50_000)),
+        "age_s_max": rng.choice((0.0, 0.2, 1.0)),
+        "requests_max": rng.choice((1, 4)),
+        "commit_interval_s": rng.choice((0.0, 0.5, 2.0)),
+        "log_chunk_bytes": rng.choice((300, 4_000_000)),
+        "memory_bytes_max": rng.choice((5_000, 256_000_000)),
+        "late_write_s_max": rng.choice((0.5, 3.0)),
+        "backoff_s_max": 1.0,
+        "idle_s_max": IDLE_S_MAX,
+    }
+    return Policy(**{**drawn, **options.policy})

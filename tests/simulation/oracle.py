@@ -1,0 +1,266 @@
+"""The judge: it knows what was published, and what Tiled and the dead-letter topic hold; no engine.
+
+Safety, at every stored commit: what is below it is in Tiled where readers look, or in the dead letters. In
+the end: each run has exactly its rows, its documents and its state. (Liveness is the world's to watch: that
+the end comes.)
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from tiled_ingest.core.record import Home, Record
+from tiled_ingest.core.writes import Path
+
+from .documents import Item, Json, Plan, Role, Run
+from .kafka_model import DeadLetterTopic
+from .tiled_model import Row, TiledModel
+
+RowKey = tuple[tuple[str, Any], ...]
+FINAL = ("complete", "incomplete", "failed", "abandoned")
+
+
+@dataclass(frozen=True)
+class Published:
+    """A record in the log, and what it is."""
+
+    record: Record
+    item: Item
+
+
+def row_key(row: Row) -> RowKey:
+    """Name a row by its content alone: the order of columns is storage's, a null is a missing value."""
+    return tuple(sorted((name, value) for name, value in row.items() if value is not None))
+
+
+def rows_of(item: Item) -> Iterator[Row]:
+    """List the rows that an event, or a page of them, must become."""
+    doc = item.doc
+    events = [doc] if item.name == "event" else _unpack(doc)
+    for event in events:
+        stamps = {f"ts_{key}": value for key, value in event["timestamps"].items()}
+        yield {"seq_num": event["seq_num"], "time": event["time"], **event["data"], **stamps}
+
+
+def _unpack(page: Json) -> Iterator[Json]:
+    for index in range(len(page["seq_num"])):
+        parts = {part: {key: page[part][key][index] for key in page[part]} for part in ("data", "timestamps")}
+        yield {"seq_num": page["seq_num"][index], "time": page["time"][index], **parts}
+
+
+class Oracle:
+    """Judges one history."""
+
+    def __init__(self, plan: Plan, tiled: TiledModel, dead_letters: DeadLetterTopic, parent: Path) -> None:
+        self.violations: list[str] = []
+        self.residual: set[str] = set()  # runs that the design's documented residual risk has hit
+        self._plan, self._tiled, self._dead_letters, self._parent = plan, tiled, dead_letters, parent
+        self._log: dict[Home, list[Published]] = {home: [] for home in plan.queues}
+        self._judged: dict[Home, int] = dict.fromkeys(plan.queues, 0)  # how many were found settled
+        self._counted: dict[Path, tuple[object, int, Counter[RowKey]]] = {}
+
+    def published(self, record: Record, item: Item) -> None:
+        """Note what came into the log."""
+        self._log[record.home].append(Published(record, item))
+
+    def table_of(self, run: Run, descriptor: str) -> Path:
+        """Where the rows of a descriptor's stream must be."""
+        return (*self._parent, run.uid, run.streams[descriptor], "internal")
+
+    # ------------------------------------------------------------ safety, at every commit
+
+    def committed(self, home: Home, offset: int) -> None:
+        """Judge a stored commit: everything below it is settled. Nothing is asked twice."""
+        log = self._log[home]
+        while self._judged[home] < len(log) and log[self._judged[home]].record.offset < offset:
+            published = log[self._judged[home]]
+            if why := self._unsettled(published):
+                where = f"{home}@{published.record.offset}"
+                self.violations.append(f"{home} committed at {offset}, but {where} is not settled: {why}")
+            self._judged[home] += 1
+
+    def _is_dead(self, record: Record) -> bool:
+        return (record.home, record.offset) in self._dead_letters.letters
+
+    def _unsettled(self, published: Published) -> str | None:
+        """Why a record is not settled; `None` if it is."""
+        if self._is_dead(published.record) or published.item.role is Role.DUPLICATE:
+            return None
+        if published.item.role is Role.INVALID:
+            return "it is no valid document, and not in the dead letters"
+        return self._not_in_tiled(self._plan.runs[published.item.run], published.item)
+
+    def _not_in_tiled(self, run: Run, item: Item) -> str | None:
+        node = self._tiled.nodes.get((*self._parent, run.uid))
+        if node is None:
+            return "its run has no node"
+        if run.foreign:
+            return "its run is someone else's, and it is not in the dead letters"
+        match item.name:
+            case "descriptor":
+                there = self.table_of(run, item.doc["uid"])[:-1] in self._tiled.nodes
+                return None if there else "its stream has no node"
+            case "event" | "event_page":
+                return self._rows_unsettled(run, item)
+            case "stop":
+                return self._stop_unsettled(run, node.metadata)
+        return None
+
+    def _rows_unsettled(self, run: Run, item: Item) -> str | None:
+        path = self.table_of(run, item.doc["descriptor"])
+        live = self._count(path)
+        for row in rows_of(item):
+            found = live[row_key(row)]
+            if found == 1 or (self._tiled.hidden(path) and self._anywhere(path, row)):
+                continue
+            return f"the row of seq_num {row['seq_num']} is in {path} {found} times"
+        return None
+
+    def _stop_unsettled(self, run: Run, metadata: Json) -> str | None:
+        if "stop" not in metadata and not self._tiled.overwritten((*self._parent, run.uid)):
+            return "its run has no stop in Tiled"
+        return None
+
+    def _count(self, path: Path) -> Counter[RowKey]:
+        """Count the live rows by content; counted anew only if they changed."""
+        rows = self._tiled.live_rows(path)
+        known = self._counted.get(path)
+        if known is None or known[0] is not rows or known[1] != len(rows):
+            known = self._counted[path] = (rows, len(rows), Counter(map(row_key, rows)))
+        return known[2]
+
+    def _anywhere(self, path: Path, row: Row) -> bool:
+        key = row_key(row)
+        return any(row_key(held) == key for held in self._tiled.all_rows(path))
+
+    # ------------------------------------------------------------ in the end
+
+    def complete(self, home: Home) -> bool:
+        """Whether every stopped run of a partition has reached a final state (what the world waits for)."""
+        return all(
+            self._state(run) in FINAL
+            for run in self._plan.runs.values()
+            if self._plan.home_of[run.uid] == home and run.stopped and not run.foreign
+        )
+
+    def judge_end(self) -> None:
+        """Judge what is there after everything has come to rest."""
+        for home, log in self._log.items():
+            self._judge_letters(home, log)
+        for run in self._plan.runs.values():
+            if run.foreign:
+                self._judge_foreign(run)
+            elif self._state(run) == "failed":
+                self._judge_failed(run)
+            else:
+                self._judge_run(run)
+
+    def _state(self, run: Run) -> str:
+        node = self._tiled.nodes.get((*self._parent, run.uid))
+        return "" if node is None else str((node.metadata.get("tiled_ingest") or {}).get("state", ""))
+
+    def _records(self, run: Run) -> Iterable[Published]:
+        for published in self._log[self._plan.home_of[run.uid]]:
+            if published.item.run == run.uid and published.item.role is Role.RUN:
+                yield published
+
+    def _judge_letters(self, home: Home, log: list[Published]) -> None:
+        known = {published.record.offset: published for published in log}
+        for (letter_home, offset), letter in self._dead_letters.letters.items():
+            if letter_home == home and known[offset].record != letter.record:
+                self.violations.append(f"the dead letter of {home}@{offset} is not the record as it was")
+        for published in log:
+            if published.item.role is Role.INVALID and not self._is_dead(published.record):
+                self.violations.append(
+                    f"{home}@{published.record.offset} is invalid, and not in the dead letters"
+                )
+
+    def _judge_foreign(self, run: Run) -> None:
+        path = (*self._parent, run.uid)
+        below = [other for other in self._tiled.nodes if other[: len(path)] == path and other != path]
+        if below or self._tiled.nodes[path].metadata != {"start": {"uid": run.uid, "theirs": True}}:
+            self.violations.append(f"{run.uid} is someone else's, and was changed: {below}")
+        self._judge_all_dead(run)
+
+    def _judge_failed(self, run: Run) -> None:
+        if not run.rejected:
+            self.violations.append(f"{run.uid} failed, though Tiled never rejected it")
+        self._judge_all_dead(run)
+
+    def _judge_all_dead(self, run: Run) -> None:
+        for published in self._records(run):
+            if not self._is_dead(published.record):
+                where = f"{published.record.home}@{published.record.offset}"
+                self.violations.append(
+                    f"{run.uid} is refused, but its {published.item.name} at {where} is no dead letter"
+                )
+
+    def _judge_run(self, run: Run) -> None:
+        path = (*self._parent, run.uid)
+        if path not in self._tiled.nodes:
+            self.violations.append(f"{run.uid} is not in Tiled")
+            return
+        for published in self._records(run):
+            if self._is_dead(published.record) and self._state(run) != "abandoned":
+                letter = self._dead_letters.letters[published.record.home, published.record.offset]
+                self.violations.append(
+                    f"a sound {published.item.name} of {run.uid} is a dead letter: {letter.code}"
+                )
+        self._judge_metadata(run, self._tiled.nodes[path].metadata)
+        self._judge_rows(run)
+
+    def _judge_metadata(self, run: Run, metadata: Json) -> None:
+        wrong = list(self._wrong_metadata(run, metadata))
+        if wrong and self._tiled.overwritten((*self._parent, run.uid)):
+            self.residual.add(run.uid)
+        else:
+            self.violations += wrong
+
+    def _wrong_metadata(self, run: Run, metadata: Json) -> Iterator[str]:
+        state = self._state(run)
+        if metadata.get("start") != run.start:
+            yield f"{run.uid} has another start in Tiled: {metadata.get('start')}"
+        stop = run.items[-1].doc if run.stopped else None
+        if metadata.get("stop") != stop and state != "abandoned":
+            yield f"{run.uid} should have the stop {stop}, but has {metadata.get('stop')}"
+        allowed = ("complete", "incomplete") if run.stopped and run.uneven else ("complete",)
+        if state not in (allowed if run.stopped else ("open", "abandoned")):
+            yield f"{run.uid} (stopped: {run.stopped}) is {state!r} in Tiled"
+
+    def _judge_rows(self, run: Run) -> None:
+        wanted: dict[Path, Counter[RowKey]] = {}
+        updates: dict[Path, list[str]] = {}
+        for published in self._records(run):
+            item = published.item
+            if item.name == "descriptor":
+                updates.setdefault(self.table_of(run, item.doc["uid"])[:-1], []).append(item.doc["uid"])
+            elif item.name in ("event", "event_page") and not self._is_dead(published.record):
+                path = self.table_of(run, item.doc["descriptor"])
+                wanted.setdefault(path, Counter()).update(map(row_key, rows_of(item)))
+        for path, rows in wanted.items():
+            self._compare(run, path, rows)
+        for path, descriptors in updates.items():
+            self._judge_stream(run, path, descriptors)
+
+    def _compare(self, run: Run, path: Path, wanted: Counter[RowKey]) -> None:
+        held = self._count(path)
+        if held == wanted:
+            return
+        if self._tiled.hidden(path):
+            self.residual.add(run.uid)
+            return
+        lost, more = wanted - held, held - wanted
+        told = f"{lost.total()} lost {sorted(lost)[:2]}, {more.total()} too many {sorted(more)[:2]}"
+        self.violations.append(f"{path} of {wanted.total()} rows: {told}")
+
+    def _judge_stream(self, run: Run, path: Path, descriptors: list[str]) -> None:
+        node = self._tiled.nodes.get(path)
+        if node is None:
+            self.violations.append(f"the stream {path} is not in Tiled")
+            return
+        held = [node.metadata.get("uid"), *(each["uid"] for each in node.metadata.get("_config_updates", []))]
+        if held != descriptors and self._tiled.overwritten(path):
+            self.residual.add(run.uid)
+        elif held != descriptors:
+            self.violations.append(f"{path} has the descriptors {held}, not {descriptors}")

@@ -1,0 +1,265 @@
+"""One history: members with their engines, Kafka and Tiled, under a seeded schedule of all that can go wrong.
+
+First the beamline publishes while faults strike; then the world heals, and everything must come to rest; at
+last time passes until runs that nobody stopped are given up. The same options give the same history.
+"""
+
+import random
+from collections.abc import Callable
+from functools import partial
+
+from tiled_ingest.core.policy import Policy
+from tiled_ingest.core.record import Home
+from tiled_ingest.core.writes import Path
+
+from .clock import Clock
+from .coordinator import Coordinator
+from .documents import Item, plan
+from .faults import Fault, Faults
+from .kafka_model import DeadLetterTopic, Group, Partition
+from .member import Member
+from .options import IDLE_S_MAX, Options, Report, draw_homes, draw_policy
+from .oracle import Oracle
+from .surroundings import EngineLike, Surroundings
+from .tiled_model import NodeState, TiledModel
+from .wire import Wire
+
+HEAL_S = 30.0
+STEPS_MAX = 20_000  # in one phase; a history that needs more does not come to rest
+REST_S_MAX = 600.0
+TOPIC_ID = "topic-id-1"
+
+MakeEngine = Callable[[Policy, Callable[[], str]], EngineLike]
+
+
+class HistoryError(Exception):
+    """The history ends here: something happened that must not."""
+
+
+class World:
+    """Sets up a history and runs it."""
+
+    def __init__(
+        self, options: Options, make_engine: MakeEngine, trace: Callable[[str], None] | None = None
+    ) -> None:
+        self.options = options
+        self._make_engine, self._trace_line = make_engine, trace
+        setup, chance = random.Random(f"{options.seed}/setup"), random.Random(f"{options.seed}/chance")
+        self._rng = chance
+        self.clock = Clock()
+        self.faults = Faults(random.Random(f"{options.seed}/faults"), options.strikes_max, options.without)
+        self.partitions = {home: Partition(home) for home in draw_homes(setup)}
+        self.group, self.dead_letters = Group(), DeadLetterTopic()
+        self.tiled = TiledModel(
+            setup.choice(("postgresql", "postgresql", "duckdb")), random.Random(options.seed)
+        )
+        self.policy = draw_policy(setup, options)
+        self.plan = plan(setup, list(self.partitions), options.runs_max)
+        self.parent: Path = ()
+        self.oracle = Oracle(self.plan, self.tiled, self.dead_letters, self.parent)
+        self.wire = Wire(self.clock, chance, self.faults, self.tiled, self._owner_of)
+        self.coordinator = Coordinator(
+            self.clock, chance, self.group, list(self.partitions), TOPIC_ID, self._nonce
+        )
+        self._failure: list[str] = []
+        self.around = Surroundings(
+            self.clock, chance, self.faults, self.wire, self.group, self.partitions, self.dead_letters,
+            self.oracle.committed, self._failure.append, self._trace,
+        )  # fmt: skip
+        self._births = 0
+        self._processes: list[Member] = []
+        self._publishing = 0
+        self._members_wanted = setup.choice((1, 1, 2))
+
+    # ------------------------------------------------------------ the course of a history
+
+    def run(self) -> Report:
+        """Run it to its end, or to the first thing that must not happen."""
+        try:
+            self._begin()
+            self._until(lambda: self.clock.now_s >= HEAL_S and self._publishing == 0, "publishing")
+            self._heal()
+            self._until(self._at_rest, "coming to rest after all faults ceased")
+            self._idle()
+            self._until(lambda: self.wire.pending == 0, "late writes")
+            self.oracle.judge_end()
+        except HistoryError as error:
+            if not self._violations():
+                self._failure.append(str(error))
+        violations = self._violations()
+        hit, steps = self.faults.hit, self.around.steps
+        return Report(self.options, steps, hit, violations, self.oracle.residual, self.tiled.storage)
+
+    def _begin(self) -> None:
+        rejected = [run for run in self.plan.runs.values() if not run.foreign and self._rng.random() < 0.03]
+        for run in rejected:
+            if self.faults.allows(Fault.REJECTION):
+                run.rejected = True
+                self.tiled.rejects.add(run.uid)
+        for run in self.plan.runs.values():
+            if run.foreign:
+                self.tiled.nodes[*self.parent, run.uid] = NodeState(
+                    {"start": {"uid": run.uid, "theirs": True}}
+                )
+        for _ in range(self._members_wanted):
+            self._birth()
+        for home, items in self.plan.queues.items():
+            self._publishing += 1
+            self._publish(home, list(items), backlog=self._rng.choice((0, 10, 1_000)))
+        for at_s, fault in self.faults.moments:
+            self.clock.after(at_s, partial(self._strike, fault))
+
+    def _until(self, reached: Callable[[], bool], what: str) -> None:
+        steps_max, time_max = self.around.steps + STEPS_MAX, self.clock.now_s + REST_S_MAX
+        while not reached():
+            if self.around.steps > steps_max or self.clock.now_s > time_max or not self.clock.turn():
+                raise HistoryError(f"no end of {what}: {self._standing()}")
+            if self._violations():
+                raise HistoryError("stopped at the first violation")
+
+    def _heal(self) -> None:
+        self._trace("world", "heals", "")
+        self.faults.healed = True
+        self.wire.down_until_s = 0.0
+        self.around.poll_s = 0.3
+
+    def _idle(self) -> None:
+        """Let so much time pass that runs which nobody stopped may be given up."""
+        self.around.poll_s = 20.0
+        until_s = self.clock.now_s + 1.5 * IDLE_S_MAX
+        while self.clock.now_s < until_s and self.clock.turn():
+            if self._violations():
+                raise HistoryError("stopped at the first violation")
+        self.around.poll_s = 0.3
+        self._until(self._at_rest, "coming to rest after the idle time")
+
+    def _at_rest(self) -> bool:
+        ends = all(
+            self.group.committed(home) == partition.high
+            for home, partition in self.partitions.items()
+            if partition.high
+        )
+        return ends and all(map(self.oracle.complete, self.partitions))
+
+    def _standing(self) -> str:
+        places = [
+            f"{home} {self.group.committed(home)} of {part.high}" for home, part in self.partitions.items()
+        ]
+        open_homes = [str(home) for home in self.partitions if not self.oracle.complete(home)]
+        return f"committed {places}, unfinished runs in {open_homes}"
+
+    def _violations(self) -> list[str]:
+        found = (self._failure, self.group.violations, self.tiled.violations, self.wire.violations)
+        return [*(line for lines in found for line in lines), *self.oracle.violations]
+
+    # ------------------------------------------------------------ the beamline
+
+    def _publish(self, home: Home, items: list[Item], backlog: int) -> None:
+        partition = self.partitions[home]
+        while items:
+            gap = self._rng.choice((0,) * 8 + (1, 3))
+            item = items.pop(0)
+            self.oracle.published(partition.publish(item.value, gap=gap), item)
+            backlog -= 1
+            if backlog <= 0:
+                self.clock.after(self._rng.expovariate(4.0), partial(self._publish, home, items, 0))
+                return
+        partition.mark(self._rng.choice((0, 0, 2)))
+        self._publishing -= 1
+
+    # ------------------------------------------------------------ members
+
+    def _nonce(self) -> str:
+        return f"{self._rng.getrandbits(40):010x}"
+
+    def _owner_of(self, path: Path) -> str | None:
+        home = next((self.plan.home_of[key] for key in path if key in self.plan.home_of), None)
+        return None if home is None else self.group.owners.get(home)
+
+    def _name(self) -> str:
+        self._births += 1
+        return f"member-{self._births}"
+
+    def _birth(self) -> None:
+        engine = self._make_engine(self.policy, self._nonce)
+        member = Member(self._name(), engine, self.around, lambda: self._died(member))
+        self._processes.append(member)
+        self.coordinator.join(member)
+
+    def _died(self, member: Member) -> None:
+        """Let a supervisor start another one; the group finds out at once, or when the session ends."""
+        self._processes.remove(member)
+        static = self._rng.random() < 0.5
+        session_s = 0.0 if member.ended_in_order else self._rng.uniform(0.0, 6.0)
+        restart_s = self._rng.uniform(0.0, 3.0)
+        if static:
+            session_s = min(session_s, restart_s)
+        self.clock.after(session_s, partial(self.coordinator.leave, member.name))
+        if len(self._processes) < self._members_wanted:
+            self.clock.after(restart_s, self._birth)
+
+    # ------------------------------------------------------------ faults that have their moment
+
+    def _strike(self, fault: Fault) -> None:
+        if fault in (Fault.OUTAGE, Fault.TILED_RESTART):
+            if self.faults.allows(fault):
+                self._trace("world", fault, "")
+                self.wire.break_off(
+                    down_s=self._rng.uniform(*((1.0, 6.0) if fault is Fault.OUTAGE else (0.0, 0.5)))
+                )
+            return
+        if fault is Fault.RETENTION:
+            self._cut_log()
+            return
+        able = [member for member in self._processes if not member.hung and not member.draining]
+        if able and self.faults.allows(fault):
+            self._trace("world", fault, "")
+            self._strike_member(fault, self._rng.choice(able))
+
+    def _strike_member(self, fault: Fault, member: Member) -> None:
+        match fault:
+            case Fault.CRASH:
+                member.crash()
+            case Fault.SHUTDOWN:
+                member.drain(self._rng.choice((1.0, 60.0)))
+            case Fault.REBALANCE:
+                self._members_wanted = self._rng.choice((1, 2))
+                if len(self._processes) < 2:
+                    self._birth()
+                self.coordinator.balance()
+            case Fault.HANG:
+                member.hung = True
+                self.clock.after(self._rng.uniform(0.2, 3.0), partial(self._forget, member))
+                self.clock.after(self._rng.uniform(3.0, 12.0), member.wake)
+                self.clock.after(self._rng.uniform(12.0, 14.0), partial(self._tell_lost, member))
+            case Fault.ZOMBIE:
+                self._forget(member)
+                self.clock.after(self._rng.uniform(0.0, 6.0), partial(self._tell_lost, member))
+
+    def _forget(self, member: Member) -> None:
+        """Let the group count it out; often somebody else is there to take over."""
+        self._trace(member.name, "forgotten", "by its group")
+        self.coordinator.leave(member.name)
+        if len(self._processes) < 2 and self._rng.random() < 0.7:
+            self._birth()
+
+    def _tell_lost(self, member: Member) -> None:
+        if not member.alive or member in self.coordinator.members:
+            return  # it heard of an earlier loss meanwhile, and joined again
+        member.lose()
+        if member.alive and not member.draining:
+            self.wire.client_renamed(member.name)
+            member.name = self._name()
+            self.coordinator.join(member)
+
+    def _cut_log(self) -> None:
+        """Delete what was committed, and a little of what an open run may still want to read again."""
+        for home, partition in self.partitions.items():
+            committed = self.group.committed(home)
+            doomed = any(run.rejected for run in self.plan.runs.values())  # its documents must still go out
+            if committed and committed > partition.low and not doomed and self.faults.allows(Fault.RETENTION):
+                partition.truncate(self._rng.randint(partition.low, committed))
+
+    def _trace(self, who: str, what: str, about: object) -> None:
+        if self._trace_line is not None:
+            self._trace_line(f"{self.clock.now_s:9.3f} {who:9} {what} {about!s:.400}")

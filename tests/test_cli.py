@@ -1,0 +1,106 @@
+"""The command line from outside: exit statuses, one clear line, quick help."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tiled_ingest import __version__
+
+SECRET = "correct-horse-battery"
+GOOD = ["--set", "beamline=sim", "--set", "kafka.bootstrap_servers=127.0.0.1:1", "--set", "kafka.group_id=g",
+        "--set", "kafka.topics=t", "--set", "tiled.uri=http://127.0.0.1:1"]  # fmt: skip
+HELP_S_MAX = 0.3
+
+
+def call(*arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("TILED_INGEST_")}
+    command = [sys.executable, "-m", "tiled_ingest.cli", *arguments]
+    return subprocess.run(command, env={**clean, **environ}, capture_output=True, text=True, timeout=120, check=False)
+
+
+def test_version() -> None:
+    assert call("--version").stdout.strip() == __version__
+
+
+def test_help_is_quick() -> None:
+    def took_s() -> float:
+        start = time.perf_counter()
+        assert call("--help").returncode == 0
+        return time.perf_counter() - start
+
+    assert min(took_s() for _ in range(5)) < HELP_S_MAX
+
+
+def test_help_imports_nothing_heavy() -> None:
+    heavy = {"pydantic", "pyarrow", "confluent_kafka", "rich"}
+    code = f"import sys, tiled_ingest.cli; print(sorted({heavy} & set(sys.modules)))"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (["run"], "tiled-ingest: beamline: is missing; set it"),
+        (["check"], "tiled-ingest: beamline: is missing; set it"),
+        (["settings"], "tiled-ingest: beamline: is missing; set it"),
+        (
+            ["run", *GOOD, "--set", "kafka.topics=[]"],
+            "tiled-ingest: kafka.topics: at least one topic is needed",
+        ),
+        (["run", "--set", "nonsense"], "tiled-ingest: --set nonsense: NAME=VALUE is needed"),
+        (["run", "--config", "nowhere.yaml"], "tiled-ingest: --config: cannot read nowhere.yaml"),
+    ],
+)
+def test_wrong_settings_are_one_line_and_status_2(arguments: list[str], line: str) -> None:
+    result = call(*arguments)
+    assert result.returncode == 2
+    assert result.stdout == ""
+    assert result.stderr.startswith(line)
+    assert result.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("arguments", [["nope"], ["run", "--nope"]])
+def test_wrong_usage_is_status_2(arguments: list[str]) -> None:
+    assert call(*arguments).returncode == 2
+
+
+def test_settings_says_where_from_and_masks() -> None:
+    result = call("settings", "--json", *GOOD, TILED_INGEST_TILED__API_KEY=SECRET)
+    shown = {entry["name"]: entry for entry in json.loads(result.stdout)}
+    assert shown["tiled.api_key"]["value"] == "********"
+    assert shown["tiled.api_key"]["from"] == "environment TILED_INGEST_TILED__API_KEY"
+    plain = call("settings", *GOOD, TILED_INGEST_TILED__API_KEY=SECRET)
+    assert 'beamline = "sim"  (command line)' in plain.stdout.splitlines()
+    assert SECRET not in result.stdout + plain.stdout
+
+
+def test_schema_is_json() -> None:
+    assert json.loads(call("settings", "--schema").stdout)["additionalProperties"] is False
+
+
+def test_check_fails_with_status_1_when_nothing_is_there() -> None:
+    result = call("check", "--json", *GOOD, TILED_INGEST_TILED__API_KEY=SECRET)
+    assert result.returncode == 1
+    verdicts = {finding["name"]: finding["verdict"] for finding in json.loads(result.stdout)}
+    assert verdicts == {"settings": "ok", "kafka": "failed", "tiled": "failed"}
+    assert SECRET not in result.stdout + result.stderr
+
+
+def test_demo_without_its_extra_says_how_to_install_it(tmp_path: Path) -> None:
+    code = """
+import importlib.util as u, sys
+found = u.find_spec
+u.find_spec = lambda name, *a: None if name == "jgo" else found(name, *a)
+sys.argv = ["tiled-ingest", "demo"]
+from tiled_ingest.cli import main
+main()
+"""
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert result.returncode == 2
+    assert result.stderr == "tiled-ingest: demo: jgo is not installed: pip install 'tiled-ingest[demo]'\n"
