@@ -2,9 +2,9 @@
 
 import json
 import os
+import resource
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -29,10 +29,12 @@ def test_version() -> None:
 
 def test_help_is_quick() -> None:
     def took_s() -> float:
-        start = time.perf_counter()
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
         assert call("--help").returncode == 0
-        return time.perf_counter() - start
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        return after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime
 
+    # Processor time, not the wall's: a busy machine must not fail it.
     assert min(took_s() for _ in range(5)) < HELP_S_MAX
 
 

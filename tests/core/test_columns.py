@@ -157,8 +157,36 @@ def test_widening() -> None:
 
 # ---------------------------------------------------------------- names
 
-NAMES = ["a", "A1", "a b", "a.b", "a/b", "ä", "1a", "a(b", "a)b", "a=b", "a%b", "a+b", "a;b", "a'b", 'a"b', "a`b", "a\\b", "a--b",
-         "a/*b", "a*/b", "x" * 60, "x" * 61, "ü" * 31, "é", "", "\na", "a\nb", "select"]  # fmt: skip
+NAMES = [
+    "a",
+    "A1",
+    "a b",
+    "a.b",
+    "a/b",
+    "ä",
+    "1a",
+    "a(b",
+    "a)b",
+    "a=b",
+    "a%b",
+    "a+b",
+    "a;b",
+    "a'b",
+    'a"b',
+    "a`b",
+    "a\\b",
+    "a--b",
+    "a/*b",
+    "a*/b",
+    "x" * 60,
+    "x" * 61,
+    "ü" * 31,
+    "é",
+    "",
+    "\na",
+    "a\nb",
+    "select",
+]
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -15,7 +15,8 @@ from tiled_ingest.demo.broker import KafkaBroker
 def delete_records(servers: str, home: Home, before: int) -> None:
     """Cut the beginning of a log, as retention does."""
     place = ck.TopicPartition(home.topic, home.partition, before)
-    AdminClient({"bootstrap.servers": servers}).delete_records([place])[place].result(20)
+    admin = AdminClient({"bootstrap.servers": servers})  # a client without a name dies before it answers
+    admin.delete_records([place])[place].result(20)
 
 
 @contextmanager

@@ -225,7 +225,7 @@ def _compare_node(node: Any, key: str, values: list[Any]) -> list[str]:
     """Compare an array (zarr or ragged) that has one row for each event that has the key."""
     wanted = Counter(_cell(value) for value in values if value is not None)
     content = node.read()
-    rows = content.to_list() if hasattr(content, "to_list") else list(content)
+    rows = content.tolist()  # numpy's and the ragged library's arrays both have it
     found = Counter(_cell(row) for row in rows)
     differences = []
     if missing := wanted - found:

@@ -66,7 +66,7 @@ class Member:
         self._inbox: deque[Input] = deque()
         self._revoking: dict[tuple[Home, ...], tuple[float, Callable[[], None]]] = {}
         self._draining_until_s: float | None = None
-        self._excused = False  # may end with `Stop`: a dead letter was refused, or it was fenced
+        self._excused: set[str] = set()  # reasons for which it may end with `Stop`
         self._poll_later()
 
     @property
@@ -209,13 +209,17 @@ class Member:
                     if home in self.fetches:
                         self.fetches[home].paused = isinstance(effect, Pause)
             case Stop():
-                if not self._excused:
-                    self._around.fail(
-                        f"{self.name} stopped without a cause: {effect.reason}: {effect.detail}"
-                    )
+                if not self._may_stop(effect):
+                    self._around.fail(f"{self.name} stopped without a cause: {effect.reason}: {effect.detail}")
                 self.crash()
             case Tell():
                 pass
+
+    def _may_stop(self, effect: Stop) -> bool:
+        """A zombie may end when it finds out; and anyone whose dead letter was not confirmed."""
+        owners = self._around.group.owners
+        zombie = any(owners.get(home) != self.name for home in self.fetches)
+        return effect.reason in self._excused or (effect.reason == "Superseded" and zombie)
 
     def _queue(self, effect: Ask | ReadLog) -> None:
         lane = self._lanes.setdefault(effect.lane, Lane())
@@ -262,7 +266,7 @@ class Member:
             self._soon(answer)
         elif not around.group.commit(self.name, effect.home, effect.offset, effect.metadata):
             around.faults.hit[Fault.COMMIT_FENCED] += 1
-            self._excused = True
+            self._excused.add("Superseded")
             self._soon(CommitFailed(effect.ticket, "unknown member", fenced=True))
         else:
             around.committed(effect.home, effect.offset)
@@ -278,7 +282,7 @@ class Member:
                 return
             self._around.dead_letters.write(letter)
             if self._around.faults.strikes(Fault.DEAD_LETTER_UNCONFIRMED):
-                self._excused = True
+                self._excused.add("DeadLetterFailed")
                 self.feed(DeadLetterRefused(effect.ticket, "timed out"))
             else:
                 self.feed(DeadLettered(effect.ticket))

@@ -139,7 +139,7 @@ class Oracle:
     def complete(self, home: Home) -> bool:
         """Whether every stopped run of a partition has reached a final state (what the world waits for)."""
         return all(
-            self._state(run) in FINAL
+            self._state(run) in FINAL or self._tiled.overwritten((*self._parent, run.uid))
             for run in self._plan.runs.values()
             if self._plan.home_of[run.uid] == home and run.stopped and not run.foreign
         )
@@ -151,10 +151,19 @@ class Oracle:
         for run in self._plan.runs.values():
             if run.foreign:
                 self._judge_foreign(run)
-            elif self._state(run) == "failed":
+            elif self._is_failed(run):
                 self._judge_failed(run)
             else:
                 self._judge_run(run)
+
+    def _is_failed(self, run: Run) -> bool:
+        """Whether it failed; where a late update hid that, the rejection counts."""
+        if self._tiled.overwritten((*self._parent, run.uid)) and any(
+            self._is_dead(published.record) for published in self._records(run) if run.rejected
+        ):
+            self.residual.add(run.uid)
+            return True
+        return self._state(run) == "failed"
 
     def _state(self, run: Run) -> str:
         node = self._tiled.nodes.get((*self._parent, run.uid))

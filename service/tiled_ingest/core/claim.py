@@ -65,7 +65,9 @@ class Claim:
         self.runs: dict[str, Run] = {}
         self.live = False  # rebuilt: records may come
         self.leaving = False
-        self.fenced = False  # the group says that we are no member any more: it will soon say that we lost the partition
+        self.fenced = (
+            False  # the group says that we are no member any more: it will soon say that we lost the partition
+        )
         self.commit_after_s = 0.0
         self.ledger = Ledger(0)
         self.committed: tuple[int, int] | None = None  # (C, S)

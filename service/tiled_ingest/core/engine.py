@@ -9,7 +9,7 @@ hold is released -> the committable offset moves -> `Commit` ... `Committed`.
 """
 
 from collections import Counter as Counts
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from functools import singledispatchmethod
 from typing import Any
 
@@ -19,11 +19,11 @@ from .claim import Claim
 from .errors import DeadLetterFailed, IngestError, InvalidDocument, TiledRejected
 from .events import Reference
 from .jobs import next_job
-from .schedule import Counter, Lane, Sleepers
 from .letters import letter
 from .policy import Policy
 from .record import Home, Record
 from .run import Run, Verdict
+from .schedule import Counter, Lane, Sleepers
 from .snapshot import EngineSnapshot, snapshot_of
 from .states import State, Trigger
 from .steps import Claiming, Letter, Letters, LogChunk, Sleep, Step, Weather
@@ -92,6 +92,11 @@ class Engine:
     def finished(self) -> bool:
         """Whether a `Drain` is through, or the engine has stopped."""
         return self._stopped or (self._draining and self.drained(self._claims))
+
+    def has_settled(self, ends: Mapping[Home, int]) -> bool:
+        """Whether everything before these offsets is settled, in every partition of ours that has one."""
+        ours = [claim for home, claim in self._claims.items() if home in ends]
+        return bool(ours) and all(claim.live and claim.ledger.committable >= ends[claim.home] for claim in ours)
 
     @property
     def wake_s(self) -> float | None:
@@ -197,7 +202,7 @@ class Engine:
         if lane is not None:
             self._resume(lane, True)
         else:
-            self._tell("committed", home=str(claim.home), number=point[0] - (previous[0] if previous else point[0]))
+            self._tell("committed", home=claim.home, number=point[0] - (previous[0] if previous else point[0]))
 
     @_take.register
     def _(self, given: fx.CommitFailed) -> None:
@@ -211,7 +216,7 @@ class Engine:
     # ------------------------------------------------------------ records
 
     def _receive(self, claim: Claim, record: Record) -> None:
-        claim.ledger.received(record.offset)
+        claim.ledger.received(record.offset, record.timestamp_ms)
         try:
             run = claim.receive(record, self._now_s)
         except InvalidDocument as error:
@@ -462,6 +467,7 @@ class Engine:
 
     def _leave(self, claim: Claim) -> None:
         claim.leaving = True
+        self._out.append(fx.Pause((claim.home,)))
         for run in claim.runs.values():
             self._touch(claim, run)
 

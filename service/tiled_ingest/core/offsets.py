@@ -34,13 +34,15 @@ class Ledger:
 
     def __init__(self, next_offset: int) -> None:
         self.next_offset = next_offset
-        self._held: set[int] = set()  # tokens
+        self._timestamp_ms = -1  # of the record received last
+        self._held: dict[int, int] = {}  # token -> broker's timestamp of its record
         self._order: list[Hold] = []  # a heap; released ones are dropped lazily
         self._tokens = 0
 
-    def received(self, offset: int) -> None:
+    def received(self, offset: int, timestamp_ms: int = -1) -> None:
         """Note that the record at `offset` arrived; offsets between it and the last one do not exist."""
         self.next_offset = max(self.next_offset, offset + 1)
+        self._timestamp_ms = timestamp_ms
 
     def passed(self, next_offset: int) -> None:
         """Note that nothing exists before `next_offset` that did not arrive (transaction markers, compaction)."""
@@ -50,13 +52,13 @@ class Ledger:
         """Keep `offset`, and all after it, from being committed."""
         self._tokens += 1
         hold = Hold(offset, self._tokens)
-        self._held.add(hold.token)
+        self._held[hold.token] = self._timestamp_ms
         heapq.heappush(self._order, hold)
         return hold
 
     def release(self, hold: Hold) -> None:
         """What the hold stood for is settled. A hold is released once: a second time is a bug (`KeyError`)."""
-        self._held.remove(hold.token)
+        del self._held[hold.token]
 
     @property
     def committable(self) -> int:
@@ -64,6 +66,13 @@ class Ledger:
         while self._order and self._order[0].token not in self._held:
             heapq.heappop(self._order)
         return self._order[0].offset if self._order else self.next_offset
+
+    @property
+    def oldest_timestamp_ms(self) -> int:
+        """The broker's timestamp of the oldest record that is held, else of the last received; -1 if there is none."""
+        if self.committable == self.next_offset:  # the heap's top is not a released one any more
+            return self._timestamp_ms
+        return self._held[self._order[0].token]
 
     @property
     def settled(self) -> bool:
@@ -111,8 +120,8 @@ def out_of_range(home: Home, committed: int, low: int, high: int) -> str | None:
     """Why a committed offset cannot be consumed from, as a sentence; `None` if it can."""
     if committed < low:
         return (
-            f"{home}: the committed offset {committed} is gone, the log begins at {low}: {low - committed} offsets were "
-            "deleted before they were read. Reset the group's offset to go on without them."
+            f"{home}: the committed offset {committed} is gone, the log begins at {low}: {low - committed} offsets "
+            "were deleted before they were read. Reset the group's offset to go on without them."
         )
     if committed > high:
         return f"{home}: the committed offset {committed} is beyond the log's end {high}: the log was cut or replaced."

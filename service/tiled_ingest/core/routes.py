@@ -13,7 +13,8 @@ SEGMENT_MAX = 200
 def route(routes: tuple[tuple[str, str], ...], topic: str, start: Mapping[str, Any]) -> Path:
     """Return the parent node of a run; the first route whose expression matches the whole topic counts.
 
-    A template may use the expression's groups (`{0}`, `{name}`) and fields of the start (`{start[data_session]}`).
+    A template may use the expression's groups (`{0}` is the whole topic, `{1}` or `{name}` a group) and fields of the
+    start document (`{start[data_session]}`).
 
     Raises
     ------
@@ -37,7 +38,7 @@ def fixed_parents(routes: tuple[tuple[str, str], ...], topic: str) -> tuple[Path
 
 def _filled(segment: str, match: re.Match[str], start: Mapping[str, Any]) -> str:
     try:
-        value = segment.format(*match.groups(), start=start, **match.groupdict())
+        value = segment.format(match[0], *match.groups(), start=start, **match.groupdict())
     except (KeyError, IndexError) as error:
         raise InvalidDocument("unroutable", f"the start document has no {error} for the route {segment!r}") from None
     if not 0 < len(value) <= SEGMENT_MAX or "/" in value or value in {".", ".."}:

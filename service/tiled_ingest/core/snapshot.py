@@ -29,6 +29,7 @@ class PartitionView:
     next_offset: int
     committable: int
     committed: int | None
+    oldest_timestamp_ms: int  # broker's time of the oldest record that is not settled, or of the last one; -1: none
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +58,14 @@ def snapshot_of(claims: Iterable[Claim], now_s: float, down_since_s: float | Non
 
 def _partition(claim: Claim) -> PartitionView:
     committed = claim.committed[0] if claim.committed else None
-    return PartitionView(*claim.home, claim.live, claim.ledger.next_offset, claim.ledger.committable, committed)
+    return PartitionView(
+        *claim.home,
+        claim.live,
+        claim.ledger.next_offset,
+        claim.ledger.committable,
+        committed,
+        claim.ledger.oldest_timestamp_ms,
+    )
 
 
 def _run(run: Run, now_s: float) -> RunView:

@@ -9,8 +9,8 @@ import numpy as np
 from .columns import Columns
 from .documents import Normalised
 from .events import Event
-from .policy import Policy
 from .offsets import Hold
+from .policy import Policy
 from .rows import Batch, RowBuffer
 from .tally import Tally
 from .writes import Keys, Path, TableSource

@@ -132,7 +132,7 @@ class Table:
         self._stream.columns = columns
 
     def _consider_poison(self, patience: Patience, outcome: Outcome) -> Procedure[None]:
-        """Count a failed append; after too many server errors, ask whether Tiled takes a write that is surely harmless."""
+        """Count a failed append; after too many server errors, see whether Tiled takes a write that cannot do harm."""
         patience.after(outcome)
         if patience.server_errors < self._around.policy.server_errors_max:
             return
@@ -146,11 +146,11 @@ class Table:
     def _arrived(self, batch: Batch, outcome: Unknown) -> Procedure[bool]:
         """Look for an append whose reply was lost. Presence is proof; absence means "not yet", up to a limit."""
         expected = self._stream.confirmed + Tally.of(batch.keys)
-        found = yield from self._look_for(self._path, expected, self._stream.confirmed)
+        found = yield from self._look_for(self._path, expected)
         self._around.tell("ambiguous", outcome="present" if found else "absent", detail=outcome.detail)
         return found
 
-    def _look_for(self, path: tuple[str, ...], expected: Tally, before: Tally) -> Procedure[bool]:
+    def _look_for(self, path: tuple[str, ...], expected: Tally) -> Procedure[bool]:
         waited, pause = 0.0, LOOK_S_MIN
         while True:
             if (yield from self._tally(path)) == expected:
@@ -343,7 +343,8 @@ class Table:
             written += Tally.of(batch.keys)
         if written != self._stream.confirmed:
             raise TiledRejected(
-                f"the log holds {written.count} accepted rows of {'/'.join(self._path)}, {self._stream.confirmed.count} were expected"
+                f"the log holds {written.count} accepted rows of {'/'.join(self._path)}, "
+                f"{self._stream.confirmed.count} were expected"
             )
         return (yield from self._tally(path)) == written
 
@@ -361,7 +362,7 @@ class Table:
             outcome: Outcome = yield Append(path, table.select(source.schema.names))
             if isinstance(outcome, Done):
                 return True
-            if isinstance(outcome, Unknown) and (yield from self._look_for(path, written + Tally.of(keys), written)):
+            if isinstance(outcome, Unknown) and (yield from self._look_for(path, written + Tally.of(keys))):
                 return True
             if isinstance(outcome, Exists | Missing):
                 raise TiledRejected(f"the table {'/'.join(path)} is gone")

@@ -127,7 +127,10 @@ class PutSource:
 
 @dataclass(frozen=True, slots=True)
 class UpdateMetadata:
-    """Merge `metadata` (JSON merge patch) into a node's, keeping no revision. Repeatable. Answers: `Done(None)`."""
+    """Replace the top-level keys of a node's metadata that `metadata` has, wholly, keeping no revision.
+
+    Repeatable. Answers: `Done(None)`.
+    """
 
     path: Path
     metadata: Json

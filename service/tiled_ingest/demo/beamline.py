@@ -203,7 +203,7 @@ def main(arguments: list[str] | None = None) -> int:
 @contextmanager
 def _quiet_engine() -> Iterator[None]:
     """Keep the RunEngine from logging the traceback of an abort that we asked for."""
-    log = logging.getLogger("bluesky.RE")
+    log = logging.getLogger("bluesky")
     level = log.level
     log.setLevel(logging.CRITICAL)
     try:

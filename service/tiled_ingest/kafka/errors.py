@@ -54,7 +54,7 @@ class LogUnavailable(IngestError):
 
 
 class CommitError(IngestError):
-    """A commit was not confirmed; it may still be applied unless `fenced`.
+    """A commit was not confirmed.
 
     Parameters
     ----------
@@ -89,6 +89,6 @@ def stopping_error(error: Any) -> IngestError | None:
         return Forbidden(f"Kafka refuses us; its access lists or our credentials must change: {sentence}")
     if error.code() in _OUT_OF_RANGE:
         return OffsetOutOfRange(f"the log does not hold the offset at which we stand: {sentence}")
-    if error.fatal():
+    if error.fatal() or error.code() == _E._FATAL:  # noqa: SLF001 - out of `consume`, `fatal()` is False
         return KafkaFatal(f"the Kafka client cannot go on: {sentence}")
     return None

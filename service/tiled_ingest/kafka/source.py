@@ -4,8 +4,8 @@ One thread uses a `Source`; librdkafka runs the rebalance callbacks inside that 
 here needs a lock. Whatever may hang runs with a limit in time.
 """
 
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import Future
 from typing import Any
 
 import confluent_kafka as ck
@@ -21,6 +21,8 @@ from .lag import Lag
 from .messages import arrivals, only
 from .topics import Topics
 from .waiting import in_thread
+
+_HEARD_S_MAX = 0.1  # the commits of many partitions follow each other: one question is enough
 
 Homes = tuple[Home, ...]
 
@@ -48,7 +50,9 @@ class Source:
     on_lost
         Called inside `poll` when the partitions may have another owner already: write nothing.
     call_s_max
-        Limit of one commit, of the close, and of what is asked at an assignment.
+        Limit of the close, and of each thing that is asked at an assignment.
+    commit_s_max
+        How long a commit waits for a silent coordinator.
     """
 
     def __init__(  # noqa: PLR0913, PLR0917 - the wiring alone calls it, by names
@@ -63,18 +67,19 @@ class Source:
         on_revoke: Callable[[Homes], None],
         on_lost: Callable[[Homes], None],
         call_s_max: float = 30.0,
+        commit_s_max: float = 5.0,
     ) -> None:
         made = props.group_consumer(bootstrap_servers, group_id, properties, instance_id)
         self.last_error = ""
         self._incremental = props.is_incremental(made)
         self._wanted, self._start_latest, self._nonce = list(topics), start_latest, nonce
         self._tell_revoked, self._tell_lost = on_revoke, on_lost
-        self._call_s_max = call_s_max
+        self._call_s_max, self._commit_s_max = call_s_max, commit_s_max
         self._owned: set[Home] = set()
         self._rebalanced = False
         self._claims: list[Assigned] = []
         self._failure: IngestError | None = None
-        self._late_commit: Future[Any] | None = None
+        self._heard_s = float("-inf")
         self._topics = Topics(bootstrap_servers, properties, call_s_max)
         self._consumer = ck.Consumer(made | {"error_cb": self._on_error})
         self._lag = Lag(self._consumer, self._topics)
@@ -123,31 +128,35 @@ class Source:
             self._consumer.resume(places)
 
     def commit(self, home: Home, offset: int, metadata: str) -> None:
-        """Commit; returns only after the broker confirmed.
+        """Commit; returns only after the broker confirmed. May be called inside `on_revoke`.
 
         Raises
         ------
         CommitError
-            Not confirmed. `fenced` if the partition is not ours (then nothing was sent), or the group went on
-            without us. After a limit ran out it may still be applied, and every commit is refused until it is
-            known how that one ended.
+            Not confirmed. `fenced` if the partition is not ours (then nothing was sent), or if the group went
+            on without us.
         """
         if home not in self._owned:
             raise CommitError(f"{home} is not ours at this moment", fenced=True)
-        if self._late_commit and not self._late_commit.done():
-            raise CommitError("an earlier commit is still unanswered", fenced=False)
         place = ck.TopicPartition(home.topic, home.partition, offset, metadata)
-        # librdkafka tries a synchronous commit again for ever while the coordinator is silent.
-        self._late_commit = in_thread(lambda: self._consumer.commit(offsets=[place], asynchronous=False))
         try:
-            answers = self._late_commit.result(self._call_s_max)
-        except TimeoutError as error:
-            raise CommitError(f"no answer within {self._call_s_max} s", fenced=False) from error
+            self._hear_coordinator(home)
+            answers = self._consumer.commit(offsets=[place], asynchronous=False)
         except ck.KafkaException as error:
             raise commit_error(kafka_error(error)) from error
+        self._heard_s = time.monotonic()
         for answer in answers:
             if answer.error:
                 raise commit_error(answer.error)
+
+    def _hear_coordinator(self, home: Home) -> None:
+        """Fail within a limit if the coordinator is silent.
+
+        librdkafka would try a synchronous commit again and again until it speaks, and no other thread may use
+        the consumer meanwhile. What is left is a coordinator that falls silent between the two calls.
+        """
+        if time.monotonic() - self._heard_s > _HEARD_S_MAX:
+            self._consumer.committed([place_of(home)], timeout=self._commit_s_max)
 
     def lag(self) -> dict[Home, tuple[int | None, int]]:
         """Return each partition's position (`None` before the first record) and end of log; never waits."""

@@ -1,0 +1,176 @@
+"""The loop: poll -> engine -> perform -> commit. It decides nothing.
+
+One thread owns the consumer, the engine and the commits; Kafka's callbacks run inside `poll`, so nothing needs a
+lock. What waits for Tiled waits in `lanes`.
+"""
+
+import time
+from collections import deque
+from dataclasses import dataclass
+from functools import singledispatchmethod
+from typing import Any
+
+from .core import effects as fx
+from .core.engine import Engine
+from .core.errors import IngestError
+from .core.record import Home
+from .kafka.dead_letters import DeadLetters
+from .kafka.errors import CommitError
+from .kafka.source import Source
+from .lanes import Lanes
+from .observe.watch import Watch
+
+POLL_RECORDS_MAX = 10_000
+POLL_BUSY_S = 0.005  # answers of Tiled are awaited: look soon
+POLL_IDLE_S = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """How the loop ended: `reason` is empty when all was well, else the class of the error."""
+
+    reason: str = ""
+    detail: str = ""
+
+
+class Ingestor:
+    """Runs the engine in the world.
+
+    Parameters
+    ----------
+    drain_s_max
+        How long a revoke, or the end, may wait for writes under way.
+    """
+
+    def __init__(self, engine: Engine, lanes: Lanes, letters: DeadLetters, watch: Watch, drain_s_max: float) -> None:
+        self._engine = engine
+        self._lanes = lanes
+        self._letters = letters
+        self._watch = watch
+        self._drain_s_max = drain_s_max
+        self._source: Source | None = None
+        self._inbox: deque[fx.Input] = deque()  # what effects answered at once
+        self._ended: Ended | None = None
+        self._ends: dict[Home, int] | None = None
+        self._asked_to_end = False
+
+    # ------------------------------------------------------------ the loop
+
+    def run(self, source: Source, *, until_end: bool = False) -> Ended:
+        """Ingest until `end` is called, the engine stops, or (`until_end`) the ends of now are reached."""
+        self._source = source
+        if until_end:
+            self._ends = source.end_offsets()
+        while self._ended is None and not self._engine.finished:
+            self._turn(source)
+            if self._asked_to_end or self._has_reached_ends():
+                self._drain()
+        return self._ended or Ended()
+
+    def end(self) -> None:
+        """Ask the loop to drain and end; may be called from a signal handler."""
+        self._asked_to_end = True
+
+    def _turn(self, source: Source) -> None:
+        for given in source.poll(POLL_RECORDS_MAX, POLL_BUSY_S if self._engine.busy else POLL_IDLE_S):
+            self._watch.came(given)
+            self._step(given)
+        self._pump()
+        self._step(fx.Tick())
+        self._watch.turned(self._engine, source)
+
+    def _drain(self) -> None:
+        """Finish what is under way, within the limit; nothing new is taken meanwhile."""
+        self._step(fx.Drain())
+        self._pump_until(lambda: self._engine.finished)
+        self._ended = self._ended or Ended()
+
+    def _has_reached_ends(self) -> bool:
+        return self._ends is not None and self._engine.has_settled(self._ends)
+
+    # ------------------------------------------------------------ rebalances (called inside poll)
+
+    def revoked(self, homes: tuple[Home, ...]) -> None:
+        """Drain and commit what the group takes back, while it is still ours."""
+        self._watch.rebalanced()
+        self._step(fx.Revoked(homes))
+        self._pump_until(lambda: self._engine.drained(homes))
+        self._step(fx.Released(homes))
+
+    def lost(self, homes: tuple[Home, ...]) -> None:
+        """Forget what may have another owner already."""
+        self._watch.rebalanced()
+        self._step(fx.Released(homes))
+
+    def _pump_until(self, done: Any) -> None:
+        until_s = time.monotonic() + self._drain_s_max
+        while self._ended is None and not done() and time.monotonic() < until_s:
+            self._pump(wait_s=0.02)
+            self._step(fx.Tick())
+            self._watch.alive()
+
+    # ------------------------------------------------------------ answers
+
+    def _pump(self, wait_s: float = 0.0) -> None:
+        """Give the engine every answer that is there."""
+        for result in self._lanes.results(0.0 if self._inbox else wait_s):
+            self._step(result)
+        for confirmation in self._letters.poll():
+            self._step(confirmation)
+
+    def _step(self, given: fx.Input) -> None:
+        self._inbox.append(given)
+        while self._inbox and self._ended is None:
+            for effect in self._engine.step(time.monotonic(), self._inbox.popleft()):
+                self._perform(effect)
+
+    # ------------------------------------------------------------ effects
+
+    @singledispatchmethod
+    def _perform(self, effect: Any) -> None:
+        raise TypeError(f"no effect: {effect!r}")
+
+    @_perform.register
+    def _(self, effect: fx.Ask) -> None:
+        self._lanes.ask(effect)
+
+    @_perform.register
+    def _(self, effect: fx.ReadLog) -> None:
+        self._lanes.read(effect)
+
+    @_perform.register
+    def _(self, effect: fx.DeadLetter) -> None:
+        self._letters.send(effect)
+
+    @_perform.register
+    def _(self, effect: fx.Commit) -> None:
+        try:
+            self._member.commit(effect.home, effect.offset, effect.metadata)
+        except CommitError as error:
+            self._inbox.append(fx.CommitFailed(effect.ticket, str(error), error.fenced))
+        else:
+            self._inbox.append(fx.Committed(effect.ticket))
+
+    @_perform.register
+    def _(self, effect: fx.Pause) -> None:
+        self._member.pause(effect.homes)
+        self._watch.paused(effect.homes)
+
+    @_perform.register
+    def _(self, effect: fx.Resume) -> None:
+        self._member.resume(effect.homes)
+        self._watch.resumed(effect.homes)
+
+    @_perform.register
+    def _(self, effect: fx.Tell) -> None:
+        self._watch.told(effect)
+
+    @_perform.register
+    def _(self, effect: fx.Stop) -> None:
+        self._ended = Ended(effect.reason, effect.detail)
+
+    @property
+    def _member(self) -> Source:
+        if self._source is None:
+            raise IngestError("the loop has no consumer yet")
+        return self._source

@@ -1,0 +1,135 @@
+"""What the loop shows of itself: it passes the engine's words to logs and metrics, and its state to the probes."""
+
+import time
+from collections.abc import Iterable, Mapping
+from typing import Any, Protocol
+
+import structlog
+
+from tiled_ingest.core.effects import Assigned, Input, Records, Tell
+from tiled_ingest.core.engine import Engine
+from tiled_ingest.core.record import Home
+from tiled_ingest.core.snapshot import EngineSnapshot
+
+from .health import Health
+from .metrics import Metrics
+from .snapshot import Snapshot
+
+LOOK_EVERY_S = 1.0
+# Quiet when all is well: one line for each run at its end. What is not listed is for `debug`.
+LEVELS = {
+    "claimed": "info",
+    "run_closed": "info",
+    "run_idle": "warning",
+    "run_failed": "error",
+    "failure_not_marked": "error",
+    "dead_letter": "warning",
+    "tiled_down": "warning",
+    "tiled_up": "info",
+    "switched": "info",
+    "put_back": "warning",
+    "audit_mismatch": "warning",
+    "ambiguous": "warning",
+    "commit_failed": "warning",
+    "log_unreadable": "warning",
+}
+
+
+class Lagging(Protocol):
+    """The consumer, as far as its lag goes."""
+
+    def lag(self) -> Mapping[Home, tuple[int | None, int]]:
+        """Position and end of each partition."""
+
+
+class Watch:
+    """Logs, metrics and probes of one service."""
+
+    def __init__(self, metrics: Metrics, health: Health) -> None:
+        self._metrics = metrics
+        self._health = health
+        self._log = structlog.get_logger("tiled_ingest")
+        self._looked_s = 0.0
+        self._paused: set[Home] = set()
+        self._letters_ok = True
+
+    # ------------------------------------------------------------ words
+
+    def told(self, tell: Tell) -> None:
+        """Log and count what the engine tells."""
+        self._metrics.told(tell)
+        if tell.event == "committed":
+            self._metrics.committed(tell.fields["home"], tell.fields["number"])
+        if tell.event == "flush":
+            self._written(tell.fields)
+        level = LEVELS.get(tell.event, "debug")
+        getattr(self._log, level)(tell.event, **_plain(tell.fields))
+
+    def _written(self, fields: Mapping[str, Any]) -> None:
+        self._metrics.told(Tell("events", {"count": fields["rows"]}))
+        self._metrics.told(Tell("latency", {"timestamp_ms": fields["timestamp_ms"], "count": fields["rows"]}))
+
+    def came(self, given: Input) -> None:
+        """Count what came from Kafka."""
+        if isinstance(given, Records):
+            self._metrics.told(Tell("bytes", {"count": sum(len(record.value or b"") for record in given.records)}))
+        elif isinstance(given, Assigned):
+            self.rebalanced()
+
+    def rebalanced(self) -> None:
+        """Count a rebalance."""
+        self._metrics.told(Tell("rebalance", {}))
+
+    def paused(self, homes: Iterable[Home]) -> None:
+        """Note that intake is paused."""
+        self._paused |= set(homes)
+
+    def resumed(self, homes: Iterable[Home]) -> None:
+        """Note that intake goes on."""
+        self._paused -= set(homes)
+
+    # ------------------------------------------------------------ state
+
+    def alive(self) -> None:
+        """The loop makes progress."""
+        self._health.beat(time.monotonic())
+
+    def turned(self, engine: Engine, source: Lagging) -> None:
+        """The loop made one turn; about once a second, look at where everything stands."""
+        self.alive()
+        self._metrics.polled(time.time())
+        if time.monotonic() - self._looked_s >= LOOK_EVERY_S:
+            self._looked_s = time.monotonic()
+            self._look(engine.snapshot(), source.lag())
+
+    def _look(self, seen: EngineSnapshot, logs: Mapping[Home, tuple[int | None, int]]) -> None:
+        ends = {home: end for home, (_, end) in logs.items()}
+        lag = {
+            home: max(0, ends[home] - (view.committed or 0))
+            for view in seen.partitions
+            if (home := Home(view.topic, view.partition)) in ends and view.committed is not None
+        }
+        snapshot = _snapshot(seen, lag, self._paused & ends.keys())
+        self._metrics.lag(lag)
+        self._metrics.status(snapshot)
+        self._health.update(snapshot)
+
+
+def _snapshot(seen: EngineSnapshot, lag: Mapping[Home, int], paused: set[Home]) -> Snapshot:
+    now_ms = time.time() * 1000
+    stamps = [view.oldest_timestamp_ms for view in seen.partitions if view.oldest_timestamp_ms >= 0]
+    return Snapshot(
+        assigned_partitions=sum(view.live for view in seen.partitions),
+        paused_partitions=len(paused),
+        open_runs=len(seen.runs),
+        oldest_open_run_age_s=max((run.age_s for run in seen.runs), default=0.0),
+        buffered_bytes=seen.buffered_bytes,
+        oldest_unsettled_age_s=max(0.0, now_ms - min(stamps, default=now_ms)) / 1000 if sum(lag.values()) else 0.0,
+        retry_s=seen.down_s or 0.0,
+        tiled_reachable=seen.down_s is None,
+        lag={str(home): messages for home, messages in lag.items()},
+    )
+
+
+def _plain(fields: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in fields.items() if name != "event"}

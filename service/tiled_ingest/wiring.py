@@ -1,0 +1,130 @@
+"""The only place that names concrete parts: here the service is put together."""
+
+import secrets
+import signal
+from collections.abc import Callable
+from contextlib import ExitStack
+from functools import partial
+from types import FrameType
+
+import structlog
+from packaging.version import Version
+from prometheus_client import CollectorRegistry
+
+from . import __version__
+from .core.engine import Engine
+from .core.errors import Forbidden, IngestError
+from .core.writes import Done
+from .ingestor import Ended, Ingestor
+from .kafka.dead_letter_topic import ensure_topic
+from .kafka.dead_letters import DeadLetters
+from .kafka.log_reader import LogReader
+from .kafka.source import Source
+from .kafka.topics import Topics
+from .lanes import Lanes
+from .observe.health import Health, HealthServer
+from .observe.logs import configure
+from .observe.metrics import Metrics
+from .observe.watch import Watch
+from .settings import Settings, revealed
+from .tiled.layout import perform
+from .tiled.probe import server_version
+from .tiled.session import Session
+
+TILED_VERSION_MIN = "0.2.20"
+
+
+def run_service(settings: Settings, *, until_end: bool = False) -> int:
+    """Run until SIGTERM or SIGINT, or to the end of the topics; returns the exit status."""
+    configure(settings.log.format, settings.log.level, settings.beamline, settings.secrets())
+    log = structlog.get_logger("tiled_ingest")
+    try:
+        with ExitStack() as stack:
+            ended = _run(settings, stack, until_end=until_end)
+    except IngestError as error:
+        ended = Ended(error.reason, str(error))
+    if ended.reason:
+        log.error("stopped", reason=ended.reason, error=ended.detail)
+        return 1
+    log.info("ended")
+    return 0
+
+
+def _run(settings: Settings, stack: ExitStack, *, until_end: bool) -> Ended:
+    registry = CollectorRegistry()
+    metrics = Metrics(registry, settings.beamline, __version__)
+    health = Health(settings.limits.stalled_s_max)
+    server = HealthServer(settings.http.host, settings.http.port, registry, health)
+    stack.callback(server.close)
+    structlog.get_logger("tiled_ingest").info("started", version=__version__, http_port=server.port)
+
+    ingestor = _ingestor(settings, stack, metrics, health)
+    source = _source(settings, ingestor)
+    stack.callback(source.close)
+    _end_on_signals(ingestor.end)
+    return ingestor.run(source, until_end=until_end)
+
+
+def _ingestor(settings: Settings, stack: ExitStack, metrics: Metrics, health: Health) -> Ingestor:
+    session = _session(settings)
+    stack.callback(session.close)
+    reader = _log_reader(settings)
+    stack.callback(reader.close)
+    letters = _dead_letters(settings)
+    stack.callback(letters.close)
+    threads = settings.tiled.requests_max
+    lanes = Lanes(partial(perform, session), reader, metrics.requested, threads)
+    stack.callback(lanes.close)
+    engine = Engine(settings.policy(), partial(secrets.token_hex, 5))
+    return Ingestor(engine, lanes, letters, Watch(metrics, health), settings.limits.drain_s_max)
+
+
+def _session(settings: Settings) -> Session:
+    key = settings.tiled.api_key.get_secret_value() if settings.tiled.api_key else None
+    session = Session.at(settings.tiled.uri, key, timeout_s=settings.tiled.timeout_s)
+    _refuse_old_server(session)
+    return session
+
+
+def _refuse_old_server(session: Session) -> None:
+    """A server that is away is waited for; one that is too old cannot do what we need."""
+    answer = server_version(session)
+    if isinstance(answer, Done) and Version(answer.value) < Version(TILED_VERSION_MIN):
+        raise Forbidden(f"Tiled {answer.value} is too old: at least {TILED_VERSION_MIN} is needed")
+
+
+def _log_reader(settings: Settings) -> LogReader:
+    kafka = settings.kafka
+    return LogReader(kafka.bootstrap_servers, kafka.group_id, revealed(kafka.properties))
+
+
+def _dead_letters(settings: Settings) -> DeadLetters:
+    kafka = settings.kafka
+    properties = revealed(kafka.properties)
+    topics = Topics(kafka.bootstrap_servers, properties, settings.limits.commit_s_max)
+    ensure_topic(topics, kafka.dead_letter_topic, kafka.topics)
+    return DeadLetters(kafka.bootstrap_servers, kafka.dead_letter_topic, properties, __version__)
+
+
+def _source(settings: Settings, ingestor: Ingestor) -> Source:
+    kafka = settings.kafka
+    return Source(
+        kafka.bootstrap_servers,
+        kafka.group_id,
+        kafka.topics,
+        revealed(kafka.properties),
+        start_latest=kafka.start_offset == "latest",
+        instance_id=kafka.instance_id,
+        nonce=partial(secrets.token_hex, 5),
+        on_revoke=ingestor.revoked,
+        on_lost=ingestor.lost,
+        call_s_max=settings.limits.commit_s_max,
+    )
+
+
+def _end_on_signals(end: Callable[[], None]) -> None:
+    def ask(_signal: int, _frame: FrameType | None) -> None:
+        end()
+
+    signal.signal(signal.SIGTERM, ask)
+    signal.signal(signal.SIGINT, ask)
