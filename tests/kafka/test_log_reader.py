@@ -19,7 +19,7 @@ Produce = Callable[..., None]
 
 @pytest.fixture
 def reader(broker: Broker) -> Iterator[LogReader]:
-    made = LogReader(broker.bootstrap_servers, "group", {"session.timeout.ms": "7000"}, read_s_max=5.0)
+    made = LogReader(broker.bootstrap_servers, "group", {"session.timeout.ms": "7000"}, read_s_max=3.0)
     yield made
     made.close()
 

@@ -1,6 +1,7 @@
 """The group's consumer against a real broker."""
 
 import time
+import uuid
 from collections.abc import Callable
 
 import confluent_kafka as ck
@@ -8,7 +9,7 @@ import pytest
 
 from tests.kafka.conftest import MemberFactory
 from tests.kafka.member import Member
-from tests.kafka.trouble import delete_records, frozen
+from tests.kafka.trouble import delete_records, deny_reading, frozen
 from tests.rig.fixtures import TopicFactory
 from tiled_ingest.core.effects import EndReached, Records
 from tiled_ingest.core.errors import Forbidden, OffsetOutOfRange
@@ -81,10 +82,11 @@ def test_a_commit_outside_of_the_log_is_told_and_nothing_flows(
 def test_a_topic_that_is_created_later_is_found(
     member: MemberFactory, broker: Broker, topic: TopicFactory, produce: Produce
 ) -> None:
-    name = topic("early")
-    one = member(["^early\\..*", "missing.topic"], properties={"topic.metadata.refresh.interval.ms": "500"})
+    hint = f"early{uuid.uuid4().hex[:6]}"
+    name = topic(hint)
+    one = member([f"^{hint}\\..*", "missing.topic"], properties={"topic.metadata.refresh.interval.ms": "500"})
     one.poll_until(lambda it: it.claims and "missing.topic" in it.source.last_error)
-    late = topic("early")
+    late = topic(hint)
     produce(late, [b"x"])
     assert one.poll_until(lambda it: it.records).values == [b"x"]
     assert Home(name, 0) in one.source.assigned
@@ -153,14 +155,14 @@ def test_an_end_stands_between_the_records_around_it(
 def test_pause_and_resume_lose_and_repeat_nothing(member: MemberFactory, topic: TopicFactory, produce: Produce) -> None:
     name = topic()
     home = Home(name, 0)
-    produce(name, numbered(2_000))
+    produce(name, numbered(500))
     one = member(name).poll_until(lambda it: it.claims)
-    while len(one.records) < 2_000:
+    while len(one.records) < 500:
         one.poll(records_max=37)
         one.source.pause([home])
         assert not one.source.poll(10, 0.01)
         one.source.resume([home])
-    assert one.poll_until(lambda it: it.ends).values == numbered(2_000)
+    assert one.poll_until(lambda it: it.ends).values == numbered(500)
 
 
 def test_lag_of_a_paused_partition_is_known(member: MemberFactory, topic: TopicFactory, produce: Produce) -> None:
@@ -312,6 +314,20 @@ def test_refused_access_is_a_mistake_of_the_configuration() -> None:
     error = stopping_error(ck.KafkaError(ck.KafkaError.TOPIC_AUTHORIZATION_FAILED))
     assert isinstance(error, Forbidden)
     assert stopping_error(ck.KafkaError(ck.KafkaError._TRANSPORT)) is None
+
+
+def test_a_topic_that_we_may_not_read_stops_the_service() -> None:
+    rules = {
+        "authorizer.class.name": "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
+        "allow.everyone.if.no.acl.found": "true",
+    }
+    with KafkaBroker(properties=rules) as own:
+        own.create_topic("t")
+        deny_reading(own.bootstrap_servers, "t")
+        one = Member(own.bootstrap_servers, "g", ["t"])
+        with pytest.raises(Forbidden, match="Kafka refuses us"):
+            one.poll_for(15)
+        one.source.close()
 
 
 @pytest.mark.parametrize("name", ["enable.auto.commit", "auto.offset.reset", "group.id", "group.instance.id"])

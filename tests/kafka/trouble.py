@@ -6,7 +6,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import confluent_kafka as ck
-from confluent_kafka.admin import AdminClient
+from confluent_kafka.admin import (
+    AclBinding,
+    AclOperation,
+    AclPermissionType,
+    AdminClient,
+    ResourcePatternType,
+    ResourceType,
+)
 
 from tiled_ingest.core.record import Home
 from tiled_ingest.demo.broker import KafkaBroker
@@ -17,6 +24,21 @@ def delete_records(servers: str, home: Home, before: int) -> None:
     place = ck.TopicPartition(home.topic, home.partition, before)
     admin = AdminClient({"bootstrap.servers": servers})  # a client without a name dies before it answers
     admin.delete_records([place])[place].result(20)
+
+
+def deny_reading(servers: str, topic: str) -> None:
+    """Take the right to read a topic from everybody."""
+    rule = AclBinding(
+        ResourceType.TOPIC,
+        topic,
+        ResourcePatternType.LITERAL,
+        "User:ANONYMOUS",
+        "*",
+        AclOperation.READ,
+        AclPermissionType.DENY,
+    )
+    admin = AdminClient({"bootstrap.servers": servers})
+    admin.create_acls([rule])[rule].result(20)
 
 
 @contextmanager

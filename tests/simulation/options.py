@@ -7,6 +7,7 @@ from typing import Any
 
 from tiled_ingest.core.policy import Policy
 from tiled_ingest.core.record import Home
+from tiled_ingest.core.writes import Path
 
 from .faults import Fault
 
@@ -40,7 +41,12 @@ def draw_homes(rng: random.Random) -> list[Home]:
     return [Home("xyz.bluesky.runengine.documents", number) for number in range(rng.choice((1, 2)))]
 
 
-def draw_policy(rng: random.Random, options: Options) -> Policy:
+def draw_parent(rng: random.Random) -> Path:
+    """Below which node the runs come."""
+    return rng.choice(((), (), ("raw",)))
+
+
+def draw_policy(rng: random.Random, options: Options, parent: Path) -> Policy:
     """Small limits, so that they are all met, in times that suit a short history."""
     drawn: dict[str, Any] = {
         "rows_max": rng.choice((1, 3, 10, 50_000)),
@@ -52,5 +58,6 @@ def draw_policy(rng: random.Random, options: Options) -> Policy:
         "late_write_s_max": rng.choice((0.5, 3.0)),
         "backoff_s_max": 1.0,
         "idle_s_max": IDLE_S_MAX,
+        "routes": ((".*", "/".join(parent)),) if parent else (),
     }
     return Policy(**{**drawn, **options.policy})

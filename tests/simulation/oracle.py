@@ -58,11 +58,16 @@ class Oracle:
         self._plan, self._tiled, self._dead_letters, self._parent = plan, tiled, dead_letters, parent
         self._log: dict[Home, list[Published]] = {home: [] for home in plan.queues}
         self._judged: dict[Home, int] = dict.fromkeys(plan.queues, 0)  # how many were found settled
+        self._lows: dict[Home, int] = {}  # what retention has left of each log
         self._counted: dict[Path, tuple[object, int, Counter[RowKey]]] = {}
 
     def published(self, record: Record, item: Item) -> None:
         """Note what came into the log."""
         self._log[record.home].append(Published(record, item))
+
+    def cut(self, home: Home, low: int) -> None:
+        """Note that the log begins at `low` now."""
+        self._lows[home] = low
 
     def table_of(self, run: Run, descriptor: str) -> Path:
         """Where the rows of a descriptor's stream must be."""
@@ -112,7 +117,7 @@ class Oracle:
         live = self._count(path)
         for row in rows_of(item):
             found = live[row_key(row)]
-            if found == 1 or (self._tiled.hidden(path) and self._anywhere(path, row)):
+            if found == 1 or (self._tiled.displaced(path) and self._anywhere(path, row)):
                 continue
             return f"the row of seq_num {row['seq_num']} is in {path} {found} times"
         return None
@@ -193,9 +198,24 @@ class Oracle:
         self._judge_all_dead(run)
 
     def _judge_failed(self, run: Run) -> None:
+        if self._lost_its_beginning(run):
+            self._judge_remainder(run)
+            return
         if not run.rejected:
             self.violations.append(f"{run.uid} failed, though Tiled never rejected it")
         self._judge_all_dead(run)
+
+    def _lost_its_beginning(self, run: Run) -> bool:
+        start = next(published.record for published in self._records(run))
+        return start.offset < self._lows.get(start.home, 0)
+
+    def _judge_remainder(self, run: Run) -> None:
+        """A run whose beginning the log has lost fails: what the log still has is in Tiled or in the dead letters."""
+        for published in self._records(run):
+            there = published.record.offset >= self._lows.get(published.record.home, 0)
+            if there and (why := self._unsettled(published)):
+                where = f"{published.record.home}@{published.record.offset}"
+                self.violations.append(f"{run.uid} lost its beginning, and its {published.item.name} at {where}: {why}")
 
     def _judge_all_dead(self, run: Run) -> None:
         for published in self._records(run):

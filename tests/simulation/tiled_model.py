@@ -72,6 +72,7 @@ class NodeState:
     source: TableSource | None = None
     datasets: set[Dataset] = field(default_factory=set)  # all that it ever pointed to
     late_put: int = 0
+    own_put: int = 0
     late_update: int = 0
     seen: int = 0
     updated: int = 0
@@ -115,6 +116,11 @@ class TiledModel:
         """Whether a late switch landed here since a live client last looked: the design's residual risk."""
         node = self.nodes.get(path)
         return node is not None and node.late_put > node.seen
+
+    def displaced(self, path: Path) -> bool:
+        """Whether a late switch landed here since the owner's last one: seen or not, it is not repaired yet."""
+        node = self.nodes.get(path)
+        return node is not None and node.late_put > node.own_put
 
     def overwritten(self, path: Path) -> bool:
         """Whether a late metadata update has landed here since a live client last wrote it."""
@@ -229,7 +235,7 @@ class TiledModel:
         if stale:
             node.late_put = self.applied
         else:
-            node.seen = self.applied
+            node.seen = node.own_put = self.applied
         return Done()
 
     def _update(self, request: UpdateMetadata, resolved: Resolved, stale: bool) -> Outcome:

@@ -18,7 +18,7 @@ from .documents import Item, plan
 from .faults import Fault, Faults
 from .kafka_model import DeadLetterTopic, Group, Partition
 from .member import Member
-from .options import IDLE_S_MAX, Options, Report, draw_homes, draw_policy
+from .options import IDLE_S_MAX, Options, Report, draw_homes, draw_parent, draw_policy
 from .oracle import Oracle
 from .surroundings import EngineLike, Surroundings
 from .tiled_model import NodeState, TiledModel
@@ -53,9 +53,9 @@ class World:
         self.tiled = TiledModel(
             setup.choice(("postgresql", "postgresql", "duckdb")), random.Random(options.seed)
         )
-        self.policy = draw_policy(setup, options)
+        self.parent = draw_parent(random.Random(f"{options.seed}/parent"))
+        self.policy = draw_policy(setup, options, self.parent)
         self.plan = plan(setup, list(self.partitions), options.runs_max)
-        self.parent: Path = ()
         self.oracle = Oracle(self.plan, self.tiled, self.dead_letters, self.parent)
         self.wire = Wire(self.clock, chance, self.faults, self.tiled, self._owner_of)
         self.coordinator = Coordinator(
@@ -246,6 +246,9 @@ class World:
     def _tell_lost(self, member: Member) -> None:
         if not member.alive or member in self.coordinator.members:
             return  # it heard of an earlier loss meanwhile, and joined again
+        if member.hung:  # nobody hears of anything, or joins, while frozen
+            self.clock.after(1.0, partial(self._tell_lost, member))
+            return
         member.lose()
         if member.alive and not member.draining:
             self.wire.client_renamed(member.name)
@@ -259,6 +262,7 @@ class World:
             doomed = any(run.rejected for run in self.plan.runs.values())  # its documents must still go out
             if committed and committed > partition.low and not doomed and self.faults.allows(Fault.RETENTION):
                 partition.truncate(self._rng.randint(partition.low, committed))
+                self.oracle.cut(home, partition.low)
 
     def _trace(self, who: str, what: str, about: object) -> None:
         if self._trace_line is not None:

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from .acceptance import RULES_VERSION
+from .datasets import OURS
 from .decode import Decoder
 from .documents import content_hash, normalise_descriptor, rename_reserved
 from .effects import Assigned
@@ -18,7 +19,7 @@ from .run import Chore, Run
 from .states import Action, Trigger
 from .steps import Claiming, LogChunk, Procedure, Weather, insist
 from .stream import Stream
-from .writes import Done, FindOpenRuns
+from .writes import Done, FindOpenRuns, OpenRun, UpdateMetadata
 
 TRIGGERS = {
     "start": Trigger.START,
@@ -97,7 +98,10 @@ class Claim:
         while not (yield Claiming(offset, self._metadata(min(start, offset)))):
             pass
         self.committed = (offset, min(start, offset))
-        yield from self._rebuild(max(min(start, offset), self._assigned.low), offset)
+        start = min(start, offset)
+        if start < self._assigned.low:
+            yield from self._give_up(self._assigned.low)
+        yield from self._rebuild(max(start, self._assigned.low), offset)
         self.live = True
 
     def _checked_resume_point(self) -> ResumePoint | None:
@@ -123,13 +127,29 @@ class Claim:
     def _without_metadata(self, offset: int) -> Procedure[tuple[int, int]]:
         """Nobody left a resume point: ask Tiled which runs of this partition are open."""
         start, epoch = offset, 0
+        for run in (yield from self._open_in_tiled()):
+            start = min(start, run.first_offset)
+            epoch = max(epoch, run.epoch_max)
+        return start, epoch
+
+    def _open_in_tiled(self) -> Procedure[list[OpenRun]]:
+        found: list[OpenRun] = []
         for parent in fixed_parents(self.policy.routes, self.home.topic):
             request = FindOpenRuns(parent, self.topic_id, self.home.partition)
             answer = yield from insist(self, str(self.home), request)
-            for run in answer.value if isinstance(answer, Done) else ():
-                start = min(start, run.metadata["tiled_ingest"]["source"]["first_offset"])
-                epoch = max(epoch, run.epoch_max)
-        return start, epoch
+            found.extend(answer.value if isinstance(answer, Done) else ())
+        return found
+
+    def _give_up(self, low: int) -> Procedure[None]:
+        """Mark the open runs as failed whose beginning the log has lost: what still comes of them are dead letters."""
+        for run in (yield from self._open_in_tiled()):
+            if run.first_offset < low:
+                facts = dict(run.metadata[OURS])
+                note = f"The log begins at {low}: the run's beginning was deleted before its end was written."
+                facts |= {"state": "failed", "notes": [*facts.get("notes", ()), note]}
+                yield from insist(self, str(self.home), UpdateMetadata(run.path, {OURS: facts}))
+                self._finished[run.path[-1]] = "beginning_lost"
+                self.tell("run_closed", run=run.path[-1], state="failed", rows=0, opened_s=0.0)
 
     def _rebuild(self, start: int, stop: int) -> Procedure[None]:
         """Read [start, stop) again: its documents make the runs' state, and cause no write."""
@@ -314,12 +334,18 @@ class Claim:
     def _condemn(self, run: Run, kind: str, doc: Any, record: Record) -> None:
         run.last_offset = record.offset
         run.holds.append(self.hold(record.offset))
+        self._note(run, kind, doc)
+
+    def _note(self, run: Run, kind: str, doc: Any) -> None:
+        """Of a run that is not written, remember what its other documents refer to, and its end."""
         if kind == "stop":
             run.stop = doc
+        elif kind == "descriptor":
+            run.acceptance.add_descriptor(doc["uid"], str(doc.get("name")))
+            self._by_descriptor[doc["uid"]] = run
 
     def _recognise(self, run: Run, kind: str, doc: Any, record: Record) -> None:
-        if kind == "stop":
-            run.stop = doc
+        self._note(run, kind, doc)
         if record.offset > run.known_to:
             raise InvalidDocument("late", "the run was closed before it came")
         self.count(kind, "duplicate")

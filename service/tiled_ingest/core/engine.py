@@ -343,6 +343,11 @@ class Engine:
             for lane in self._sleepers.wake_down():
                 self._resume(lane, None)
 
+    def _forget_outage(self) -> None:
+        """Nobody asks Tiled any more (the partitions that did are gone): only new work can tell how it is."""
+        if self._down_since_s is not None and self._requests.empty and not self._sleepers.any_down:
+            self._down_since_s = None
+
     # ------------------------------------------------------------ what follows every input
 
     def _advance(self) -> None:
@@ -351,6 +356,7 @@ class Engine:
         self._sweep()
         self._start_jobs()
         self._send_requests()
+        self._forget_outage()
         self._pause_or_resume()
         self._commit_due()
         self._tell_counts()

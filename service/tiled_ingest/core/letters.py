@@ -16,10 +16,9 @@ Membership = Callable[[Record], bool]
 class Members:
     """Recognises the documents of one run, in the order of the log, by the uids that name each other."""
 
-    def __init__(self, run: str, decode: Decoder) -> None:
-        self._run = run
+    def __init__(self, run: Run, decode: Decoder) -> None:
         self._decode = decode
-        self._known: set[tuple[str, str]] = {("run", run)}
+        self._known = {("run", run.uid), *(("descriptor", uid) for uid in run.acceptance.descriptors)}
 
     def __call__(self, record: Record) -> bool:
         """Whether the record is a document of the run."""
@@ -40,7 +39,7 @@ class Members:
 
 def belongs(run: Run, decode: Decoder) -> Membership:
     """Return a function that recognises the run's documents when it is shown the log from the run's start."""
-    return Members(run.uid, decode)
+    return Members(run, decode)
 
 
 def letters_of(

@@ -6,13 +6,14 @@ Every function is a procedure (see `steps`): requests in their order, retried wh
 from collections.abc import Mapping
 from typing import Any
 
+from .datasets import OURS
 from .documents import access_tags, clipped, config_update, run_metadata, specs, stream_metadata
 from .errors import TiledRejected
 from .letters import belongs, letters_of
 from .run import Chore, Run, Verdict
 from .states import State, Trigger
 from .steps import Letters, LogChunk, Procedure, Surroundings, insist
-from .tables import OURS, Table
+from .tables import Table
 from .writes import (
     CloseStreams,
     CreateContainer,

@@ -129,6 +129,8 @@ class Run:
         """Refuse the run: everything that waits for Tiled waits for the dead letters now."""
         self.meet(Trigger.REFUSED)
         self.verdict = verdict
+        if verdict.ours:  # wholly in the dead letters: also what an earlier claim had written
+            self.emitted_to = self.first_offset
         self.holds += self.let_go()
 
     def let_go(self) -> list[Hold]:

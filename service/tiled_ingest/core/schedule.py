@@ -71,6 +71,11 @@ class Sleepers:
         return woken
 
     @property
+    def any_down(self) -> bool:
+        """Whether a lane will knock at Tiled's door again by itself."""
+        return any(lane.down and lane.sleeping == number and not lane.dropped for _, number, lane in self._heap)
+
+    @property
     def next_s(self) -> float | None:
         """When the next lane wakes."""
         return self._heap[0][0] if self._heap else None
@@ -107,3 +112,8 @@ class Counter:
     def under_way(self) -> int:
         """How many requests are under way."""
         return len(self._asked)
+
+    @property
+    def empty(self) -> bool:
+        """Whether no request waits or is under way."""
+        return not self._asked and all(lane.dropped for lane, _ in self._waiting)

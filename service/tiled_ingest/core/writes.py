@@ -68,6 +68,12 @@ class OpenRun:
     metadata: Json
     epoch_max: int  # the largest epoch in its metadata and in its tables' data sources
 
+    @property
+    def first_offset(self) -> int:
+        """The offset of its start document."""
+        offset: int = self.metadata["tiled_ingest"]["source"]["first_offset"]
+        return offset
+
 
 # ---------------------------------------------------------------- requests
 

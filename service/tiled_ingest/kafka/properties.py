@@ -32,6 +32,7 @@ _ANY_CLIENT = {"client.id": "tiled-ingest", "socket.timeout.ms": 10_000, "reconn
 _ANY_CONSUMER = {
     "isolation.level": "read_committed",
     "allow.auto.create.topics": False,
+    "fetch.wait.max.ms": 100,  # a resumed partition waits for the fetch under way to end: 500 by default
     "fetch.queue.backoff.ms": 5,  # 1000 by default: fetching would rest a second whenever the queue is full
     "queued.max.messages.kbytes": 65_536,  # of all partitions; it grows while they are paused
 }

@@ -76,7 +76,7 @@ class Source:
         self._tell_revoked, self._tell_lost = on_revoke, on_lost
         self._call_s_max, self._commit_s_max = call_s_max, commit_s_max
         self._owned: set[Home] = set()
-        self._rebalanced = False
+        self._rebalanced = self._closing = False
         self._claims: list[Assigned] = []
         self._failure: IngestError | None = None
         self._heard_s = float("-inf")
@@ -168,8 +168,8 @@ class Source:
 
     def close(self) -> None:
         """Leave the group. The owner has drained and committed before: it is not asked again."""
+        self._closing = True
         self._owned.clear()
-        self._tell_revoked = self._tell_lost = lambda _: None
         closing = in_thread(self._consumer.close)
         try:
             closing.result(self._call_s_max)
@@ -184,6 +184,8 @@ class Source:
 
     def _on_assign(self, _: Any, places: list[Any]) -> None:
         """Take partitions; an error leaves through `poll`, as the client hands on what a callback raises."""
+        if self._closing:
+            return
         self._rebalanced = True
         homes = [home_of(place) for place in places]
         claims = look_up(self._consumer, self._topics, homes, self._nonce, self._call_s_max)
@@ -199,13 +201,15 @@ class Source:
 
     def _on_revoke(self, _: Any, places: list[Any]) -> None:
         homes = tuple(home_of(place) for place in places)
-        self._tell_revoked(homes)
+        if not self._closing:
+            self._tell_revoked(homes)
         self._let_go(homes)
 
     def _on_lost(self, _: Any, places: list[Any]) -> None:
         homes = tuple(home_of(place) for place in places)
         self._owned -= set(homes)
-        self._tell_lost(homes)
+        if not self._closing:
+            self._tell_lost(homes)
         self._let_go(homes)
 
     def _let_go(self, homes: Homes) -> None:

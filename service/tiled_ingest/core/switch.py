@@ -1,0 +1,214 @@
+"""The switch: a table node gets a dataset of our own, filled from the log, in one step that readers see as none.
+
+A dataset in Tiled has exactly one writer, ever: the claim that made it. A dataset of anyone else (an earlier claim, or
+ourselves before a restart) is never appended to, because an append of its dead owner may still land in it. Instead a
+child of the table node gets a dataset of our own, with the columns in an order that no other dataset of this node had;
+the rows are written there again, from the log, and compared; then one PUT makes the node point to it, and a second one
+gives the child the old dataset. An old owner's append that lands later is either in the old dataset, where nobody
+looks, or is refused, since Tiled casts by names in order.
+
+Nothing is ever deleted: SQL tables are shared by all streams of one schema.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import pyarrow as pa
+
+from .columns import Columns
+from .datasets import OURS, check_epoch, facts_of, orders_to_try, packed, unpacked
+from .documents import access_tags
+from .errors import TiledRejected
+from .reconcile import look_for, tally_at
+from .refill import Refill
+from .rows import Batch, TableResult
+from .run import Run
+from .steps import LogChunk, Patience, Procedure, Sleep, Surroundings, insist
+from .stream import Stream
+from .tally import Tally
+from .writes import (
+    Append,
+    CreateTable,
+    Done,
+    Exists,
+    GetNode,
+    Keys,
+    Missing,
+    Outcome,
+    Path,
+    PutSource,
+    TableSource,
+    Unknown,
+)
+
+TRIES_MAX = 20  # children for one switch: then something is wrong that another one does not cure
+
+
+@dataclass(frozen=True, slots=True)
+class Child:
+    """A dataset of our own under a child of the table node, on its way to the node itself."""
+
+    path: Path
+    source: TableSource
+
+
+class Switch:
+    """One switch of one table.
+
+    Parameters
+    ----------
+    columns
+        The columns as they are planned at this moment.
+    build
+        Makes a table of a batch in these columns; `None` if its values asked for other columns, which are planned now.
+    """
+
+    def __init__(
+        self,
+        around: Surroundings,
+        run: Run,
+        stream: Stream,
+        columns: Callable[[], Columns],
+        build: Callable[[Batch], TableResult | None],
+    ) -> None:
+        self._around = around
+        self._run = run
+        self._stream = stream
+        self._path = stream.table_path
+        self._columns = columns
+        self._build = build
+
+    def run(self, upto: int) -> Procedure[None]:
+        """Give the node a dataset of our own that holds every accepted row before offset `upto`.
+
+        Raises
+        ------
+        TiledRejected
+            The log does not hold these rows any more, or Tiled refuses them.
+        Superseded
+            A later claim was here.
+        """
+        for _ in range(TRIES_MAX):
+            live = yield from self._live()
+            child = yield from self._make_child(live)
+            if (yield from self._fill(child, upto)):
+                yield from self._point_to(child, live)
+                rows = self._stream.confirmed.count
+                self._around.tell("switched", run=self._run.uid, stream=self._stream.name, rows=rows)
+                return
+        raise TiledRejected(f"no dataset of our own could be filled for {self._where}")
+
+    @property
+    def _where(self) -> str:
+        return "/".join(self._path)
+
+    def _live(self) -> Procedure[TableSource]:
+        node = yield from insist(self._around, self._run.uid, GetNode(self._path))
+        if not isinstance(node, Done) or node.value.source is None:
+            raise TiledRejected(f"the table {self._where} is gone")
+        source: TableSource = node.value.source
+        check_epoch(self._around, self._where, source)
+        yield from self.finish_earlier(source)
+        return source
+
+    def finish_earlier(self, live: TableSource) -> Procedure[None]:
+        """If an owner died between its two PUTs, the child still names the live dataset: give it the old one."""
+        facts = facts_of(live)
+        replaced, key = facts.get("replaced"), facts.get("child")
+        if replaced is None or key is None:
+            return
+        path = (*self._path, key)
+        node = yield from insist(self._around, self._run.uid, GetNode(path))
+        if isinstance(node, Done) and node.value.source and node.value.source.dataset == live.dataset:
+            old = unpacked(replaced, node.value.source)
+            yield from insist(self._around, self._run.uid, PutSource(path, old))
+
+    # ------------------------------------------------------------ the child
+
+    def _make_child(self, live: TableSource) -> Procedure[Child]:
+        used = list(facts_of(live).get("orders", [0]))
+        order = yield from self._unused_order(used)
+        while True:
+            key = f"rebuild-{self._around.epoch}-{self._around.fresh_nonce()}"
+            child = yield from self._created(key, [*used, order], live)
+            if child is not None:
+                return child
+
+    def _created(self, key: str, orders: list[int], live: TableSource) -> Procedure[Child | None]:
+        around, path = self._around, (*self._path, key)
+        facts = {"epoch": around.epoch, "nonce": around.nonce, "orders": orders, "child": key, "replaced": packed(live)}
+        schema = self._columns().permuted(orders[-1])
+        request = CreateTable(self._path, key, schema, {}, access_tags(self._run.start), {OURS: facts})
+        answer = yield from insist(around, self._run.uid, request)
+        if isinstance(answer, Exists):  # our own request, whose reply was lost: the nonce is nobody else's
+            answer = yield from insist(around, self._run.uid, GetNode(path))
+            return Child(path, answer.value.source) if isinstance(answer, Done) and answer.value.source else None
+        if isinstance(answer, Missing):
+            raise TiledRejected(f"the table {self._where} is gone")
+        return Child(path, answer.value)
+
+    def _unused_order(self, used: list[int]) -> Procedure[int]:
+        """An order that no dataset of this node had; when all are used up, wait until nothing old can land any more."""
+        count = self._columns().permutations
+        taken = {order % count for order in used}
+        for order in orders_to_try(self._around.epoch, count):
+            if order not in taken:
+                return order
+        yield Sleep(self._around.policy.late_write_s_max, down=False)
+        return max(used) + 1
+
+    # ------------------------------------------------------------ its rows
+
+    def _fill(self, child: Child, upto: int) -> Procedure[bool]:
+        """Write all accepted rows before `upto` into the child, from the log; `False` if it must be begun anew."""
+        refill = Refill(self._run, self._stream.name, upto)
+        written = Tally()
+        while not refill.done:
+            batch = yield from self._next_of_log(refill)
+            if batch is None:
+                continue
+            built = self._build(batch)
+            if built is None or not (yield from self._append(child, built.table, written, batch.keys)):
+                return False
+            written += Tally.of(batch.keys)
+        self._check_complete(written)
+        return (yield from tally_at(self._around, self._run.uid, child.path)) == written
+
+    def _check_complete(self, written: Tally) -> None:
+        expected = self._stream.confirmed
+        if written != expected:
+            found = f"the log holds {written.count} accepted rows of {self._where}"
+            raise TiledRejected(f"{found}, {expected.count} were expected")
+
+    def _next_of_log(self, refill: Refill) -> Procedure[Batch | None]:
+        chunk = yield LogChunk(refill.next_offset, refill.stop)
+        if chunk.low > refill.next_offset:
+            raise TiledRejected(f"the log begins at {chunk.low}, after the run's documents at {refill.next_offset}")
+        return refill.take(chunk, self._around.decode)
+
+    def _append(self, child: Child, table: pa.Table, written: Tally, keys: Keys) -> Procedure[bool]:
+        """Append to the child; `False` if nobody knows whether it arrived: then another child must be begun."""
+        patience = Patience(self._around, self._run.uid)
+        while True:
+            outcome: Outcome = yield Append(child.path, table.select(child.source.schema.names))
+            if isinstance(outcome, Done):
+                return True
+            if isinstance(outcome, Exists | Missing):
+                raise TiledRejected(f"the table {'/'.join(child.path)} is gone")
+            if isinstance(outcome, Unknown):
+                expected = written + Tally.of(keys)
+                if (yield from look_for(self._around, self._run.uid, child.path, expected)):
+                    return True
+            yield patience.after(outcome)
+            if isinstance(outcome, Unknown):
+                return False
+
+    # ------------------------------------------------------------ the two PUTs
+
+    def _point_to(self, child: Child, live: TableSource) -> Procedure[None]:
+        """The node takes the child's dataset; the child keeps the old one, and goes with the run."""
+        ours = replace(child.source, id=live.id)
+        yield from insist(self._around, self._run.uid, PutSource(self._path, ours))
+        self._stream.source = ours
+        old = replace(live, id=child.source.id)
+        yield from insist(self._around, self._run.uid, PutSource(child.path, old))

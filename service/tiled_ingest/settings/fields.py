@@ -1,0 +1,37 @@
+"""What the groups of settings are made of: their base, and the kinds of their values."""
+
+import re
+from typing import Annotated, Any
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+Positive = Annotated[int, Field(gt=0)]
+Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Lower = BeforeValidator(lambda value: value.lower() if isinstance(value, str) else value)
+
+
+def _compiles(expression: str) -> str:
+    try:
+        re.compile(expression)
+    except re.error as error:
+        raise ValueError(f"{expression!r} is no regular expression: {error}") from error
+    return expression
+
+
+Regex = Annotated[str, Field(min_length=1), BeforeValidator(lambda value: _compiles(str(value)))]
+
+
+def _file_siblings(schema: dict[str, Any], model: type[BaseModel]) -> None:
+    """Let the schema know `<name>_file` beside every secret, as `load` does."""
+    for name, field in model.model_fields.items():
+        if "SecretStr" in str(field.annotation):
+            text = f"A file that holds `{name}`."
+            schema["properties"][f"{name}_file"] = {"type": "string", "description": text}
+
+
+class Group(BaseModel):
+    """Settings of one subject: frozen, unknown names refused, described by the strings below them."""
+
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, use_attribute_docstrings=True, json_schema_extra=_file_siblings
+    )
