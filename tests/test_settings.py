@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from tiled_ingest.core.policy import Policy
-from tiled_ingest.settings import Settings, SettingsError, load, sources
+from tiled_ingest.settings import Kafka, Settings, SettingsError, Tiled, load, sources
 
 NEEDED = {
     "beamline": "sim",
@@ -93,6 +93,43 @@ def test_kafka_properties_of_several_places_join(tmp_path: Path) -> None:
     assert SECRET not in repr(settings)
 
 
+def test_a_group_as_json_joins_its_members() -> None:
+    environ = {
+        "TILED_INGEST_BATCH__ROWS_MAX": "3",
+        "TILED_INGEST_BATCH": '{"rows_max": 1, "bytes_max": 2}',
+        "TILED_INGEST_KAFKA__PROPERTIES__CLIENT_ID": "me",
+    }
+    overrides = {**NEEDED, "kafka.properties.client.rack": "b1", "kafka": '{"properties": {"client.dns.lookup": "x"}}'}
+    settings = load(None, overrides, environ)
+    assert (settings.batch.rows_max, settings.batch.bytes_max) == (3, 2)
+    assert dict(settings.kafka.properties) == {"client.id": "me", "client.rack": "b1", "client.dns.lookup": "x"}
+    origins = {entry.name: entry.origin for entry in sources(None, overrides, environ)}
+    assert origins["batch.bytes_max"] == "environment TILED_INGEST_BATCH"
+    assert origins["batch.rows_max"] == "environment TILED_INGEST_BATCH__ROWS_MAX"
+    assert origins["kafka.properties.client.dns.lookup"] == "command line"
+
+
+def test_one_topic_needs_no_brackets() -> None:
+    environ = {"TILED_INGEST_KAFKA__TOPICS": "one"}
+    assert made(environ, kafka__topics=None).kafka.topics == ("one",)
+    assert made(kafka__topics=["one", "^two"]).kafka.topics == ("one", "^two")
+
+
+def test_made_directly_it_reads_the_process_s_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_text("batch: {rows_max: 1, bytes_max: 1}\n")
+    monkeypatch.setenv("TILED_INGEST_CONFIG", str(path))
+    monkeypatch.setenv("TILED_INGEST_BATCH__BYTES_MAX", "2")
+    kafka = Kafka(bootstrap_servers="localhost:9092", group_id="g", topics=("t",))
+    settings = Settings(beamline="sim", kafka=kafka, tiled=Tiled(uri="http://localhost"))
+    assert (settings.batch.rows_max, settings.batch.bytes_max) == (1, 2)
+
+
+def test_equal_settings_are_equal() -> None:
+    assert made() == made()
+    assert made() != made(batch__rows_max=7)
+
+
 @pytest.mark.parametrize("place", ["file", "environment", "command line"])
 def test_a_secret_may_come_from_a_file_everywhere(place: str, tmp_path: Path) -> None:
     secret, path = tmp_path / "key", tmp_path / "config.yaml"
@@ -165,6 +202,11 @@ def test_what_is_missing_is_named_with_how_to_set_it(name: str) -> None:
         ({"batch.bytes_max": 10**12}, "batch.bytes_max: must not exceed memory.bytes_max"),
         ({"log.level": "loud"}, "log.level: input should be 'debug'"),
         ({"beamline": "a\nb"}, "beamline: "),
+        ({"beamline.x": "1"}, "beamline.x: unknown setting"),
+        ({"kafka": f'{{"properties": "{SECRET}'}, "kafka: no JSON (from command line)"),
+        ({"kafka.properties": f'{{"sasl.password": "{SECRET}"'}, "kafka.properties: no JSON"),
+        ({"_env_file": "x"}, "_env_file: unknown setting"),  # an argument of pydantic-settings' own
+        ({"_given": "x"}, "_given: unknown setting"),
     ],
 )
 def test_one_line_names_what_is_wrong(changes: dict[str, Any], line: str) -> None:
@@ -176,6 +218,24 @@ def test_a_misspelled_variable_is_refused() -> None:
     assert line.startswith("kafka.topic: unknown setting; did you mean kafka.topics?")
     assert "TILED_INGEST_KAFKA__TOPIC" in line
     assert complaint({"TILED_INGEST_KAFKA_TOPICS": "x"}).startswith("kafka_topics: unknown setting")
+    assert complaint({"TILED_INGEST_BEAMLINE__X": "x"}).startswith("beamline.x: unknown setting")
+    assert complaint({"TILED_INGEST_KAFKA__TOPICS__X": "x"}).startswith("kafka.topics.x: unknown setting")
+
+
+@pytest.mark.parametrize(
+    ("variable", "text", "line"),
+    [
+        ("KAFKA", "x", "kafka: is a group of settings, not a value"),
+        ("KAFKA__PROPERTIES", f'{{"sasl.password": "{SECRET}"', "kafka.properties: no JSON"),
+        ("TILED__ROUTES", "[", "tiled.routes: no JSON"),
+        ("KAFKA__TOPICS", "a b", "kafka.topics: 'a b' is no topic name"),
+        ("TILED", f'{{"api_key": ["{SECRET}"]}}', "tiled.api_key: input should be a valid string"),
+    ],
+)
+def test_a_bad_variable_is_named_with_its_setting(variable: str, text: str, line: str) -> None:
+    said = complaint({f"TILED_INGEST_{variable}": text}, kafka__topics=None)
+    assert said.startswith(line)
+    assert said.endswith(f"(from environment TILED_INGEST_{variable})")
 
 
 def test_variables_that_kubernetes_sets_are_left_alone() -> None:
@@ -189,6 +249,12 @@ def test_variables_that_kubernetes_sets_are_left_alone() -> None:
     [
         (f"tiled: {{api_key: {SECRET}", "is no YAML (line 1)"),
         ("- a\n", "must hold names and values"),
+        ("- ab\n", "must hold names and values"),
+        ("5\n", "must hold names and values"),
+        ("beamlin: x\n", "beamlin: unknown setting; did you mean beamline? (from file"),
+        ("1: x\n", "1: unknown setting"),
+        ("_given: x\n", "_given: unknown setting"),
+        ("batch: 5\n", "batch: is a group of settings"),
         ("kafka: 5\n", "kafka: is a group of settings"),
         (f"tiled: {{api_key: [{SECRET}]}}\n", "tiled.api_key: input should be a valid string"),
     ],
@@ -202,9 +268,11 @@ def test_a_bad_file(text: str, says: str, tmp_path: Path) -> None:
     assert SECRET not in repr(caught.value) + repr(caught.value.__cause__)
 
 
-def test_an_absent_file() -> None:
+def test_an_absent_file(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match=r"^--config: cannot read nowhere\.yaml: No such file"):
         load(Path("nowhere.yaml"), NEEDED, {})
+    with pytest.raises(SettingsError, match=r"^--config: .* is no file"):
+        load(tmp_path, NEEDED, {})
 
 
 def test_the_schema_refuses_the_unknown_and_knows_secret_files() -> None:

@@ -161,9 +161,7 @@ class CountsWithoutLooking(Bent):
         held = set(zip(keys.seq_num.tolist(), keys.time.tolist(), strict=True))
         more = sorted(self._tried.get(path, set()) - held)
         seq_num = np.concatenate([keys.seq_num, np.array([pair[0] for pair in more], dtype=np.int64)])
-        return Keys(
-            seq_num, np.concatenate([keys.time, np.array([pair[1] for pair in more], dtype=np.float64)])
-        )
+        return Keys(seq_num, np.concatenate([keys.time, np.array([pair[1] for pair in more], dtype=np.float64)]))
 
 
 class DoesNotSwitch(Bent):

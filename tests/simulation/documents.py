@@ -46,9 +46,7 @@ class Run:
     items: list[Item]
     streams: dict[str, str] = field(default_factory=dict)  # descriptor's uid -> stream's name
     stopped: bool = False
-    uneven: bool = (
-        False  # `num_events` does not say how many rows there are (a lost event, a rewind at the end)
-    )
+    uneven: bool = False  # `num_events` does not say how many rows there are (a lost event, a rewind at the end)
     foreign: bool = False  # someone else wrote a node of this uid before
     rejected: bool = False  # Tiled refuses its rows
 
@@ -75,12 +73,9 @@ class Author:
         """Write a run with its documents in order, some of them published twice."""
         rng, uid = self._rng, self._uid("run")
         run = Run(uid, [])
-        self.add(
-            run, "start", {"uid": uid, "time": self._time(), "scan_id": self._serial, "plan_name": "scan"}
-        )
+        self.add(run, "start", {"uid": uid, "time": self._time(), "scan_id": self._serial, "plan_name": "scan"})
         writers = [
-            self._stream(run, name)
-            for name in rng.sample(("primary", "baseline", "monitor"), rng.choice((0, 1, 1, 2)))
+            self._stream(run, name) for name in rng.sample(("primary", "baseline", "monitor"), rng.choice((0, 1, 1, 2)))
         ]
         counts: dict[str, int] = {}
         while writers:
@@ -118,9 +113,7 @@ class Author:
             encode("start", {"time": "not a number"}),
         ]
         if runs:  # another run under the uid of one that was begun
-            values.append(
-                encode("start", {"uid": rng.choice(runs).uid, "time": self._time(), "plan_name": "impostor"})
-            )
+            values.append(encode("start", {"uid": rng.choice(runs).uid, "time": self._time(), "plan_name": "impostor"}))
         return Item(Role.INVALID, rng.choice(values))
 
     def late(self, run: Run) -> Item:
@@ -182,9 +175,7 @@ class Author:
 class _Stream:
     """Writes one stream of a run, a document at a time."""
 
-    def __init__(
-        self, author: Author, rng: random.Random, run: Run, name: str, layout: dict[str, str]
-    ) -> None:
+    def __init__(self, author: Author, rng: random.Random, run: Run, name: str, layout: dict[str, str]) -> None:
         self.name = name
         self.seq_num = self.seq_num_max = 0
         self._author, self._rng, self._run, self._layout = author, rng, run, layout

@@ -88,8 +88,7 @@ class Faults:
         self.hit: Counter[Fault] = Counter()
         share = rng.choice((0.15, 0.4, 0.8))
         self.rates = {
-            fault: rate * rng.choice((0.3, 1.0, 2.0)) if rng.random() < share else 0.0
-            for fault, rate in RATES.items()
+            fault: rate * rng.choice((0.3, 1.0, 2.0)) if rng.random() < share else 0.0 for fault, rate in RATES.items()
         }
         count = rng.choice((0, 1, 3, 6))
         self.moments = [(rng.uniform(0.1, 25.0), rng.choice(MOMENTS)) for _ in range(count)]

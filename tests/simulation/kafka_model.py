@@ -29,9 +29,7 @@ class Partition:
 
     def publish(self, value: bytes | None, *, gap: int, timestamp_ms: int = 0) -> Record:
         """Append a record, `gap` offsets after the end: those between hold nothing that is delivered."""
-        record = Record(
-            self.home.topic, self.home.partition, self.high + gap, timestamp_ms, b"session", value
-        )
+        record = Record(self.home.topic, self.home.partition, self.high + gap, timestamp_ms, b"session", value)
         self._records.append(record)
         self._offsets.append(record.offset)
         self.high = record.offset + 1
@@ -97,9 +95,7 @@ class Group:
             self.violations.append(f"commit metadata of {len(metadata)} characters is too large for a broker")
         stored = self.commits.get(home)
         if stored is not None and offset < stored.offset:
-            self.violations.append(
-                f"{member} moved the commit of {home} back from {stored.offset} to {offset}"
-            )
+            self.violations.append(f"{member} moved the commit of {home} back from {stored.offset} to {offset}")
         self.commits[home] = Stored(offset, metadata)
         return True
 

@@ -34,6 +34,7 @@ from tiled_ingest.core.writes import (
     Append,
     CreateContainer,
     CreateTable,
+    EnsureContainer,
     Exists,
     GetNode,
     Outcome,
@@ -76,6 +77,7 @@ class NaiveEngine:
     """Wrong, but short."""
 
     def __init__(self, policy: Policy, nonce: Callable[[], str]) -> None:  # noqa: ARG002
+        self._parent = tuple(policy.routes[0][1].split("/")) if policy.routes else ()
         self._tickets = count(1)
         self._partitions: dict[Home, Partition] = {}
         self._asked: dict[int, Home] = {}
@@ -167,9 +169,7 @@ class NaiveEngine:
             uid = doc["uid"] if isinstance(doc["uid"], str) else doc["uid"][0]
             if uid in self._seen and name != "start":
                 return
-            work = {"start": self._start, "descriptor": self._descriptor, "stop": self._stop}.get(
-                name, self._rows
-            )
+            work = {"start": self._start, "descriptor": self._descriptor, "stop": self._stop}.get(name, self._rows)
             run = self._run_of(name, doc)
             if name != "start" and (not self._runs[run] or self._homes[run] != record.home):
                 yield dead
@@ -192,15 +192,17 @@ class NaiveEngine:
             return doc != self._starts[doc["uid"]]
         self._starts[doc["uid"]], self._homes[doc["uid"]] = doc, record.home
         ours = {"state": "open", "source": {"topic_id": "?", "partition": record.partition}}
-        outcome = yield CreateContainer((), doc["uid"], {"start": doc, "tiled_ingest": ours}, (), None)
+        yield EnsureContainer(self._parent)
+        metadata = {"start": doc, "tiled_ingest": ours}
+        outcome = yield CreateContainer(self._parent, doc["uid"], metadata, (), None)
         self._runs[doc["uid"]] = True
         if isinstance(outcome, Exists):
-            outcome = yield GetNode((doc["uid"],))
+            outcome = yield GetNode((*self._parent, doc["uid"]))
             self._runs[doc["uid"]] = "tiled_ingest" in outcome.value.metadata  # type: ignore[union-attr]
         return not self._runs[doc["uid"]]
 
     def _descriptor(self, record: Record, doc: Json) -> Generator[Request, Outcome, bool]:  # noqa: ARG002
-        path = (doc["run_start"], doc["name"])
+        path = (*self._parent, doc["run_start"], doc["name"])
         known = next((stream for stream in self._streams.values() if stream.path[:-1] == path), None)
         if known is not None:
             self._streams[doc["uid"]] = known
@@ -211,7 +213,7 @@ class NaiveEngine:
         stamps = {f"ts_{key}": pa.float64() for key in keys}
         schema = pa.schema({"seq_num": pa.int64(), "time": pa.float64(), **keys, **stamps})
         self._streams[doc["uid"]] = Stream(doc["run_start"], (*path, "internal"), schema)
-        yield CreateContainer((doc["run_start"],), doc["name"], {"uid": doc["uid"]}, (), None)
+        yield CreateContainer(path[:-1], doc["name"], {"uid": doc["uid"]}, (), None)
         return False
 
     def _rows(self, record: Record, doc: Json) -> Generator[Request, Outcome, bool]:  # noqa: ARG002
@@ -225,6 +227,7 @@ class NaiveEngine:
         return False
 
     def _stop(self, record: Record, doc: Json) -> Generator[Request, Outcome, bool]:  # noqa: ARG002
-        yield UpdateMetadata((doc["run_start"],), {"stop": doc, "tiled_ingest": {"state": "complete"}})
+        metadata = {"stop": doc, "tiled_ingest": {"state": "complete"}}
+        yield UpdateMetadata((*self._parent, doc["run_start"]), metadata)
         self._runs[doc["run_start"]] = False
         return False

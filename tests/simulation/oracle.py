@@ -186,9 +186,7 @@ class Oracle:
                 self.violations.append(f"the dead letter of {home}@{offset} is not the record as it was")
         for published in log:
             if published.item.role is Role.INVALID and not self._is_dead(published.record):
-                self.violations.append(
-                    f"{home}@{published.record.offset} is invalid, and not in the dead letters"
-                )
+                self.violations.append(f"{home}@{published.record.offset} is invalid, and not in the dead letters")
 
     def _judge_foreign(self, run: Run) -> None:
         path = (*self._parent, run.uid)
@@ -208,6 +206,12 @@ class Oracle:
     def _lost_its_beginning(self, run: Run) -> bool:
         start = next(published.record for published in self._records(run))
         return start.offset < self._lows.get(start.home, 0)
+
+    def _was_refused(self, run: Run, record: Record) -> bool:
+        """Whether it is a dead letter that is not in Tiled, too: what is replayed after the log lost the run's start
+        cannot be recognised, so that it may be in both.
+        """
+        return self._is_dead(record) and not self._lost_its_beginning(run)
 
     def _judge_remainder(self, run: Run) -> None:
         """A run whose beginning the log has lost fails: what the log still has is in Tiled or in the dead letters."""
@@ -231,11 +235,13 @@ class Oracle:
             self.violations.append(f"{run.uid} is not in Tiled")
             return
         for published in self._records(run):
-            if self._is_dead(published.record) and self._state(run) != "abandoned":
+            if (
+                self._is_dead(published.record)
+                and self._state(run) != "abandoned"
+                and not self._lost_its_beginning(run)
+            ):
                 letter = self._dead_letters.letters[published.record.home, published.record.offset]
-                self.violations.append(
-                    f"a sound {published.item.name} of {run.uid} is a dead letter: {letter.code}"
-                )
+                self.violations.append(f"a sound {published.item.name} of {run.uid} is a dead letter: {letter.code}")
         self._judge_metadata(run, self._tiled.nodes[path].metadata)
         self._judge_rows(run)
 
@@ -264,7 +270,7 @@ class Oracle:
             item = published.item
             if item.name == "descriptor":
                 updates.setdefault(self.table_of(run, item.doc["uid"])[:-1], []).append(item.doc["uid"])
-            elif item.name in ("event", "event_page") and not self._is_dead(published.record):
+            elif item.name in ("event", "event_page") and not self._was_refused(run, published.record):
                 path = self.table_of(run, item.doc["descriptor"])
                 wanted.setdefault(path, Counter()).update(map(row_key, rows_of(item)))
         for path, rows in wanted.items():

@@ -43,9 +43,7 @@ NOTHING_FAILS = frozenset(Fault)
 
 
 def rows(*numbers: int, schema: pa.Schema = SCHEMA) -> pa.Table:
-    return pa.Table.from_pylist(
-        [{"seq_num": n, "time": n / 2, "x": float(n)} for n in numbers], schema=schema
-    )
+    return pa.Table.from_pylist([{"seq_num": n, "time": n / 2, "x": float(n)} for n in numbers], schema=schema)
 
 
 def seen(tiled: TiledModel) -> list[int]:
@@ -64,9 +62,7 @@ def tiled(request: pytest.FixtureRequest) -> TiledModel:
     facts = {"state": "open", "epoch": 3, "source": {"topic_id": "t", "partition": 0}}
     tiled.perform(CreateContainer((), "run", {"start": {"uid": "run"}, "tiled_ingest": facts}, (), None))
     tiled.perform(CreateContainer(("run",), "primary", {}, (), None))
-    tiled.perform(
-        CreateTable(("run", "primary"), "internal", SCHEMA, {}, None, {"tiled_ingest": {"epoch": 7}})
-    )
+    tiled.perform(CreateTable(("run", "primary"), "internal", SCHEMA, {}, None, {"tiled_ingest": {"epoch": 7}}))
     return tiled
 
 
@@ -144,6 +140,7 @@ def test_a_late_switch_hides_the_live_rows_until_somebody_looks(tiled: TiledMode
     assert seen(tiled) == []
     tiled.saw(TABLE, tiled.applied)
     assert not tiled.hidden(TABLE)
+    assert tiled.displaced(TABLE)
 
 
 def test_permuting_columns_in_place_is_a_violation(tiled: TiledModel) -> None:

@@ -8,6 +8,7 @@ import os
 from collections import Counter
 
 import pytest
+
 from tiled_ingest.core.engine import Engine
 
 from .broken import VARIANTS, Bent, bend

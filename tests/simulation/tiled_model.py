@@ -185,9 +185,7 @@ class TiledModel:
         self.rows[dataset] = []
         self.schemas[dataset] = request.schema
         parameters = {"table_name": dataset[0], "dataset_id": number}
-        source = TableSource(
-            1_000 + number, request.schema, parameters, as_json(request.properties), self.storage
-        )
+        source = TableSource(1_000 + number, request.schema, parameters, as_json(request.properties), self.storage)
         self.nodes[path] = NodeState(as_json(request.metadata), source, {dataset})
         return Done(source)
 

@@ -43,9 +43,7 @@ class Call:
     client: str
     request: Request
     answer: Callable[[Outcome], None]
-    knew_embedded: (
-        bool  # its client knew, when it decided on the request, that the storage takes one at a time
-    )
+    knew_embedded: bool  # its client knew, when it decided on the request, that the storage takes one at a time
     answered: bool = False
     cancelled: bool = False
     orphaned: bool = False
@@ -154,9 +152,7 @@ class Wire:
             resolved = self._tiled.resolve(call.request)
             self._clock.after(delay_s, lambda: self._apply(call, resolved, reply_lost=True))
         else:
-            self._clock.after(
-                delay_s, lambda: self._apply(call, self._tiled.resolve(call.request), reply_lost=True)
-            )
+            self._clock.after(delay_s, lambda: self._apply(call, self._tiled.resolve(call.request), reply_lost=True))
         self._clock.after(TIMEOUT_S, lambda: self._answer(call, Unknown("read timeout")))
 
     def _apply(self, call: Call, resolved: Resolved, *, reply_lost: bool) -> None:

@@ -10,7 +10,7 @@ from functools import partial
 
 from tiled_ingest.core.policy import Policy
 from tiled_ingest.core.record import Home
-from tiled_ingest.core.writes import Path
+from tiled_ingest.core.writes import EnsureContainer, Path
 
 from .clock import Clock
 from .coordinator import Coordinator
@@ -39,9 +39,7 @@ class HistoryError(Exception):
 class World:
     """Sets up a history and runs it."""
 
-    def __init__(
-        self, options: Options, make_engine: MakeEngine, trace: Callable[[str], None] | None = None
-    ) -> None:
+    def __init__(self, options: Options, make_engine: MakeEngine, trace: Callable[[str], None] | None = None) -> None:
         self.options = options
         self._make_engine, self._trace_line = make_engine, trace
         setup, chance = random.Random(f"{options.seed}/setup"), random.Random(f"{options.seed}/chance")
@@ -50,17 +48,13 @@ class World:
         self.faults = Faults(random.Random(f"{options.seed}/faults"), options.strikes_max, options.without)
         self.partitions = {home: Partition(home) for home in draw_homes(setup)}
         self.group, self.dead_letters = Group(), DeadLetterTopic()
-        self.tiled = TiledModel(
-            setup.choice(("postgresql", "postgresql", "duckdb")), random.Random(options.seed)
-        )
+        self.tiled = TiledModel(setup.choice(("postgresql", "postgresql", "duckdb")), random.Random(options.seed))
         self.parent = draw_parent(random.Random(f"{options.seed}/parent"))
         self.policy = draw_policy(setup, options, self.parent)
         self.plan = plan(setup, list(self.partitions), options.runs_max)
         self.oracle = Oracle(self.plan, self.tiled, self.dead_letters, self.parent)
         self.wire = Wire(self.clock, chance, self.faults, self.tiled, self._owner_of)
-        self.coordinator = Coordinator(
-            self.clock, chance, self.group, list(self.partitions), TOPIC_ID, self._nonce
-        )
+        self.coordinator = Coordinator(self.clock, chance, self.group, list(self.partitions), TOPIC_ID, self._nonce)
         self._failure: list[str] = []
         self.around = Surroundings(
             self.clock, chance, self.faults, self.wire, self.group, self.partitions, self.dead_letters,
@@ -98,9 +92,7 @@ class World:
                 self.tiled.rejects.add(run.uid)
         for run in self.plan.runs.values():
             if run.foreign:
-                self.tiled.nodes[*self.parent, run.uid] = NodeState(
-                    {"start": {"uid": run.uid, "theirs": True}}
-                )
+                self._plant(run.uid)
         for _ in range(self._members_wanted):
             self._birth()
         for home, items in self.plan.queues.items():
@@ -108,6 +100,11 @@ class World:
             self._publish(home, list(items), backlog=self._rng.choice((0, 10, 1_000)))
         for at_s, fault in self.faults.moments:
             self.clock.after(at_s, partial(self._strike, fault))
+
+    def _plant(self, uid: str) -> None:
+        """Let someone else have written a run of this uid before."""
+        self.tiled.perform(EnsureContainer(self.parent))
+        self.tiled.nodes[*self.parent, uid] = NodeState({"start": {"uid": uid, "theirs": True}})
 
     def _until(self, reached: Callable[[], bool], what: str) -> None:
         steps_max, time_max = self.around.steps + STEPS_MAX, self.clock.now_s + REST_S_MAX
@@ -142,9 +139,7 @@ class World:
         return ends and all(map(self.oracle.complete, self.partitions))
 
     def _standing(self) -> str:
-        places = [
-            f"{home} {self.group.committed(home)} of {part.high}" for home, part in self.partitions.items()
-        ]
+        places = [f"{home} {self.group.committed(home)} of {part.high}" for home, part in self.partitions.items()]
         open_homes = [str(home) for home in self.partitions if not self.oracle.complete(home)]
         return f"committed {places}, unfinished runs in {open_homes}"
 
@@ -204,9 +199,7 @@ class World:
         if fault in (Fault.OUTAGE, Fault.TILED_RESTART):
             if self.faults.allows(fault):
                 self._trace("world", fault, "")
-                self.wire.break_off(
-                    down_s=self._rng.uniform(*((1.0, 6.0) if fault is Fault.OUTAGE else (0.0, 0.5)))
-                )
+                self.wire.break_off(down_s=self._rng.uniform(*((1.0, 6.0) if fault is Fault.OUTAGE else (0.0, 0.5))))
             return
         if fault is Fault.RETENTION:
             self._cut_log()

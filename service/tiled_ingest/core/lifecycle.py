@@ -6,10 +6,11 @@ Every function is a procedure (see `steps`): requests in their order, retried wh
 from collections.abc import Mapping
 from typing import Any
 
-from .datasets import OURS
+from .datasets import OURS, facts_of
 from .documents import access_tags, clipped, config_update, run_metadata, specs, stream_metadata
 from .errors import TiledRejected
 from .letters import belongs, letters_of
+from .reconcile import tally_at
 from .run import Chore, Run, Verdict
 from .states import State, Trigger
 from .steps import Letters, LogChunk, Procedure, Surroundings, insist
@@ -56,7 +57,32 @@ def _look_up(around: Surroundings, run: Run) -> Procedure[None]:
     answer = yield from insist(around, run.uid, GetNode(run.path))
     if not isinstance(answer, Done):
         raise TiledRejected(f"the node {'/'.join(run.path)} is gone")
-    _judge(around, run, answer.value.metadata)
+    metadata = answer.value.metadata
+    if _is_closed(metadata) and not (yield from _is_intact(around, run, metadata[OURS])):
+        metadata = {**metadata, OURS: {**metadata[OURS], "state": "open"}}
+    _judge(around, run, metadata)
+
+
+def _is_closed(metadata: Mapping[str, Any]) -> bool:
+    facts = metadata.get(OURS)
+    return isinstance(facts, Mapping) and facts.get("state") in {"complete", "incomplete", "abandoned"}
+
+
+def _is_intact(around: Surroundings, run: Run, facts: Mapping[str, Any]) -> Procedure[bool]:
+    """Whether a run that Tiled calls closed still has the tables that its audit saw.
+
+    The stored state is advice, not proof: a zombie may have closed the run while a later claim, which then died,
+    had switched its tables already.
+    """
+    for name, rows in facts.get("rows", {}).items():
+        path = (*run.path, name, "internal")
+        node = yield from insist(around, run.uid, GetNode(path))
+        source = node.value.source if isinstance(node, Done) else None
+        if source is not None and facts_of(source).get("epoch", 0) > facts.get("epoch", 0):
+            return False
+        if (yield from tally_at(around, run.uid, path)).count != rows:
+            return False
+    return True
 
 
 def _judge(around: Surroundings, run: Run, metadata: Mapping[str, Any]) -> None:

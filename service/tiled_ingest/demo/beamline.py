@@ -1,6 +1,6 @@
 """A beamline in small: a real RunEngine with simulated devices that publishes its documents to Kafka.
 
-`python -m tiled_ingest.demo.beamline --help` runs one plan in a process of its own. That is the better way
+`python -m tiled_ingest.demo.beamline --help` runs plans in a process of its own. That is the better way
 beside a service: importing `bluesky_kafka` patches msgpack in the whole process, with a decoder that runs code.
 """
 
@@ -175,21 +175,21 @@ def read_documents(path: Path) -> list[tuple[str, dict[str, Any]]]:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run one plan and print its run's uid; the published documents go to a file."""
+    """Run plans, one after the other, and print each run's uid; the published documents go to a file."""
     parser = argparse.ArgumentParser(prog="python -m tiled_ingest.demo.beamline", description=main.__doc__)
     parser.add_argument("--bootstrap-servers", required=True)
     parser.add_argument("--topic", required=True)
     parser.add_argument("--key", default="demo")
-    parser.add_argument("--plan", choices=PLANS, default="scan")
-    parser.add_argument("--points", type=int, default=10)
+    parser.add_argument("--plan", nargs="+", type=_plan, default=[("scan", None)], metavar="NAME[:POINTS]")
+    parser.add_argument("--points", type=int, default=10, help="for plans that do not say")
     parser.add_argument("--delay", type=float, default=0.0, metavar="S", help="pause after every point, in seconds")
     parser.add_argument("--runs", type=int, default=1, help="how many times")
     parser.add_argument("--record", type=Path, metavar="FILE", help="append the published documents as JSON Lines")
     options = parser.parse_args(arguments)
     beamline = Beamline(options.bootstrap_servers, options.topic, options.key, delay_s=options.delay)
     try:
-        for _ in range(options.runs):
-            uid = getattr(beamline, options.plan)(options.points)
+        for name, points in options.plan * options.runs:
+            uid = getattr(beamline, name)(points or options.points)
             if options.record is not None:
                 write_documents(options.record, beamline.published[uid])
             print(uid, flush=True)
@@ -198,6 +198,13 @@ def main(arguments: list[str] | None = None) -> int:
         print(error, file=sys.stderr)
         return 1
     return 0
+
+
+def _plan(text: str) -> tuple[str, int | None]:
+    name, _, points = text.partition(":")
+    if name not in PLANS:
+        raise argparse.ArgumentTypeError(f"{name!r} is none of {', '.join(PLANS)}")
+    return name, int(points) if points else None
 
 
 @contextmanager

@@ -105,13 +105,13 @@ class LogReader:
     def _stand_at(self, home: Home, start: int, until_s: float) -> None:
         self._rest()
         self._consumer = self._consumer or ck.Consumer(self._made)
+        self._consumer.assign([place_of(home, start)])
+        self._stands = (home, start)
+        # Asked after `assign`: the question also makes librdkafka fetch now instead of up to a second later.
         limits = self._consumer.get_watermark_offsets(place_of(home), timeout=_left(until_s))
         if limits is None:
             raise LogUnavailable(f"{home}: no answer about the limits of the log within {self._read_s_max} s")
         self._low = limits[0]
-        if start >= self._low:
-            self._consumer.assign([place_of(home, start)])
-            self._stands = (home, start)
 
     def _step(self, home: Home, chunk: _Chunk, stop: int, until_s: float) -> bool:
         """Take one message; `False` when the time is over."""

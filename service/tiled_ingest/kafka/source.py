@@ -23,6 +23,7 @@ from .topics import Topics
 from .waiting import in_thread
 
 _HEARD_S_MAX = 0.1  # the commits of many partitions follow each other: one question is enough
+_WAKE_S_MAX = 0.2
 
 Homes = tuple[Home, ...]
 
@@ -126,6 +127,7 @@ class Source:
         """Deliver these partitions from where they stand; those that are no longer ours are ignored."""
         if places := self._places(homes):
             self._consumer.resume(places)
+            self._wake(places)
 
     def commit(self, home: Home, offset: int, metadata: str) -> None:
         """Commit; returns only after the broker confirmed. May be called inside `on_revoke`.
@@ -221,6 +223,15 @@ class Source:
             self._consumer.incremental_unassign([place_of(home) for home in homes])
         else:
             self._consumer.unassign()
+
+    def _wake(self, places: Iterable[Any]) -> None:
+        """Make librdkafka fetch now: where all was paused it looks once a second, or when asked."""
+        until_s = time.monotonic() + _WAKE_S_MAX
+        for place in places:
+            try:
+                self._consumer.get_watermark_offsets(place, timeout=max(until_s - time.monotonic(), 0.001))
+            except ck.KafkaException:
+                return  # it fetches a second later
 
     def _places(self, homes: Iterable[Home]) -> list[Any]:
         return [place_of(home) for home in homes if home in self._owned]

@@ -10,7 +10,8 @@ Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Lower = BeforeValidator(lambda value: value.lower() if isinstance(value, str) else value)
 
 
-def _compiles(expression: str) -> str:
+def compiles(expression: str) -> str:
+    """Return a regular expression as it is; refuse what is none."""
     try:
         re.compile(expression)
     except re.error as error:
@@ -18,11 +19,11 @@ def _compiles(expression: str) -> str:
     return expression
 
 
-Regex = Annotated[str, Field(min_length=1), BeforeValidator(lambda value: _compiles(str(value)))]
+Regex = Annotated[str, Field(min_length=1), BeforeValidator(lambda value: compiles(str(value)))]
 
 
 def _file_siblings(schema: dict[str, Any], model: type[BaseModel]) -> None:
-    """Let the schema know `<name>_file` beside every secret, as `load` does."""
+    """Let the schema know `<name>_file` beside every secret, as `layer` does."""
     for name, field in model.model_fields.items():
         if "SecretStr" in str(field.annotation):
             text = f"A file that holds `{name}`."
@@ -33,5 +34,9 @@ class Group(BaseModel):
     """Settings of one subject: frozen, unknown names refused, described by the strings below them."""
 
     model_config = ConfigDict(
-        extra="forbid", frozen=True, use_attribute_docstrings=True, json_schema_extra=_file_siblings
+        extra="forbid",
+        frozen=True,
+        use_attribute_docstrings=True,
+        hide_input_in_errors=True,  # it may be a secret
+        json_schema_extra=_file_siblings,
     )

@@ -30,7 +30,7 @@ class Kafka(Group):
         dict[str, str | SecretStr],
         BeforeValidator(checked),
         WithJsonSchema({"type": "object", "additionalProperties": {"type": ["string", "number", "boolean"]}}),
-    ] = {}
+    ] = {}  # noqa: RUF012 - pydantic copies it
     """Any other librdkafka property (SASL, TLS, ...), passed as it is."""
 
     @field_validator("topics", mode="before")
@@ -45,7 +45,7 @@ class Kafka(Group):
             raise ValueError("at least one topic is needed")
         for topic in topics:
             if topic.startswith("^"):
-                _compiles(topic)
+                compiles(topic)
             elif not _TOPIC_NAME.fullmatch(topic):
                 raise ValueError(f"{topic!r} is no topic name (letters, digits, . _ -); give several as a list")
         return topics
@@ -77,7 +77,7 @@ class Kafka(Group):
     @staticmethod
     def reads(entry: str, topic: str) -> bool:
         """Tell whether an entry of `topics`, a name or a regular expression, covers a topic."""
-        return bool(re.match(entry, topic)) if entry.startswith("^") else entry == topic
+        return bool(re.search(entry, topic)) if entry.startswith("^") else entry == topic
 
     def client_properties(self) -> dict[str, str]:
         """Return what every Kafka client needs: the servers and the free properties, secrets in clear."""

@@ -15,6 +15,7 @@ OWNED = frozenset(
         "bootstrap.servers",
         "enable.auto.commit",
         "enable.auto.offset.store",
+        "enable.idempotence",
         "enable.partition.eof",
         "group.id",
         "group.instance.id",

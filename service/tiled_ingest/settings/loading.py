@@ -1,4 +1,19 @@
-HEAD
+"""From what was given to the settings in force, and back: where each came from."""
+
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, SecretStr, ValidationError
+
+from .errors import SettingsError, explained
+from .model import Settings
+from .names import PROPERTIES, Name, dotted, names_of
+from .origins import Origins
+from .places import GIVEN, Given
+
 MASK = "********"
 DEFAULT = "default"
 
@@ -33,7 +48,7 @@ def load(
     SettingsError
         With one line that names the first setting that is wrong.
     """
-    return _validated(layered(config, overrides or {}, os.environ if environ is None else environ))
+    return _made(_given(config, overrides, environ))
 
 
 def sources(
@@ -42,28 +57,23 @@ def sources(
     environ: Mapping[str, str] | None = None,
 ) -> tuple[Effective, ...]:
     """Return every setting in force, secrets masked, with its origin; raises as `load` does."""
-    given = layered(config, overrides or {}, os.environ if environ is None else environ)
-    return tuple(
-        Effective(".".join(name), value, given[name].origin if name in given else DEFAULT)
-        for name, value in _leaves(_validated(given), ())
-    )
+    given = _given(config, overrides, environ)
+    leaves = list(_leaves(_made(given), ()))
+    return tuple(Effective(dotted(name), value, given.origins.noted.get(name, DEFAULT)) for name, value in leaves)
 
 
-def _validated(given: Layer) -> Settings:
-    tree: dict[str, Any] = {name: {} for (name, *rest) in GROUPS if not rest}
-    for (*groups, last), entry in given.items():
-        place = tree
-        for group in groups:
-            place = place.setdefault(group, {})
-            if not isinstance(place, dict):
-                raise SettingsError(f"{'.'.join((*groups, last))}: unknown setting")
-        place[last] = entry.value
+def _made(given: Given) -> Settings:
+    arguments: dict[str, Any] = {GIVEN: given}
     try:
-        return Settings.model_validate(tree)
+        return Settings(**arguments)
     except ValidationError as error:
-        origins = {name: entry.origin for name, entry in given.items()}
         # `from None`: pydantic's own message quotes what was given, which may be a secret.
-        raise SettingsError(explained(error, origins, KNOWN, GROUPS)) from None
+        raise SettingsError(explained(error, given.origins.noted, given.origins.names)) from None
+
+
+def _given(config: Path | None, overrides: Mapping[str, Any] | None, environ: Mapping[str, str] | None) -> Given:
+    origins = Origins(names_of(Settings))
+    return Given(origins, config, overrides or {}, os.environ if environ is None else environ)
 
 
 def _leaves(model: BaseModel, at: Name) -> Iterator[tuple[Name, Any]]:

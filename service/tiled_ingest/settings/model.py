@@ -1,4 +1,25 @@
-HEAD
+"""The one model: names, defaults, bounds. Where they are given stands in `places`, the command line first."""
+
+import re
+from string import Formatter
+from typing import Annotated, Literal
+from urllib.parse import urlsplit
+
+from pydantic import Field, SecretStr, field_validator, model_validator
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+from tiled_ingest import __version__
+from tiled_ingest.core.policy import Policy
+
+from . import places
+from .fields import Group, Lower, Positive, Regex, Seconds
+from .kafka import Kafka
+from .names import PREFIX
+
+_ENGINE = Policy()  # its limits are our defaults: each has one home
+_START_FIELD = re.compile(r"start(\[[^\[\].]+\])+")
+
+
 class Route(Group):
     """Runs of the topics that match go to this node."""
 
@@ -106,8 +127,19 @@ class Log(Group):
     level: Annotated[Literal["debug", "info", "warning", "error"], Lower] = "info"
 
 
-class Settings(Group):
-    """Everything that can be set. Made by `load`; made directly, it reads no file and no environment."""
+class Settings(BaseSettings):
+    """Everything that can be set."""
+
+    # Made by `load`, with one-line errors. Made directly, it reads the process's own environment, too.
+
+    model_config = SettingsConfigDict(
+        extra="forbid",
+        frozen=True,
+        use_attribute_docstrings=True,
+        hide_input_in_errors=True,
+        env_prefix=PREFIX,
+        env_nested_delimiter="__",
+    )
 
     beamline: Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
     """Label of every metric and log line."""
@@ -119,6 +151,18 @@ class Settings(Group):
     memory: Memory = Memory()
     http: Http = Http()
     log: Log = Log()
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - ours refuses what it does not know
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - the YAML file is the one file
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - `<name>_file` says where a secret is
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Return the places where settings are given, what wins first."""
+        return places.in_order(settings_cls, init_settings)
 
     @model_validator(mode="after")
     def _fit_together(self) -> "Settings":

@@ -1,0 +1,182 @@
+"""What the demo says: its story on standard output, its progress on standard error."""
+
+from __future__ import annotations
+
+import json
+import sys
+import textwrap
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from rich.box import SIMPLE
+from rich.console import Console
+from rich.status import Status
+from rich.table import Table
+
+from tiled_ingest.demo.compare import Run
+
+_WIDTH_MAX = 100
+
+
+@dataclass(frozen=True)
+class Kill:
+    """What happened around the SIGKILL. `away_s`: from the kill until the service was ready again."""
+
+    run: str
+    rows_in_tiled_at_kill: int
+    rows_published_at_kill: int
+    rows_published_while_away: int
+    rows_published: int
+    away_s: float
+    still_measuring: bool
+
+    @property
+    def in_the_middle(self) -> bool:
+        """Whether Tiled held some rows and not all, while the RunEngine was still publishing."""
+        return self.still_measuring and 0 < self.rows_in_tiled_at_kill < self.rows_published
+
+
+@dataclass(frozen=True)
+class Shown:
+    """All that the demo found out."""
+
+    runs: tuple[Run, ...]
+    kill: Kill
+    kafka: str
+    tiled: str
+    elapsed_s: float
+
+    @property
+    def ok(self) -> bool:
+        """Whether everything is in Tiled exactly as it was published, and the kill proved something."""
+        return self.kill.in_the_middle and all(run.same for run in self.runs)
+
+    def as_json(self) -> str:
+        """Return one JSON object."""
+        facts: dict[str, Any] = {
+            "ok": self.ok,
+            "elapsed_s": round(self.elapsed_s, 1),
+            "kafka": self.kafka,
+            "tiled": self.tiled,
+            "runs": [_run_facts(run) for run in self.runs],
+            "kill": {"signal": "SIGKILL", **asdict(self.kill), "in_the_middle": self.kill.in_the_middle},
+        }
+        return json.dumps(facts, indent=2)
+
+
+class Progress:
+    """What is being done now: a spinner on a terminal, lines elsewhere."""
+
+    def __init__(self, status: Status | None, text: str) -> None:
+        self._status, self._text, self._begun = status, text, time.monotonic()
+        self._told = float("-inf")
+        self.note("")
+
+    def note(self, more: str) -> None:
+        """Say how far it is."""
+        now = time.monotonic()
+        line = self._text + (f": {more}" if more else " ...")
+        if self._status is not None:
+            self._status.update(f"{line} [dim]{now - self._begun:.0f} s[/dim]")
+        elif now - self._told >= 2:
+            self._told = now
+            print(line, file=sys.stderr, flush=True)
+
+
+class Teller:
+    """Says it.
+
+    Parameters
+    ----------
+    silent
+        Keep the story back, because standard output belongs to JSON.
+    """
+
+    def __init__(self, *, silent: bool) -> None:
+        self._silent = silent
+        self._out = Console(highlight=False, soft_wrap=True)
+        self._err = Console(stderr=True, highlight=False)
+        self._steps = 0
+        self.width = min(self._out.width, _WIDTH_MAX) if self._out.is_terminal else _WIDTH_MAX
+
+    def say(self, text: str = "") -> None:
+        """Say a paragraph."""
+        self._print(textwrap.fill(text, self.width, break_long_words=False, break_on_hyphens=False))
+
+    def step(self, text: str) -> None:
+        """Say what was done, with the step's number."""
+        self._steps += 1
+        first, others = f"{self._steps}. ", "   "
+        self._print(
+            textwrap.fill(
+                text,
+                self.width,
+                initial_indent=first,
+                subsequent_indent=others,
+                break_long_words=False,
+                break_on_hyphens=False,
+            )
+        )
+
+    def code(self, lines: str) -> None:
+        """Say lines as they are."""
+        self._print(textwrap.indent(lines, "     "))
+
+    def table(self, runs: tuple[Run, ...]) -> None:
+        """Show the runs."""
+        if not self._silent:
+            self._out.print(_table(runs), width=self.width)
+            sys.stdout.flush()
+
+    def complain(self, text: str) -> None:
+        """Say on standard error what went wrong."""
+        self._err.print(f"tiled-ingest demo: {text}", markup=False, soft_wrap=True)
+
+    @contextmanager
+    def working(self, text: str) -> Iterator[Progress]:
+        """Show that something is being done, for this block; the story must wait until it is done."""
+        if not self._err.is_terminal:
+            yield Progress(None, text)
+            return
+        with self._err.status(text) as status:
+            yield Progress(status, text)
+
+    def _print(self, text: str) -> None:
+        if not self._silent:
+            self._out.print(text, markup=False)
+            sys.stdout.flush()
+
+
+def _table(runs: tuple[Run, ...]) -> Table:
+    table = Table(box=SIMPLE, pad_edge=False, show_edge=False)
+    table.add_column("   run", no_wrap=True)
+    for heading in ("plan", "exit status", "streams"):
+        table.add_column(heading)
+    for heading in ("published", "in Tiled"):
+        table.add_column(heading, justify="right")
+    table.add_column("every row")
+    for run in runs:
+        streams = ", ".join(f"{stream.name} {stream.rows_in_tiled}" for stream in run.streams)
+        style = "green" if run.same else "bold red"
+        counts = (str(run.rows_published), str(run.rows_in_tiled))
+        table.add_row(f"   {run.uid[:8]}", run.plan, run.exit_status, streams, *counts, f"[{style}]{verdict(run)}[/]")
+    return table
+
+
+def verdict(run: Run) -> str:
+    """Say in a few words how a run compares."""
+    if run.same:
+        return "the same"
+    said = list(run.problems)
+    for stream in run.streams:
+        kinds = ("missing", "duplicated", "different", "surplus")
+        said += [f"{stream.name}: {getattr(stream, kind)} {kind}" for kind in kinds if getattr(stream, kind)]
+    return ", ".join(said)
+
+
+def _run_facts(run: Run) -> dict[str, Any]:
+    totals = {"rows_published": run.rows_published, "rows_in_tiled": run.rows_in_tiled, "same": run.same}
+    return {**asdict(run), **totals, "verdict": verdict(run)}
