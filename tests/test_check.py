@@ -1,12 +1,24 @@
 """`check` against a real broker and a real Tiled."""
 
 import socket
+import uuid
 from typing import Any
 
+import confluent_kafka as ck
 import httpx
+import msgspec
 import pytest
-from confluent_kafka.admin import AdminClient
+from confluent_kafka.admin import (
+    AclBinding,
+    AclOperation,
+    AclPermissionType,
+    AdminClient,
+    ResourcePatternType,
+    ResourceType,
+)
 
+from tiled_ingest.demo.broker import Broker, KafkaBroker
+from tiled_ingest.demo.tiled_server import TiledServer
 from tiled_ingest.settings import Settings, load
 from tiled_ingest.tools.check import Finding, check, passed
 
@@ -25,6 +37,23 @@ def settings(broker: Any, tiled_server: Any, topic: str, **changes: str) -> Sett
         **{name.replace("__", "."): value for name, value in changes.items()},
     }
     return load(None, overrides, {})
+
+
+def publish(broker: Broker, topic: str, documents: list[tuple[str, Any]], *, partition: int, key: bytes | None) -> None:
+    producer = ck.Producer({"bootstrap.servers": broker.bootstrap_servers})
+    for document in documents:
+        producer.produce(topic, msgspec.msgpack.encode(document), key, partition)
+    assert producer.flush(10) == 0
+
+
+def a_run() -> list[tuple[str, Any]]:
+    uid = uuid.uuid4().hex
+    stop = {"uid": uuid.uuid4().hex, "run_start": uid, "time": 2.0, "exit_status": "success"}
+    return [("start", {"uid": uid, "time": 1.0}), ("stop", stop)]
+
+
+def records_of(broker: Broker, tiled: TiledServer, name: str, **changes: str) -> Finding:
+    return by_name(check(settings(broker, tiled, name, **changes)))[f"records of {name}"]
 
 
 def by_name(findings: list[Finding]) -> dict[str, Finding]:
@@ -59,7 +88,8 @@ def test_topics_that_are_missing(broker: Any, tiled_server: Any, topic: Any) -> 
     findings = by_name(check(settings(broker, tiled_server, name, kafka__topics=f'["{name}x", "^{name}y"]')))
     assert findings[f"topic {name}x"].verdict == "failed"
     assert findings[f"topic ^{name}y"].verdict == "warning"
-    assert findings["dead letters"].verdict == "failed"
+    assert findings["dead letters"].verdict == "ok"
+    assert "`run` will create it" in findings["dead letters"].detail
     listed = AdminClient({"bootstrap.servers": broker.bootstrap_servers}).list_topics(timeout=10).topics
     assert not {f"{name}x", f"{name}-dead"} & set(listed)  # looking created nothing
 
@@ -68,6 +98,115 @@ def test_a_topic_whose_messages_may_be_too_large(broker: Any, tiled_server: Any,
     name = topic()
     found = by_name(check(settings(broker, tiled_server, name, limits__message_bytes_max="1000")))
     assert found[f"topic {name}"].verdict == "warning"
+
+
+def test_limits_of_topics_that_do_not_fit(broker: Any, tiled_duckdb: Any, topic: Any) -> None:
+    name = topic(config={"max.message.bytes": "2000000"})
+    broker.create_topic(f"{name}-dead", config={"max.message.bytes": "1000000"})
+    letters = by_name(check(settings(broker, tiled_duckdb, name)))["dead letters"]
+    assert (letters.verdict, "less than" in letters.detail) == ("warning", True)
+    compacted = topic(config={"cleanup.policy": "compact"})
+    found = by_name(check(settings(broker, tiled_duckdb, compacted, kafka__dead_letter_topic=topic())))
+    assert (found[f"topic {compacted}"].verdict, found["dead letters"].verdict) == ("warning", "ok")
+    found = by_name(check(settings(broker, tiled_duckdb, topic(), kafka__dead_letter_topic=compacted)))
+    assert found["dead letters"].verdict == "warning"
+
+
+def test_records_that_are_well(broker: Any, tiled_duckdb: Any, topic: Any) -> None:
+    name = topic(partitions=2)
+    assert records_of(broker, tiled_duckdb, name).detail == "none yet"
+    publish(broker, name, a_run() * 150, partition=0, key=b"session")
+    publish(broker, name, a_run(), partition=1, key=b"another")
+    found = records_of(broker, tiled_duckdb, name)
+    assert (found.verdict, found.detail) == ("ok", "202 records looked at, all have a key")
+    alone = topic()
+    publish(broker, alone, a_run(), partition=0, key=None)
+    assert records_of(broker, tiled_duckdb, alone).detail == "2 records looked at, one partition needs no keys"
+
+
+def test_records_without_a_key_in_several_partitions(broker: Any, tiled_duckdb: Any, topic: Any) -> None:
+    name = topic(partitions=3)
+    publish(broker, name, a_run(), partition=2, key=None)
+    found = records_of(broker, tiled_duckdb, name)
+    assert found.verdict == "warning"
+    assert found.detail == "2 of the last 2 have no key: runs will be scattered over 3 partitions"
+    assert "one key" in found.hint
+
+
+def test_a_run_that_is_scattered_though_it_has_keys(broker: Any, tiled_duckdb: Any, topic: Any) -> None:
+    name = topic(partitions=2)
+    run = a_run()
+    publish(broker, name, run[:1], partition=0, key=b"a")
+    publish(broker, name, run[1:], partition=1, key=b"b")
+    found = records_of(broker, tiled_duckdb, name)
+    assert found.verdict == "warning"
+    assert found.detail.startswith("1 run of the last 2 lie in several partitions")
+    assert "one key" in found.hint
+
+
+def test_records_that_are_no_documents(broker: Any, tiled_duckdb: Any, topic: Any) -> None:
+    name = topic()
+    publish(broker, name, [*a_run(), ("nonsense", {})], partition=0, key=b"a")
+    found = records_of(broker, tiled_duckdb, name)
+    assert (found.verdict, "1 of the last 3" in found.detail, "unknown_kind" in found.detail) == ("warning", True, True)
+
+
+def test_looking_at_records_moves_no_offset(broker: Any, tiled_duckdb: Any, topic: Any) -> None:
+    name = topic()
+    publish(broker, name, a_run(), partition=0, key=b"a")
+    given = settings(broker, tiled_duckdb, name)
+    assert by_name(check(given))["group"].detail.endswith("new")
+    assert by_name(check(given))["group"].detail.endswith("new")
+
+
+def rule(kind: ResourceType, name: str, operation: AclOperation, allowed: AclPermissionType) -> AclBinding:
+    return AclBinding(kind, name, ResourcePatternType.LITERAL, "User:ANONYMOUS", "*", operation, allowed)
+
+
+def test_rights_that_are_missing(tiled_duckdb: Any) -> None:
+    may, may_not = AclPermissionType.ALLOW, AclPermissionType.DENY
+    rules = [
+        rule(ResourceType.TOPIC, "t", AclOperation.DESCRIBE, may),
+        rule(ResourceType.TOPIC, "t-dead", AclOperation.CREATE, may_not),
+        rule(ResourceType.BROKER, "kafka-cluster", AclOperation.CREATE, may_not),
+        rule(ResourceType.GROUP, "group-t", AclOperation.DESCRIBE, may_not),
+    ]
+    authorizer = "org.apache.kafka.metadata.authorizer.StandardAuthorizer"
+    with KafkaBroker(properties={"authorizer.class.name": authorizer, "allow.everyone.if.no.acl.found": "true"}) as own:
+        own.create_topic("t")
+        publish(own, "t", a_run(), partition=0, key=b"a")
+        admin = AdminClient({"bootstrap.servers": own.bootstrap_servers})
+        for future in admin.create_acls(rules).values():
+            future.result(20)
+        found = by_name(check(settings(own, tiled_duckdb, "t")))
+    assert found["topic t"].verdict == "warning"
+    assert "AUTHORIZATION_FAILED" in found["topic t"].detail
+    assert found["records of t"].verdict == "failed"
+    assert found["records of t"].hint == "let us read the topic"
+    assert found["dead letters"].verdict == "failed"
+    assert found["group"].verdict == "failed"
+
+
+def test_nodes_of_routes(broker: Any, tiled_server: Any, topic: Any) -> None:
+    name = topic()
+    mark = uuid.uuid4().hex[:8]
+    headers = {"Authorization": f"Apikey {tiled_server.api_key}"}
+    node = {"structure_family": "container", "metadata": {}, "data_sources": [], "specs": [], "id": mark}
+    httpx.post(f"{tiled_server.uri}/metadata/", json=node, headers=headers).raise_for_status()
+
+    def found(path: str) -> dict[str, Finding]:
+        return by_name(
+            check(settings(broker, tiled_server, name, tiled__routes=f'[{{"topic": ".*", "path": "{path}"}}]'))
+        )
+
+    there = found(mark)[f"tiled node {mark}"]
+    assert (there.verdict, there.detail) == ("ok", "is there; we may create nodes")
+    absent = found(f"{mark}/a/b")[f"tiled node {mark}/a/b"]
+    assert (absent.verdict, "not there yet" in absent.detail) == ("ok", True)
+    unknown = found("{start[proposal]}")["tiled route .*"]
+    assert (unknown.verdict, "not tried" in unknown.detail) == ("ok", True)
+    below = httpx.get(f"{tiled_server.uri}/search/{mark}", headers=headers).raise_for_status()
+    assert below.json()["data"] == []  # nothing is left of the trials
 
 
 def test_a_wrong_key(broker: Any, tiled_server: Any, topic: Any) -> None:

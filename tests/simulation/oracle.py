@@ -162,10 +162,10 @@ class Oracle:
                 self._judge_run(run)
 
     def _is_failed(self, run: Run) -> bool:
-        """Whether it failed; where a late update hid that, the rejection counts."""
-        if self._tiled.overwritten((*self._parent, run.uid)) and any(
-            self._is_dead(published.record) for published in self._records(run) if run.rejected
-        ):
+        """Whether it failed; where a late update hid that, dead letters of a run that had to fail say so."""
+        had_to = run.rejected or self._lost_its_beginning(run)
+        dead = had_to and any(self._is_dead(published.record) for published in self._records(run))
+        if dead and self._tiled.overwritten((*self._parent, run.uid)):
             self.residual.add(run.uid)
             return True
         return self._state(run) == "failed"

@@ -110,7 +110,7 @@ class Service:
         self.wait_until(lambda: len(matching()) >= count, f"log line {event!r} {fields}", limit_s=limit_s)
         return matching()[-1]
 
-    def wait_until(self, true: Callable[[], Any], what: str, *, limit_s: float = START_LIMIT_S) -> None:
+    def wait_until(self, true: Callable[[], Any], what: str, *, limit_s: float = START_LIMIT_S, poll_s: float = _POLL_S) -> None:
         """Wait until something is true; it must not end meanwhile."""
         until_s = time.monotonic() + limit_s
         while not true():
@@ -118,7 +118,7 @@ class Service:
                 raise ProcessError(f"{self.name} ended with {self.process.returncode} before: {what}\n{self.tail(15)}")
             if time.monotonic() > until_s:
                 raise ProcessError(f"{self.name}: {what}: not within {limit_s:g} s\n{self.tail(15)}")
-            time.sleep(_POLL_S)
+            time.sleep(poll_s)
 
     # ------------------------------------------------------------ its HTTP port
 

@@ -149,7 +149,7 @@ class Claim:
                 facts |= {"state": "failed", "notes": [*facts.get("notes", ()), note]}
                 yield from insist(self, str(self.home), UpdateMetadata(run.path, {OURS: facts}))
                 self._finished[run.path[-1]] = "beginning_lost"
-                self.tell("run_closed", run=run.path[-1], state="failed", rows=0, opened_s=0.0)
+                self.tell("run_closed", run=run.path[-1], state="failed", rows=0)
 
     def _rebuild(self, start: int, stop: int) -> Procedure[None]:
         """Read [start, stop) again: its documents make the runs' state, and cause no write."""

@@ -27,7 +27,7 @@ from .schedule import Counter, Lane, Sleepers
 from .snapshot import EngineSnapshot, snapshot_of
 from .states import State, Trigger
 from .steps import Claiming, Letter, Letters, LogChunk, Sleep, Step, Weather
-from .writes import Done, Exists, Missing, Outcome
+from .writes import Done, Exists, Missing, Outcome, Rejected
 
 DOWN_PAUSE_S = 1.0  # intake goes on for a moment when one request fails
 
@@ -334,11 +334,11 @@ class Engine:
 
     def _hear(self, outcome: Outcome) -> None:
         """Learn from an answer how Tiled is."""
-        if not isinstance(outcome, Done | Exists | Missing):
+        if not isinstance(outcome, Done | Exists | Missing | Rejected):
             return
         self._weather.confirmed += 1
         if self._down_since_s is not None:
-            self._tell("tiled_up", after_s=self._now_s - self._down_since_s)
+            self._tell("tiled_up", since_s=self._down_since_s)
             self._down_since_s = None
             for lane in self._sleepers.wake_down():
                 self._resume(lane, None)
@@ -504,6 +504,8 @@ class Engine:
         return self._tickets
 
     def _tell(self, event: str, **fields: Any) -> None:
+        if "since_s" in fields:  # who tells knows when it began, not how late it is
+            fields["seconds"] = round(self._now_s - fields.pop("since_s"), 3)
         self._out.append(fx.Tell(event, fields))
 
     def _count(self, kind: str, result: str, number: int = 1) -> None:

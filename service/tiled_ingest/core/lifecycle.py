@@ -171,7 +171,7 @@ def close_run(around: Surroundings, run: Run) -> Procedure[None]:
     yield from insist(around, run.uid, UpdateMetadata(run.path, metadata))
     yield from insist(around, run.uid, CloseStreams(tuple(_streams_to_close(run))))
     run.meet(Trigger.CLOSED)
-    around.tell("run_closed", run=run.uid, state=state, rows=sum(run.rows.values()), opened_s=run.opened_s)
+    around.tell("run_closed", run=run.uid, state=state, rows=sum(run.rows.values()), since_s=run.opened_s)
 
 
 def final_state(run: Run) -> str:

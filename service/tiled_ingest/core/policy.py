@@ -31,8 +31,9 @@ class Policy:
     foreign_skip: bool = False
     finished_remembered_max: int = 10_000  # uids of finished runs, so that late documents are named so
 
-    # Memory: buffered bytes in all; above it intake pauses, below half of it intake resumes.
-    memory_bytes_max: int = 256_000_000
+    # Memory: buffered bytes in all, as they came; as Python objects they weigh about six times as much. Above it intake
+    # pauses, below half of it intake resumes.
+    memory_bytes_max: int = 64_000_000
 
     # The dead-letter breaker: of the last `breaker_window` documents, at most this share may be refused.
     breaker_window: int = 1_000

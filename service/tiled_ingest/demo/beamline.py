@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import copy
-import json
 import logging
 import sys
 from collections.abc import Callable, Iterator
@@ -24,6 +23,10 @@ from bluesky import RunEngine
 from bluesky.utils import DuringTask, RequestAbort
 from bluesky_kafka import Publisher
 from ophyd.sim import hw
+
+from tiled_ingest.demo.record import read_documents, write_documents
+
+__all__ = ["PLANS", "Beamline", "NotDeliveredError", "main", "read_documents", "write_documents"]
 
 Plan = Iterator[Any]
 PLANS = ("scan", "count", "with_baseline", "aborted")
@@ -161,19 +164,6 @@ class Beamline:
             self._failures.append(f"{error} (topic {message.topic()})")
 
 
-def write_documents(path: Path, documents: list[tuple[str, dict[str, Any]]]) -> None:
-    """Append documents as JSON Lines: `{"name": ..., "doc": ...}`."""
-    with path.open("a") as file:
-        for name, doc in documents:
-            file.write(json.dumps({"name": name, "doc": doc}, default=_plain) + "\n")
-
-
-def read_documents(path: Path) -> list[tuple[str, dict[str, Any]]]:
-    """Return what `write_documents` wrote, in its order."""
-    lines = (json.loads(line) for line in path.read_text().splitlines())
-    return [(line["name"], line["doc"]) for line in lines]
-
-
 def main(arguments: list[str] | None = None) -> int:
     """Run plans, one after the other, and print each run's uid; the published documents go to a file."""
     parser = argparse.ArgumentParser(prog="python -m tiled_ingest.demo.beamline", description=main.__doc__)
@@ -217,13 +207,6 @@ def _quiet_engine() -> Iterator[None]:
         yield
     finally:
         log.setLevel(level)
-
-
-def _plain(value: Any) -> Any:
-    """Turn numpy's arrays and scalars into what JSON knows."""
-    if hasattr(value, "tolist"):
-        return value.tolist()
-    raise TypeError(f"{type(value).__name__} is no document's value")
 
 
 if __name__ == "__main__":

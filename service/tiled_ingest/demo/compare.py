@@ -78,7 +78,9 @@ class Catalog:
     """Tiled, seen through its own client."""
 
     def __init__(self, uri: str, api_key: str) -> None:
-        from tiled.client import from_uri  # noqa: PLC0415  seconds, which pass while other parts start
+        # Seconds, which pass while other parts start. The plugin would be loaded by the first run that is looked at.
+        import bluesky_tiled_plugins  # noqa: F401, PLC0415
+        from tiled.client import from_uri  # noqa: PLC0415
 
         with _translated():
             self._client = from_uri(uri, api_key=api_key, show_progress=False)
@@ -100,13 +102,22 @@ class Catalog:
                 return "missing"
             return str(self._client[uid].metadata.get("tiled_ingest", {}).get("state", "open"))
 
+    def closed(self, uid: str) -> bool:
+        """Tell whether the service has finished with a run, well or not."""
+        return self.state(uid) not in {"missing", "open"}
+
     def rows(self, uid: str, stream: str = "primary") -> int:
-        """Count the rows that a reader sees in a stream at this moment."""
+        """Count the rows that a reader sees in a stream at this moment.
+
+        Whole tables: for a column, the client asks for the length first, and when rows came in between, Tiled refuses.
+        """
         with _translated():
             try:
-                return len(self._client[uid][stream]["seq_num"].read())
-            except KeyError:  # no run, stream or table yet
+                nodes = self._client[uid][stream].base
+                tables = [node for name, node in nodes.items() if name.startswith("internal")]
+            except KeyError:  # no run or stream yet
                 return 0
+            return sum(len(table.read(columns=["seq_num"])) for table in tables)
 
     def compare(self, plan: str, published: Published) -> Run:
         """Read a run and compare every row of every stream."""

@@ -21,6 +21,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 from tiled_ingest.demo.broker import ExistingBroker, KafkaBroker
 from tiled_ingest.demo.processes import Process, ProcessError, cache_folder, free_port
@@ -53,7 +54,7 @@ class Signals:
 
     def __init__(self) -> None:
         self.received: int | None = None
-        self._before: dict[signal.Signals, object] = {}
+        self._before: dict[signal.Signals, Any] = {}
 
     def check(self) -> None:
         """Raise `Interrupted` once a signal has come."""
@@ -69,7 +70,7 @@ class Signals:
 
     def __exit__(self, *_: object) -> None:
         for number, handler in self._before.items():
-            signal.signal(number, handler)  # type: ignore[arg-type]  what `signal.signal` itself returned
+            signal.signal(number, handler)
 
     def _note(self, number: int, _frame: FrameType | None) -> None:
         self.received = self.received or number
@@ -125,10 +126,12 @@ class Stage:
         self.broker = _broker(folder / "kafka")
         self.tiled = TiledServer(folder / "tiled")
         self.service_uri = f"http://127.0.0.1:{free_port()}"
-        self.service = Process("the service", _python("tiled_ingest.cli", "run"), folder / "s.log", env=self._settings())
+        self.service = Process(
+            "the service", _python("tiled_ingest.cli", "run"), folder / "s.log", env=self._settings()
+        )
         self._folder, self._signals = folder, signals
         self._jobs: list[Job] = []
-        self._shifts: list[Shift] = []
+        self.shifts: list[Shift] = []
         self._topic_made = False
 
     def open(self) -> None:
@@ -136,7 +139,9 @@ class Stage:
         self._jobs = [Job(self._start_broker), Job(self.tiled.start)]
         for job in self._jobs:
             job.start()
-        self.wait_for(lambda: all([job.over() for job in self._jobs]), "Kafka and Tiled started", _START_LIMIT_S)
+        self.wait_for(
+            lambda: sum(job.over() for job in self._jobs) == len(self._jobs), "Kafka and Tiled started", _START_LIMIT_S
+        )
 
     def start_service(self) -> None:
         """Start the service, or start it again; returns before it is ready."""
@@ -148,13 +153,13 @@ class Stage:
 
     def measure(self, *plans: str, delay_s: float = 0.0) -> Shift:
         """Let a RunEngine in a process of its own run these plans (`NAME:POINTS`); returns when it was started."""
-        number = len(self._shifts) + 1
+        number = len(self.shifts) + 1
         record = self._folder / f"published-{number}.jsonl"
         arguments = ["--bootstrap-servers", self.broker.bootstrap_servers, "--topic", self.topic]
         arguments += ["--record", str(record), "--delay", str(delay_s), "--plan", *plans]
         command = _python("tiled_ingest.demo.beamline", *arguments)
         shift = Shift(Process("the beamline", command, self._folder / f"beamline-{number}.log"), record)
-        self._shifts.append(shift)
+        self.shifts.append(shift)
         shift.process.start()
         return shift
 
@@ -184,6 +189,18 @@ class Stage:
             time.sleep(min(left_s, POLL_S))
             self._signals.check()
 
+    def watch(self) -> None:
+        """Wait for a signal, and return then.
+
+        Raises
+        ------
+        ProcessError
+            A part ended by itself.
+        """
+        while self._signals.received is None:
+            self._look_after()
+            time.sleep(POLL_S)
+
     def ended(self, shift: Shift) -> bool:
         """Tell whether a beamline ended; raises `ProcessError` when it did not end well."""
         if shift.process.running:
@@ -201,16 +218,16 @@ class Stage:
         while starting and time.monotonic() < deadline:
             starting = any(job.is_alive() for job in self._jobs)  # asked first: it may just have started something
             self._forget_topics()
-            self._kill()
+            for part in self._parts():
+                part.kill()
             time.sleep(POLL_S if starting else 0)
+        if any(part.running for part in self._parts()):
+            raise ProcessError("a process survived SIGKILL")
 
-    def _kill(self) -> None:
-        for shift in self._shifts:
-            shift.process.kill()
-        self.service.kill()
-        self.tiled.kill()
-        if isinstance(self.broker, KafkaBroker):
-            self.broker.kill()
+    def _parts(self) -> list[Process | TiledServer | KafkaBroker]:
+        """Return what runs or may run, what depends on others first."""
+        brokers = [self.broker] if isinstance(self.broker, KafkaBroker) else []
+        return [*(shift.process for shift in self.shifts), self.service, self.tiled, *brokers]
 
     def _start_broker(self) -> None:
         if isinstance(self.broker, KafkaBroker):
@@ -225,9 +242,9 @@ class Stage:
         if self.service.returncode is not None:
             raise ProcessError(f"the service ended with status {self.service.returncode}\n{self.service.log_tail()}")
         if not self.tiled.running:
-            raise ProcessError(f"the Tiled server ended; see {self.tiled.log_path}")
+            raise ProcessError(f"the Tiled server ended\n{_tail(self.tiled.log_path)}")
         if isinstance(self.broker, KafkaBroker) and not self.broker.running:
-            raise ProcessError(f"the Kafka broker ended; see {self.broker.log_path}")
+            raise ProcessError(f"the Kafka broker ended\n{_tail(self.broker.log_path)}")
 
     def _service_ready(self) -> bool:
         try:
@@ -304,7 +321,8 @@ def prepare(environ: MutableMapping[str, str], folder: Path) -> None:
         environ[name] = ",".join(filter(None, [environ.get(name), "127.0.0.1"]))
     if environ.get("PYTHONDONTWRITEBYTECODE") and not environ.get("PYTHONPYCACHEPREFIX"):
         # Each start would compile thousands of modules, for seconds: leave the result where it disturbs nobody.
-        environ.update(PYTHONDONTWRITEBYTECODE="", PYTHONPYCACHEPREFIX=str(cache_folder() / "bytecode"))
+        sys.pycache_prefix, sys.dont_write_bytecode = str(cache_folder() / "bytecode"), False
+        environ.update(PYTHONDONTWRITEBYTECODE="", PYTHONPYCACHEPREFIX=sys.pycache_prefix)
 
 
 def _broker(folder: Path) -> KafkaBroker | ExistingBroker:
@@ -314,6 +332,10 @@ def _broker(folder: Path) -> KafkaBroker | ExistingBroker:
 
 def _python(module: str, *arguments: str) -> list[str]:
     return [sys.executable, "-m", module, *arguments]
+
+
+def _tail(log_path: Path, lines: int = 15) -> str:
+    return "\n".join(log_path.read_text(errors="replace").splitlines()[-lines:])
 
 
 def _remove(folder: Path) -> None:

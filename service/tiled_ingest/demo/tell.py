@@ -54,8 +54,8 @@ class Shown:
         """Whether everything is in Tiled exactly as it was published, and the kill proved something."""
         return self.kill.in_the_middle and all(run.same for run in self.runs)
 
-    def as_json(self) -> str:
-        """Return one JSON object."""
+    def as_json(self, *, api_key: str | None = None) -> str:
+        """Return one JSON object; with the key, if Tiled stays for somebody to look at."""
         facts: dict[str, Any] = {
             "ok": self.ok,
             "elapsed_s": round(self.elapsed_s, 1),
@@ -64,6 +64,8 @@ class Shown:
             "runs": [_run_facts(run) for run in self.runs],
             "kill": {"signal": "SIGKILL", **asdict(self.kill), "in_the_middle": self.kill.in_the_middle},
         }
+        if api_key is not None:
+            facts["api_key"] = api_key
         return json.dumps(facts, indent=2)
 
 
@@ -97,14 +99,13 @@ class Teller:
 
     def __init__(self, *, silent: bool) -> None:
         self._silent = silent
-        self._out = Console(highlight=False, soft_wrap=True)
+        self._out = _console()
         self._err = Console(stderr=True, highlight=False)
         self._steps = 0
-        self.width = min(self._out.width, _WIDTH_MAX) if self._out.is_terminal else _WIDTH_MAX
 
     def say(self, text: str = "") -> None:
         """Say a paragraph."""
-        self._print(textwrap.fill(text, self.width, break_long_words=False, break_on_hyphens=False))
+        self._print(textwrap.fill(text, self._out.width, break_long_words=False, break_on_hyphens=False))
 
     def step(self, text: str) -> None:
         """Say what was done, with the step's number."""
@@ -113,7 +114,7 @@ class Teller:
         self._print(
             textwrap.fill(
                 text,
-                self.width,
+                self._out.width,
                 initial_indent=first,
                 subsequent_indent=others,
                 break_long_words=False,
@@ -128,7 +129,7 @@ class Teller:
     def table(self, runs: tuple[Run, ...]) -> None:
         """Show the runs."""
         if not self._silent:
-            self._out.print(_table(runs), width=self.width)
+            self._out.print(_table(runs))
             sys.stdout.flush()
 
     def complain(self, text: str) -> None:
@@ -146,23 +147,27 @@ class Teller:
 
     def _print(self, text: str) -> None:
         if not self._silent:
-            self._out.print(text, markup=False)
+            self._out.print(text, markup=False, soft_wrap=True)
             sys.stdout.flush()
 
 
+def _console() -> Console:
+    """Return standard output's console; what no terminal limits gets a width that reads well."""
+    console = Console(highlight=False)
+    console.width = min(console.width, _WIDTH_MAX) if console.is_terminal else _WIDTH_MAX
+    return console
+
+
 def _table(runs: tuple[Run, ...]) -> Table:
-    table = Table(box=SIMPLE, pad_edge=False, show_edge=False)
-    table.add_column("   run", no_wrap=True)
-    for heading in ("plan", "exit status", "streams"):
+    table = Table(box=SIMPLE, pad_edge=False, padding=(0, 2, 0, 0))
+    for heading in ("run", "plan", "exit status", "rows published, by stream"):
         table.add_column(heading)
-    for heading in ("published", "in Tiled"):
-        table.add_column(heading, justify="right")
+    table.add_column("in Tiled", justify="right")
     table.add_column("every row")
     for run in runs:
-        streams = ", ".join(f"{stream.name} {stream.rows_in_tiled}" for stream in run.streams)
-        style = "green" if run.same else "bold red"
-        counts = (str(run.rows_published), str(run.rows_in_tiled))
-        table.add_row(f"   {run.uid[:8]}", run.plan, run.exit_status, streams, *counts, f"[{style}]{verdict(run)}[/]")
+        streams = ", ".join(f"{stream.name} {stream.rows_published}" for stream in run.streams)
+        said = f"[{'green' if run.same else 'bold red'}]{verdict(run)}[/]"
+        table.add_row(run.uid[:8], run.plan, run.exit_status, streams, str(run.rows_in_tiled), said)
     return table
 
 

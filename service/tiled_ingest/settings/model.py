@@ -46,7 +46,7 @@ class Tiled(Group):
     uri: str
     """The node in which runs are created, e.g. `https://tiled.example.org/api/v1/metadata/raw`."""
     api_key: SecretStr | None = None
-    """Needs the scopes read:metadata, read:data, create:node, write:metadata, write:data."""
+    """Needs the scopes read:metadata, read:data, create:node, write:metadata, write:data, register."""
     timeout_s: Seconds = 30.0
     """After so long a request counts as ambiguous."""
     late_write_s_max: Seconds = 30.0

@@ -1,0 +1,90 @@
+"""Kafka itself: who answers, the login, the group; and then on to the topics."""
+
+import time
+from typing import Any
+
+from confluent_kafka import ConsumerGroupState, KafkaError, KafkaException
+from confluent_kafka.admin import AdminClient
+
+from tiled_ingest.kafka.topics import is_named
+from tiled_ingest.settings import Settings
+
+from . import records, topics
+from .findings import ANSWER_S_MAX, Finding, Findings, counted
+from .topics import said
+
+ASK_AGAIN_S = 0.25
+COORDINATOR_MOVES = frozenset(
+    {
+        KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
+        KafkaError.COORDINATOR_NOT_AVAILABLE,
+        KafkaError.NOT_COORDINATOR,
+    }
+)
+LOGIN_REFUSED = frozenset(
+    {KafkaError._AUTHENTICATION, KafkaError.SASL_AUTHENTICATION_FAILED, KafkaError._SSL}  # noqa: SLF001
+)
+
+
+def look(settings: Settings) -> tuple[list[Finding], list[str]]:
+    """Return the findings, and the names of the topics: those that exist, or, without Kafka, those that are named."""
+    errors: list[KafkaError] = []
+    try:
+        # librdkafka's own lines would stand between ours: what matters comes through `error_cb`.
+        admin = AdminClient({**settings.kafka.client_properties(), "error_cb": errors.append, "log_level": 0})
+    except KafkaException as error:
+        return [Finding("kafka", "failed", said(error), "correct kafka.properties")], _plain(settings)
+    try:
+        existing = admin.list_topics(timeout=ANSWER_S_MAX).topics
+    except KafkaException as error:
+        admin.poll(0)
+        return [_no_kafka(settings.kafka.bootstrap_servers, errors, error)], _plain(settings)
+    names = sorted(name for name in existing if is_named(name, settings.kafka.topics))
+    return list(_asked(settings, admin, existing, names)), names
+
+
+def _plain(settings: Settings) -> list[str]:
+    return [topic for topic in settings.kafka.topics if not topic.startswith("^")]
+
+
+def _asked(settings: Settings, admin: AdminClient, existing: dict[str, Any], names: list[str]) -> Findings:
+    yield Finding("kafka", "ok", f"{settings.kafka.bootstrap_servers} answers")
+    yield Finding("kafka login", "ok", settings.kafka.protocol)
+    partitions = {name: len(existing[name].partitions) for name in names}
+    yield from topics.look(settings, admin, partitions, dead_letters=settings.kafka.dead_letter_topic in existing)
+    yield from records.look(settings, partitions)
+    yield _group(settings, admin)
+
+
+def _no_kafka(where: str, errors: list[KafkaError], error: KafkaException) -> Finding:
+    for reported in errors:
+        if reported.code() in LOGIN_REFUSED:
+            hint = "check security.protocol, sasl.* and ssl.* in kafka.properties"
+            return Finding("kafka login", "failed", reported.str(), hint)
+    hint = "check kafka.bootstrap_servers, the network, security.protocol (a TLS port hangs up on plain text)"
+    return Finding("kafka", "failed", f"{where} does not answer: {said(error)}", hint)
+
+
+def _group(settings: Settings, admin: AdminClient) -> Finding:
+    name = settings.kafka.group_id
+    try:
+        found = _described(admin, name)
+    except KafkaException as error:
+        if error.args[0].code() == KafkaError.GROUP_ID_NOT_FOUND:
+            return Finding("group", "ok", f"{name}: new")
+        return Finding("group", "failed", f"{name}: {said(error)}", "let us read and describe the group")
+    if found.state == ConsumerGroupState.DEAD:
+        return Finding("group", "ok", f"{name}: new")
+    return Finding("group", "ok", f"{name}: {found.state.name.lower()}, {counted(len(found.members), 'member')}")
+
+
+def _described(admin: AdminClient, group: str) -> Any:
+    """Ask for a group; again while its coordinator is only just being chosen, as on a fresh broker."""
+    until = time.monotonic() + ANSWER_S_MAX
+    while True:
+        try:
+            return admin.describe_consumer_groups([group], request_timeout=ANSWER_S_MAX)[group].result()
+        except KafkaException as error:
+            if error.args[0].code() not in COORDINATOR_MOVES or time.monotonic() > until:
+                raise
+        time.sleep(ASK_AGAIN_S)

@@ -1,0 +1,255 @@
+"""One test's world: a fresh topic and group on the shared broker, Tiled behind a proxy that breaks things, a service."""
+
+from __future__ import annotations
+
+import threading
+import time
+import uuid
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import confluent_kafka as ck
+from tiled.client import from_uri
+
+from tests.rig.fixtures import TopicFactory
+from tests.rig.proxy import Fault, FaultProxy
+from tests.rig.reader import compare_run
+from tests.system.publishing import Documents, Publication, wait_until
+from tests.system.service import Service
+from tiled_ingest.demo.broker import Broker
+from tiled_ingest.demo.tiled_server import TiledServer
+
+SETTLE_LIMIT_S = 60.0
+# Short, so that tests are: a request may take this long, and a late append is looked for so long.
+TIMEOUT_S, LATE_WRITE_S = 3.0, 1.5
+MEMBERSHIPS: dict[str, dict[str, Any]] = {
+    "static": {"kafka.instance_id": "tiled-ingest-0"},
+    "dynamic": {"kafka.properties": {"session.timeout.ms": "1000", "heartbeat.interval.ms": "200"}},
+}
+
+
+@dataclass(frozen=True)
+class Letter:
+    """A record of the dead-letter topic."""
+
+    value: bytes | None
+    headers: Mapping[str, str]
+
+    @property
+    def code(self) -> str:
+        return self.headers["code"]
+
+
+@dataclass
+class Cut:
+    """A request at which something is killed, and what stood where at that moment.
+
+    Attributes
+    ----------
+    committed, end
+        The group's committed offset and the log's end, asked after the kill.
+    """
+
+    fault: Fault
+    struck: threading.Event = field(default_factory=threading.Event)
+    struck_at_s: float = 0.0
+    committed: int = -1
+    end: int = -1
+    failure: BaseException | None = None
+
+    @property
+    def unsettled(self) -> int:
+        """Documents that the log held and nobody had committed."""
+        return self.end - max(self.committed, 0)
+
+
+class Scene:
+    """The parts of one test, and what is asked of them."""
+
+    def __init__(self, broker: Broker, tiled: TiledServer, topic: TopicFactory, folder: Path) -> None:
+        self.broker, self.tiled = broker, tiled
+        self.new_topic, self._folder = topic, folder
+        self.topic = topic("system.docs")
+        self.group = f"ingest.{uuid.uuid4().hex[:8]}"
+        self.services: list[Service] = []
+        self.publications: list[Publication] = []
+        self._open = ExitStack()
+        self.proxy = self._open.enter_context(FaultProxy(tiled.port))
+        self._offsets = ck.Consumer({"bootstrap.servers": broker.bootstrap_servers, "group.id": self.group})
+        self._open.callback(self._offsets.close)
+
+    def close(self) -> None:
+        for publication in self.publications:
+            publication.pause()
+        for service in self.services:
+            service.kill()
+        self._open.close()
+        if not self.tiled.running:  # the next test needs it
+            self.tiled.restart()
+
+    # ------------------------------------------------------------ its parts
+
+    def service(self, name: str = "service", membership: str = "static", **more: Any) -> Service:
+        """Make a service (not started); `more` are settings, with `__` for the dot."""
+        settings: dict[str, Any] = {
+            "beamline": "test",
+            "kafka.bootstrap_servers": self.broker.bootstrap_servers,
+            "kafka.group_id": self.group,
+            "kafka.topics": [self.topic],
+            "tiled.uri": self.proxy.uri,
+            "tiled.api_key": self.tiled.api_key,
+            "tiled.timeout_s": TIMEOUT_S,
+            "tiled.late_write_s_max": LATE_WRITE_S,
+            **MEMBERSHIPS[membership],
+            **{key.replace("__", "."): value for key, value in more.items()},
+        }
+        made = Service(self._folder, settings, name)
+        self.services.append(made)
+        return made
+
+    def publication(self, documents: Documents, topic: str | None = None, key: str = "session") -> Publication:
+        """Make a publication (nothing is out yet)."""
+        made = Publication(self.broker.bootstrap_servers, topic or self.topic, documents, key)
+        self.publications.append(made)
+        return made
+
+    def produce(self, *values: bytes | None, topic: str | None = None, partition: int = 0) -> None:
+        """Put anything into the topic."""
+        producer = ck.Producer({"bootstrap.servers": self.broker.bootstrap_servers, "linger.ms": 0})
+        for value in values:
+            producer.produce(topic or self.topic, value, b"session", partition)
+        assert producer.flush(20) == 0
+
+    # ------------------------------------------------------------ Kafka's side
+
+    def committed(self, partition: int = 0) -> int:
+        """The group's committed offset; -1 without one."""
+        return max(-1, int(self._committed(partition).offset))
+
+    def _committed(self, partition: int) -> Any:
+        return self._offsets.committed([ck.TopicPartition(self.topic, partition)], timeout=20)[0]
+
+    def end(self, partition: int = 0) -> int:
+        """Where the log ends now."""
+        return int(self._offsets.get_watermark_offsets(ck.TopicPartition(self.topic, partition), timeout=20)[1])
+
+    def letters(self) -> list[Letter]:
+        """All dead letters so far."""
+        topic = f"{self.group}.dead-letters"
+        consumer = ck.Consumer(
+            {
+                "bootstrap.servers": self.broker.bootstrap_servers,
+                "group.id": f"reader.{self.group}",
+                "enable.partition.eof": True,
+            }
+        )
+        found: list[Letter] = []
+        try:
+            end = consumer.get_watermark_offsets(ck.TopicPartition(topic, 0), timeout=20)[1]
+            consumer.assign([ck.TopicPartition(topic, 0, 0)])
+            while len(found) < end and (message := consumer.poll(20)) is not None:
+                if not message.error():
+                    found.append(_letter(message))
+        finally:
+            consumer.close()
+        return found
+
+    # ------------------------------------------------------------ the end of the story
+
+    def settle(self, *partitions: int, limit_s: float = SETTLE_LIMIT_S) -> None:
+        """Wait until everything published is committed, by services that do not end meanwhile."""
+        homes = partitions or (0,)
+        running = [service for service in self.services if service.running]
+        assert running, "no service runs"
+        what = "everything committed"
+        running[0].wait_until(
+            lambda: all(self.committed(home) == self.end(home) for home in homes), what, limit_s=limit_s, poll_s=0.1
+        )
+
+    def verify(self, *, state: str = "complete") -> None:
+        """Every run is in Tiled as it was published, row by row, in this state; nothing is in the dead letters."""
+        runs = {uid: run for publication in self.publications for uid, run in publication.by_run.items()}
+        assert {uid: found for uid, run in runs.items() if (found := compare_run(self.client, uid, run))} == {}
+        assert {uid: self.state(uid) for uid in runs} == dict.fromkeys(runs, state)
+        assert [letter.headers for letter in self.letters()] == []
+
+    @property
+    def client(self) -> Any:
+        """A reader's client, straight to Tiled."""
+        return client_of(self.tiled)
+
+    def state(self, uid: str) -> Any:
+        """How the service calls the run's state in its metadata."""
+        return self.client[uid].metadata["tiled_ingest"]["state"]
+
+    # ------------------------------------------------------------ cuts
+
+    def cut_at(
+        self,
+        method: str,
+        path: str,
+        kill: Callable[[], object],
+        *,
+        when: str = "after",
+        nth: int = 1,
+        fault: str = "watch",
+        delay_s: float = 0.0,
+        body: Callable[[bytes], bool] | None = None,
+    ) -> Cut:
+        """Arm the proxy: `kill` something when a request comes by (`before` the server has it, or `after` it answered).
+
+        With `delay_s` the request goes its way, and the kill follows so much later.
+        """
+        cut = Cut(Fault("pass", method, path))
+
+        def strike() -> None:
+            if delay_s:
+                threading.Timer(delay_s, now).start()
+            else:
+                now()
+
+        def now() -> None:
+            cut.struck_at_s = time.monotonic()
+            try:
+                kill()
+                cut.committed, cut.end = self.committed(), self.end()
+            except BaseException as error:  # noqa: BLE001 - the test's thread raises it
+                cut.failure = error
+            cut.struck.set()
+
+        cut.fault = getattr(self.proxy, fault)(method, path, nth=nth, body=body, **{when: strike})
+        return cut
+
+    def wait_for(self, cut: Cut, limit_s: float = 40.0) -> Cut:
+        """Wait until it struck; its evidence must show unsettled documents in flight."""
+        until_s = time.monotonic() + limit_s
+        while not cut.struck.wait(0.02):
+            gone = not cut.fault.hit.is_set() and not any(service.running for service in self.services)
+            if gone or time.monotonic() > until_s:
+                raise AssertionError(f"the cut point {cut.fault.method} {cut.fault.path} was never reached")
+        if cut.failure:
+            raise cut.failure
+        assert cut.fault.exchanges, "the proxy did not see the request"
+        assert cut.unsettled > 0, "nothing was in flight when it struck"
+        return cut
+
+
+_clients: dict[str, Any] = {}
+
+
+def client_of(server: TiledServer) -> Any:
+    """A client for each server: to make one takes half a second."""
+    if server.uri not in _clients:
+        _clients[server.uri] = from_uri(server.uri, api_key=server.api_key)
+    return _clients[server.uri]
+
+
+def _letter(message: Any) -> Letter:
+    headers = {name.removeprefix("tiled_ingest."): value.decode() for name, value in message.headers() or ()}
+    return Letter(message.value(), headers)
+
+
+__all__ = ["Cut", "Letter", "Scene", "wait_until"]
