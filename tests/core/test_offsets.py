@@ -47,7 +47,7 @@ def test_a_hold_below_what_came_last_counts() -> None:
     assert ledger.committable == 1
 
 
-@pytest.mark.parametrize("order", permutations(range(3)))
+@pytest.mark.parametrize("order", list(permutations(range(3))))
 def test_holds_may_be_released_in_any_order(order: tuple[int, ...]) -> None:
     ledger = Ledger(0)
     holds: dict[int, Hold] = {}

@@ -48,18 +48,18 @@ def test_the_documents_are_those_of_the_expected_table() -> None:
     assert EXPECTED.keys() == set(State)
 
 
-@pytest.mark.parametrize(("state", "trigger"), product(State, DOCUMENTS))
+@pytest.mark.parametrize(("state", "trigger"), list(product(State, DOCUMENTS)))
 def test_every_document_in_every_state(state: State, trigger: Trigger) -> None:
     assert move(state, trigger).action == EXPECTED[state][ORDER.index(trigger)]
 
 
-@pytest.mark.parametrize(("state", "trigger"), product(State, DOCUMENTS))
+@pytest.mark.parametrize(("state", "trigger"), list(product(State, DOCUMENTS)))
 def test_only_a_stop_changes_the_state(state: State, trigger: Trigger) -> None:
     closes = trigger is T.STOP and state in {S.OPENING, S.OPEN}
     assert move(state, trigger).state == (S.CLOSING if closes else state)
 
 
-@pytest.mark.parametrize(("state", "trigger"), product(State, [t for t in Trigger if t not in DOCUMENTS]))
+@pytest.mark.parametrize(("state", "trigger"), list(product(State, [t for t in Trigger if t not in DOCUMENTS])))
 def test_every_fact_is_listed_or_a_bug(state: State, trigger: Trigger) -> None:
     if (state, trigger) in FACTS:
         assert move(state, trigger) == (A.NOTHING, FACTS[state, trigger])

@@ -1,0 +1,76 @@
+"""The breaker trips when nearly everything is refused, and only then."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tiled_ingest.core.breaker import NOT_COUNTED, Breaker
+from tiled_ingest.core.errors import BreakerOpen, InvalidDocument
+from tiled_ingest.core.policy import Policy
+
+POLICY = Policy(breaker_window=10, breaker_share_max=0.5)
+BAD = InvalidDocument("undecodable", "no msgpack")
+
+
+def test_it_trips_when_more_than_the_share_of_the_last_is_refused() -> None:
+    breaker = Breaker(POLICY)
+    for _ in range(5):
+        breaker.passed()
+    for _ in range(5):
+        breaker.refused(BAD)
+    with pytest.raises(BreakerOpen, match=r"6 of the last 10 .*undecodable"):
+        breaker.refused(BAD)
+
+
+def test_it_waits_for_a_full_window() -> None:
+    breaker = Breaker(POLICY)
+    for _ in range(9):
+        breaker.refused(BAD)
+    with pytest.raises(BreakerOpen):
+        breaker.refused(BAD)
+
+
+def test_half_is_not_more_than_half() -> None:
+    breaker = Breaker(POLICY)
+    for _ in range(50):
+        breaker.refused(BAD)
+        breaker.passed()
+
+
+def test_what_passes_makes_the_past_forgotten() -> None:
+    breaker = Breaker(POLICY)
+    for _ in range(9):
+        breaker.refused(BAD)
+    for _ in range(10):
+        breaker.passed()
+    for _ in range(5):
+        breaker.refused(BAD)
+    with pytest.raises(BreakerOpen):
+        breaker.refused(BAD)
+
+
+@pytest.mark.parametrize("code", sorted(NOT_COUNTED))
+def test_decisions_are_no_surprises(code: str) -> None:
+    breaker = Breaker(POLICY)
+    for _ in range(100):
+        breaker.refused(InvalidDocument(code, "decided"))
+
+
+def test_a_share_of_one_never_trips() -> None:
+    breaker = Breaker(Policy(breaker_window=3, breaker_share_max=1.0))
+    for _ in range(30):
+        breaker.refused(BAD)
+
+
+@given(st.lists(st.booleans(), max_size=100), st.integers(1, 12), st.floats(0, 1))
+def test_it_trips_exactly_when_a_count_says_so(documents: list[bool], window: int, share: float) -> None:
+    breaker = Breaker(Policy(breaker_window=window, breaker_share_max=share))
+    for number, refused in enumerate(documents, 1):
+        last = documents[max(0, number - window) : number]
+        expected = refused and number >= window and sum(last) > share * window
+        tripped = False
+        try:
+            breaker.refused(BAD) if refused else breaker.passed()
+        except BreakerOpen:
+            tripped = True
+        assert tripped == expected

@@ -1,0 +1,118 @@
+"""The books of the lanes: who sleeps, who waits for a place, whose answer it is."""
+
+from typing import Any, cast
+
+import pytest
+
+from tiled_ingest.core.claim import Claim
+from tiled_ingest.core.schedule import Counter, Lane, Sleepers
+from tiled_ingest.core.steps import Sleep
+from tiled_ingest.core.writes import GetNode
+
+NOBODY = cast("Claim", None)  # the books never look at it
+AWAY, OWN = Sleep(2.0), Sleep(2.0, down=False)
+
+
+def lane(key: str) -> Lane:
+    return Lane(key, NOBODY, None)
+
+
+def asked(key: str) -> GetNode:
+    return GetNode((key,))
+
+
+# ---------------------------------------------------------------- sleepers
+
+
+def test_lanes_wake_in_the_order_of_their_times_each_once() -> None:
+    sleepers, one, two, three = Sleepers(), lane("one"), lane("two"), lane("three")
+    sleepers.add(one, Sleep(3.0), 0.0)
+    sleepers.add(two, Sleep(1.0), 0.0)
+    sleepers.add(three, Sleep(1.0), 0.0)
+    assert sleepers.next_s == 1.0
+    assert list(sleepers.awake(0.9)) == []
+    assert list(sleepers.awake(1.0)) == [two, three]
+    assert list(sleepers.awake(1.0)) == []
+    assert list(sleepers.awake(99.0)) == [one]
+    assert (sleepers.next_s, sleepers.any_down) == (None, False)
+
+
+def test_only_those_who_wait_for_tiled_wake_when_it_is_back() -> None:
+    sleepers, away, own = Sleepers(), lane("away"), lane("own")
+    sleepers.add(away, AWAY, 0.0)
+    sleepers.add(own, OWN, 0.0)
+    assert sleepers.any_down
+    assert sleepers.wake_down() == [away]
+    assert sleepers.wake_down() == []
+    assert not sleepers.any_down
+    assert list(sleepers.awake(2.0)) == [own]  # not the one that was woken already
+
+
+def test_a_lane_that_sleeps_anew_does_not_wake_by_its_earlier_sleep() -> None:
+    sleepers, one = Sleepers(), lane("one")
+    sleepers.add(one, Sleep(5.0), 0.0)
+    sleepers.wake_down()
+    sleepers.add(one, Sleep(9.0), 1.0)
+    assert list(sleepers.awake(5.0)) == []
+    assert list(sleepers.awake(10.0)) == [one]
+
+
+def test_a_dropped_lane_knocks_at_no_door() -> None:
+    sleepers, one = Sleepers(), lane("one")
+    sleepers.add(one, AWAY, 0.0)
+    one.dropped = True
+    assert not sleepers.any_down
+
+
+def test_a_lane_is_idle_without_work() -> None:
+    one = lane("one")
+    assert one.idle
+    one.procedure = (step for step in cast("list[Any]", []))  # type: ignore[assignment]
+    assert not one.idle
+
+
+# ---------------------------------------------------------------- requests
+
+
+def test_who_comes_first_is_served_first_within_the_limit() -> None:
+    counter, lanes = Counter(), [lane(str(number)) for number in range(4)]
+    for waiting in lanes:
+        counter.add(waiting, asked(waiting.key))
+    for ticket in (1, 2):
+        found = counter.next(2)
+        assert found == (lanes[ticket - 1], asked(str(ticket - 1)))
+        counter.sent(ticket, found[0])
+    assert counter.next(2) is None
+    assert counter.under_way == 2
+    assert counter.answered(1) is lanes[0]
+    assert counter.next(1) is None  # the limit has shrunk: storage turned out to be embedded
+    assert counter.next(2) == (lanes[2], asked("2"))
+
+
+def test_a_ticket_is_answered_once() -> None:
+    counter = Counter()
+    counter.sent(1, lane("one"))
+    counter.answered(1)
+    with pytest.raises(KeyError):
+        counter.answered(1)
+
+
+def test_requests_of_dropped_lanes_are_never_sent() -> None:
+    counter, gone, here = Counter(), lane("gone"), lane("here")
+    counter.add(gone, asked("gone"))
+    gone.dropped = True
+    assert counter.empty
+    counter.add(here, asked("here"))
+    assert not counter.empty
+    assert counter.next(1) == (here, asked("here"))
+
+
+def test_what_is_under_way_counts_even_if_its_lane_is_dropped() -> None:
+    counter, gone, here = Counter(), lane("gone"), lane("here")
+    counter.sent(1, gone)
+    gone.dropped = True
+    counter.add(here, asked("here"))
+    assert not counter.empty
+    assert counter.next(1) is None  # embedded storage bears one writer, whoever it is
+    counter.answered(1)
+    assert counter.next(1) is not None
