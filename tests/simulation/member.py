@@ -182,8 +182,8 @@ class Member:
                 del self._revoking[homes]
                 for home in homes:
                     self.fetches.pop(home, None)
+                released()  # first: when the engine hears of it, the partitions are gone
                 self.feed(Released(homes))
-                released()
 
     def _settle_drain(self) -> None:
         if self._draining_until_s is None or not self.alive:

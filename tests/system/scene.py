@@ -65,6 +65,10 @@ class Cut:
         """Documents that the log held and nobody had committed."""
         return self.end - max(self.committed, 0)
 
+    def __str__(self) -> str:
+        hit = self.fault.exchanges[0] if self.fault.exchanges else "nothing"
+        return f"committed {self.committed} of {self.end} when it struck at {hit}"
+
 
 class Scene:
     """The parts of one test, and what is asked of them."""

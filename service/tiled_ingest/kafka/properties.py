@@ -1,22 +1,10 @@
-"""Properties of librdkafka: those that we own, and our defaults for the rest, which a site may override."""
+"""Properties of librdkafka: our defaults, which a site may override."""
 
 import logging
 from collections.abc import Mapping
 from typing import Any
 
-# Each of these carries a promise: who sets another value here would lose or double records.
-OWNED = frozenset(
-    {
-        "auto.offset.reset",  # a reset is silent loss
-        "bootstrap.servers",
-        "enable.auto.commit",  # an offset is committed only after its record is settled
-        "enable.auto.offset.store",
-        "enable.idempotence",
-        "enable.partition.eof",  # how we see past transaction markers
-        "group.id",
-        "group.instance.id",
-    }
-)
+from tiled_ingest.settings import OWNED
 
 # Meaningless, or refused by librdkafka, for a client that is in no group.
 _OF_GROUPS = (
