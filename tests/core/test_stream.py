@@ -1,5 +1,6 @@
 """Rows on their way into batches: full, old or forced; a record is never cut in two; each batch has one hold."""
 
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -136,7 +137,7 @@ def test_batches_are_the_records_in_order_each_whole(records: list[tuple[int, in
         assert feed.stream.nbytes == sum(rows * nbytes for rows, nbytes in records[: offset + 1])
     sealed = feed.taken(0.0, "stop")
     offsets = [set(batch.batch.offsets.tolist()) for batch in sealed]
-    assert all(not one & other for one, other in zip(offsets, offsets[1:], strict=False))
+    assert all(not one & other for one, other in pairwise(offsets))
     assert [row.seq_num for batch in sealed for row in batch.batch.events()] == [
         number + 1 for number in range(sum(rows for rows, _ in records))
     ]

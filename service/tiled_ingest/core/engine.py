@@ -218,7 +218,7 @@ class Engine:
     def _receive(self, claim: Claim, record: Record) -> None:
         claim.ledger.received(record.offset, record.timestamp_ms)
         try:
-            run = claim.receive(record, self._now_s)
+            run = claim.runs.receive(record, self._now_s)
         except InvalidDocument as error:
             self._refuse(claim, record, error)
             return
@@ -249,7 +249,7 @@ class Engine:
         self._out.append(fx.DeadLetter(ticket, sent.record, sent.reason, sent.code, sent.error, sent.run))
 
     def _home_of(self, named: Reference) -> Home | None:
-        return next((home for home, claim in self._claims.items() if claim.knows(named)), None)
+        return next((home for home, claim in self._claims.items() if claim.runs.knows(named)), None)
 
     # ------------------------------------------------------------ lanes
 
@@ -367,7 +367,7 @@ class Engine:
             return
         self._swept_s = self._now_s
         for claim in self._claims.values():
-            for run in list(claim.idle_runs(self._now_s)) if claim.live and not claim.leaving else ():
+            for run in list(claim.runs.idle(self._now_s)) if claim.live and not claim.leaving else ():
                 self._abandon(claim, run)
 
     def _abandon(self, claim: Claim, run: Run) -> None:
@@ -416,7 +416,7 @@ class Engine:
     # ------------------------------------------------------------ intake
 
     def _went_live(self, claim: Claim) -> None:
-        for run in claim.runs.values():
+        for run in claim.runs:
             run.heard_s = run.opened_s = self._now_s
         self._tell(
             "claimed",
@@ -474,7 +474,7 @@ class Engine:
     def _leave(self, claim: Claim) -> None:
         claim.leaving = True
         self._out.append(fx.Pause((claim.home,)))
-        for run in claim.runs.values():
+        for run in claim.runs:
             self._touch(claim, run)
 
     def _is_drained(self, claim: Claim) -> bool:

@@ -46,7 +46,7 @@ class EngineSnapshot:
 def snapshot_of(claims: Iterable[Claim], now_s: float, down_since_s: float | None, paused: bool) -> EngineSnapshot:
     """Return the snapshot."""
     claims = tuple(claims)
-    runs = tuple(_run(run, now_s) for claim in claims for run in claim.runs.values())
+    runs = tuple(_run(run, now_s) for claim in claims for run in claim.runs)
     return EngineSnapshot(
         tuple(_partition(claim) for claim in claims),
         runs,

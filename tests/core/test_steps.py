@@ -1,0 +1,366 @@
+"""Requests that may be repeated are repeated, with patience; and what other tests drive procedures with.
+
+`play` checks a procedure against a script of requests and answers; `drive` lets it talk to `MiniTiled`, a Tiled of
+dicts, in which single requests can be made to fail.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import msgpack
+import msgpack_numpy
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from tiled_ingest.core import writes as w
+from tiled_ingest.core.datasets import OURS
+from tiled_ingest.core.decode import Decoder
+from tiled_ingest.core.documents import content_hash
+from tiled_ingest.core.effects import LogRead
+from tiled_ingest.core.errors import Forbidden, TiledRejected
+from tiled_ingest.core.policy import Policy
+from tiled_ingest.core.record import Home, Record
+from tiled_ingest.core.run import Run
+from tiled_ingest.core.steps import Claiming, Letter, Letters, LogChunk, Patience, Procedure, Sleep, Weather, insist
+
+HOME = Home("t", 0)
+TOPIC_ID = "topic-id"
+POLICY = Policy(late_write_s_max=1.0, server_errors_max=3)
+STAMP_MS = 1_700_000_000_000
+
+
+# ---------------------------------------------------------------- documents
+
+
+def record(offset: int, name: str, doc: Any, home: Home = HOME) -> Record:
+    value = msgpack.dumps((name, doc), default=msgpack_numpy.encode)
+    return Record(home.topic, home.partition, offset, STAMP_MS + offset, None, value)
+
+
+def start_doc(uid: str = "r", **more: Any) -> dict[str, Any]:
+    return {"uid": uid, "time": 1.0, **more}
+
+
+def descriptor_doc(uid: str = "d", run: str = "r", name: str = "primary", **dtypes: str) -> dict[str, Any]:
+    spelled = dtypes or {"x": "number", "i": "integer"}
+    data_keys = {key: {"dtype": dtype, "shape": [], "source": "s"} for key, dtype in spelled.items()}
+    return {"uid": uid, "time": 1.0, "run_start": run, "name": name, "data_keys": data_keys}
+
+
+def event_doc(seq_num: int, uid: str = "", descriptor: str = "d", **data: Any) -> dict[str, Any]:
+    values = data or {"x": float(seq_num), "i": seq_num}
+    doc = {"descriptor": descriptor, "uid": uid or f"{descriptor}/{seq_num}", "time": 100.0 + seq_num, "filled": {}}
+    return {**doc, "seq_num": seq_num, "data": values, "timestamps": dict.fromkeys(values, 1.0)}
+
+
+def page_doc(*seq_nums: int, descriptor: str = "d") -> dict[str, Any]:
+    events = [event_doc(number, descriptor=descriptor) for number in seq_nums]
+    heads = {name: [event[name] for event in events] for name in ("uid", "time", "seq_num")}
+    parts = {part: {key: [event[part][key] for event in events] for key in ("x", "i")} for part in ("data",)}
+    stamps = {key: [1.0] * len(events) for key in ("x", "i")}
+    return {"descriptor": descriptor, **heads, **parts, "timestamps": stamps, "filled": {}}
+
+
+def stop_doc(run: str = "r", **num_events: int) -> dict[str, Any]:
+    return {"uid": f"{run}-stop", "time": 2.0, "run_start": run, "exit_status": "success", "num_events": num_events}
+
+
+def run_of(start: dict[str, Any] | None = None, *, first_offset: int = 0, inherited: bool = False) -> Run:
+    start = start or start_doc()
+    return Run(HOME, (), start, content_hash(start), first_offset, inherited=inherited)
+
+
+# ---------------------------------------------------------------- what a procedure may know
+
+
+class Around:
+    """The surroundings of a procedure, without a claim."""
+
+    def __init__(self, policy: Policy = POLICY, epoch: int = 3, nonce: str = "mine") -> None:
+        self.policy = policy
+        self.weather = Weather()
+        self.home = HOME
+        self.topic_id = TOPIC_ID
+        self.epoch = epoch
+        self.nonce = nonce
+        self.decode = Decoder(policy)
+        self.told: list[tuple[str, dict[str, Any]]] = []
+        self._words = 0
+
+    def fresh_nonce(self) -> str:
+        self._words += 1
+        return f"n{self._words}"
+
+    def tell(self, event: str, **fields: Any) -> None:
+        self.told.append((event, fields))
+
+
+def play(procedure: Procedure[Any], *script: tuple[Any, Any]) -> Any:
+    """Drive a procedure through pairs of what it must want (a value, a type, a predicate) and the answer to it."""
+    answer = None
+    for number, (expected, next_answer) in enumerate(script):
+        step = procedure.send(answer)
+        assert _is_meant(expected, step), f"step {number}: {step} instead of {expected}"
+        answer = next_answer
+    try:
+        step = procedure.send(answer)
+    except StopIteration as ended:
+        return ended.value
+    return pytest.fail(f"one step more: {step}")
+
+
+def _is_meant(expected: Any, step: Any) -> bool:
+    if isinstance(expected, type):
+        return isinstance(step, expected)
+    return bool(expected(step)) if callable(expected) else bool(expected == step)
+
+
+# ---------------------------------------------------------------- a Tiled of dicts
+
+Fault = Callable[[w.Request], "w.Outcome | None"]
+
+
+@dataclass
+class MiniTiled:
+    """Nodes by path, rows by dataset. `faults` are asked first: an outcome of theirs is the answer."""
+
+    storage: str = "duckdb"
+    nodes: dict[w.Path, w.Node] = field(default_factory=lambda: {(): w.Node({})})
+    rows: dict[tuple[Any, Any], list[pa.Table]] = field(default_factory=dict)
+    asked: list[w.Request] = field(default_factory=list)
+    faults: list[Fault] = field(default_factory=list)
+    closed: list[w.Path] = field(default_factory=list)
+
+    def __call__(self, request: w.Request) -> w.Outcome:
+        self.asked.append(request)
+        for fault in self.faults:
+            if (outcome := fault(request)) is not None:
+                return outcome
+        return self.apply(request)
+
+    def apply(self, request: w.Request) -> w.Outcome:  # noqa: C901, PLR0911 - one case a request
+        match request:
+            case w.CreateContainer():
+                return self._create((*request.parent, request.key), w.Node(request.metadata))
+            case w.CreateTable():
+                return self._create_table(request)
+            case w.EnsureContainer():
+                for end in range(1, len(request.path) + 1):
+                    self.nodes.setdefault(request.path[:end], w.Node({}))
+                return w.Done()
+            case w.FindOpenRuns():
+                return w.Done(tuple(self._open_runs(request)))
+            case w.CloseStreams():
+                self.closed += request.paths
+                return w.Done()
+        if request.path not in self.nodes:
+            return w.Missing()
+        node = self.nodes[request.path]
+        match request:
+            case w.UpdateMetadata():
+                self.nodes[request.path] = replace(node, metadata={**node.metadata, **request.metadata})
+            case w.PutSource():
+                self.nodes[request.path] = replace(node, source=request.source)
+            case w.Append():
+                return self._append(node, request)
+            case w.ReadKeys():
+                return w.Done(keys_of(self.table_at(request.path)))
+            case w.GetNode():
+                return w.Done(node)
+        return w.Done()
+
+    def _create(self, path: w.Path, node: w.Node) -> w.Outcome:
+        if path[:-1] not in self.nodes:
+            return w.Missing()
+        if path in self.nodes:
+            return w.Exists()
+        self.nodes[path] = node
+        return w.Done(node.source)
+
+    def _create_table(self, request: w.CreateTable) -> w.Outcome:
+        number = len(self.rows) + 1
+        parameters = {"table_name": "table", "dataset_id": number}
+        source = w.TableSource(number, request.schema, parameters, request.properties, self.storage)
+        answer = self._create((*request.parent, request.key), w.Node(request.metadata, source))
+        if isinstance(answer, w.Done):
+            self.rows[source.dataset] = []
+        return answer
+
+    def _append(self, node: w.Node, request: w.Append) -> w.Outcome:
+        assert node.source is not None
+        if request.table.schema.names != node.source.schema.names:
+            return w.Rejected("the columns are others", 400)
+        self.rows[node.source.dataset].append(request.table)
+        return w.Done()
+
+    def _open_runs(self, request: w.FindOpenRuns) -> Iterator[w.OpenRun]:
+        for path, node in self.nodes.items():
+            facts = node.metadata.get(OURS, {})
+            where = facts.get("source", {})
+            ours = (where.get("topic_id"), where.get("partition")) == (request.topic_id, request.partition)
+            if ours and facts["state"] == "open" and path[: len(request.parent)] == request.parent:
+                yield w.OpenRun(path, node.metadata, facts["epoch"])
+
+    def table_at(self, path: w.Path) -> pa.Table | None:
+        source = self.nodes[path].source
+        assert source is not None
+        tables = self.rows[source.dataset]
+        return pa.concat_tables([table.select(tables[0].schema.names) for table in tables]) if tables else None
+
+    def seq_nums(self, path: w.Path) -> list[int]:
+        table = self.table_at(path)
+        return [] if table is None else [int(number) for number in keys_of(table).seq_num]
+
+    def facts(self, path: w.Path) -> dict[str, Any]:
+        facts: dict[str, Any] = self.nodes[path].metadata[OURS]
+        return facts
+
+    def count(self, kind: type) -> int:
+        return sum(isinstance(request, kind) for request in self.asked)
+
+
+def keys_of(table: pa.Table | None) -> w.Keys:
+    if table is None:
+        return w.Keys(np.empty(0, np.int64), np.empty(0))
+    return w.Keys(table["seq_num"].to_numpy(), table["time"].to_numpy())
+
+
+def once(kind: type, *outcomes: w.Outcome, where: Callable[[Any], bool] = lambda _: True) -> Fault:
+    """The next requests of this kind are answered so, without being applied."""
+    left = list(outcomes)
+    return lambda request: left.pop(0) if left and isinstance(request, kind) and where(request) else None
+
+
+def always(kind: type | tuple[type, ...], outcome: w.Outcome) -> Fault:
+    return lambda request: outcome if isinstance(request, kind) else None
+
+
+@dataclass
+class Trace:
+    """What a procedure did besides asking Tiled, in order, and its result."""
+
+    result: Any = None
+    steps: list[Any] = field(default_factory=list)
+
+    @property
+    def slept_s(self) -> float:
+        return sum(step.seconds for step in self.steps if isinstance(step, Sleep))
+
+    @property
+    def letters(self) -> list[Letter]:
+        return [letter for step in self.steps if isinstance(step, Letters) for letter in step.letters]
+
+
+def drive(procedure: Procedure[Any], tiled: MiniTiled, log: Iterable[Record] = (), *, low: int = 0) -> Trace:
+    """Let a procedure talk to a Tiled and a log until it ends; a log chunk has at most three records."""
+    trace, log = Trace(), list(log)
+    answer: Any = None
+    while True:
+        try:
+            step = procedure.send(answer)
+        except StopIteration as ended:
+            trace.result = ended.value
+            return trace
+        trace.steps.append(step)
+        match step:
+            case LogChunk():
+                answer = chunk_of(log, step.start, step.stop, low)
+            case Sleep() | Letters() | Claiming():
+                answer = None
+            case _:
+                answer = tiled(step)
+
+
+def chunk_of(log: list[Record], start: int, stop: int, low: int = 0, ticket: int = 0) -> LogRead:
+    found = [held for held in log if max(start, low) <= held.offset < stop]
+    return LogRead(ticket, found[:3], found[3].offset if len(found) > 3 else stop, low)
+
+
+# ---------------------------------------------------------------- insist
+
+
+NODE = w.GetNode(("r",))
+
+
+@pytest.mark.parametrize("answer", [w.Done(7), w.Exists(), w.Missing("gone")])
+def test_an_answer_is_an_answer(answer: w.Outcome) -> None:
+    assert play(insist(Around(), "r", NODE), (NODE, answer)) == answer
+
+
+@pytest.mark.parametrize("failure", [w.Unknown("reset"), w.Unknown("bad gateway", 502), w.Unprocessed("refused")])
+def test_what_may_be_repeated_is_repeated_for_ever(failure: w.Outcome) -> None:
+    script = [pair for _ in range(50) for pair in ((NODE, failure), (Sleep, None))]
+    assert play(insist(Around(), "r", NODE), *script, (NODE, w.Done())) == w.Done()
+
+
+def failed_with(outcome: w.Outcome, around: Around | None = None) -> Iterator[Sleep]:
+    patience = Patience(around or Around(), "r")
+    while True:
+        yield patience.after(outcome)
+
+
+def test_waits_grow_up_to_a_limit_and_are_jittered() -> None:
+    policy = Policy(backoff_s_min=0.1, backoff_s_max=15.0)
+    waits = [sleep.seconds for sleep, _ in zip(failed_with(w.Unknown("x"), Around(policy)), range(40), strict=False)]
+    for number, wait in enumerate(waits):
+        longest = min(15.0, 0.1 * 2.0**number)
+        assert 0.5 * longest <= wait <= longest
+    assert len(set(waits)) == 40
+
+
+def test_waits_can_be_replayed_and_differ_between_lanes() -> None:
+    waits = [Patience(Around(), lane).after(w.Unknown("x")).seconds for lane in ("a", "b", "a")]
+    assert waits[0] == waits[2] != waits[1]
+
+
+def test_retry_after_is_honoured() -> None:
+    assert next(failed_with(w.Unprocessed("busy", 77.0))) == Sleep(77.0, down=True)
+    assert next(failed_with(w.Unprocessed("busy", 0.0))).seconds > 0
+
+
+@pytest.mark.parametrize(
+    ("outcome", "error"),
+    [
+        (w.Rejected("a shape", 422), TiledRejected),
+        (w.Rejected("gone for good", 410), TiledRejected),
+        (w.Denied("Invalid API key", 401), Forbidden),
+        (w.Denied("access tag", 401), Forbidden),
+        (w.Denied("Not enough scopes", 403), Forbidden),
+        (w.Denied("Access Tag 'x' is not allowed", 403), TiledRejected),
+    ],
+)
+def test_what_waiting_cannot_change_is_raised(outcome: w.Outcome, error: type[Exception]) -> None:
+    with pytest.raises(error):
+        play(insist(Around(), "r", NODE), (NODE, outcome))
+
+
+def test_server_errors_reject_only_while_others_succeed() -> None:
+    around = Around()
+    failing = failed_with(w.Unknown("boom", 500), around)
+    for _ in range(20):
+        next(failing)
+    around.weather.confirmed += 1  # another run's request
+    with pytest.raises(TiledRejected, match="boom"):
+        next(failing)
+
+
+def test_a_few_server_errors_reject_nothing() -> None:
+    around = Around()
+    failing = failed_with(w.Unknown("boom", 500), around)
+    next(failing)
+    around.weather.confirmed += 1  # after its first
+    for _ in range(POLICY.server_errors_max - 2):
+        next(failing)
+    with pytest.raises(TiledRejected):
+        next(failing)
+
+
+def test_a_gateway_that_fails_rejects_nothing_however_often() -> None:
+    around = Around()
+    failing = failed_with(w.Unknown("bad gateway", 502), around)
+    next(failing)
+    around.weather.confirmed += 1
+    for _ in range(100):
+        next(failing)
