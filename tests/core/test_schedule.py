@@ -1,12 +1,12 @@
 """The books of the lanes: who sleeps, who waits for a place, whose answer it is."""
 
-from typing import Any, cast
+from typing import cast
 
 import pytest
 
 from tiled_ingest.core.claim import Claim
 from tiled_ingest.core.schedule import Counter, Lane, Sleepers
-from tiled_ingest.core.steps import Sleep
+from tiled_ingest.core.steps import Procedure, Sleep
 from tiled_ingest.core.writes import GetNode
 
 NOBODY = cast("Claim", None)  # the books never look at it
@@ -15,6 +15,10 @@ AWAY, OWN = Sleep(2.0), Sleep(2.0, down=False)
 
 def lane(key: str) -> Lane:
     return Lane(key, NOBODY, None)
+
+
+def insist_nothing() -> Procedure[None]:
+    yield AWAY
 
 
 def asked(key: str) -> GetNode:
@@ -34,7 +38,8 @@ def test_lanes_wake_in_the_order_of_their_times_each_once() -> None:
     assert list(sleepers.awake(1.0)) == [two, three]
     assert list(sleepers.awake(1.0)) == []
     assert list(sleepers.awake(99.0)) == [one]
-    assert (sleepers.next_s, sleepers.any_down) == (None, False)
+    assert not sleepers.any_down
+    assert Sleepers().next_s is None
 
 
 def test_only_those_who_wait_for_tiled_wake_when_it_is_back() -> None:
@@ -67,7 +72,7 @@ def test_a_dropped_lane_knocks_at_no_door() -> None:
 def test_a_lane_is_idle_without_work() -> None:
     one = lane("one")
     assert one.idle
-    one.procedure = (step for step in cast("list[Any]", []))  # type: ignore[assignment]
+    one.procedure = insist_nothing()
     assert not one.idle
 
 

@@ -165,7 +165,8 @@ class Oracle:
         """Whether it failed; where a late update hid that, dead letters of a run that had to fail say so."""
         had_to = run.rejected or self._lost_its_beginning(run)
         dead = had_to and any(self._is_dead(published.record) for published in self._records(run))
-        if dead and self._tiled.overwritten((*self._parent, run.uid)):
+        hidden = self._state(run) not in FINAL and self._tiled.overwritten((*self._parent, run.uid))
+        if dead and hidden:
             self.residual.add(run.uid)
             return True
         return self._state(run) == "failed"

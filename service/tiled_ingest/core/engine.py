@@ -8,7 +8,6 @@ One record's way: `Records` -> decode -> its run -> a batch -> a job in the run'
 hold is released -> the committable offset moves -> `Commit` ... `Committed`.
 """
 
-from collections import Counter as Counts
 from collections.abc import Callable, Iterable, Mapping
 from functools import singledispatchmethod
 from typing import Any
@@ -16,17 +15,19 @@ from typing import Any
 from . import effects as fx
 from .breaker import Breaker
 from .claim import Claim
+from .commits import Commits
 from .errors import DeadLetterFailed, IngestError, InvalidDocument, TiledRejected
 from .events import Reference
 from .jobs import next_job
-from .letters import letter
+from .outbox import Outbox
 from .policy import Policy
+from .post import Post
 from .record import Home, Record
 from .run import Run, Verdict
 from .schedule import Counter, Lane, Sleepers
 from .snapshot import EngineSnapshot, snapshot_of
 from .states import State, Trigger
-from .steps import Claiming, Letter, Letters, LogChunk, Sleep, Step, Weather
+from .steps import Claiming, Letters, LogChunk, Sleep, Step, Weather
 from .writes import Done, Exists, Missing, Outcome, Rejected
 
 DOWN_PAUSE_S = 1.0  # intake goes on for a moment when one request fails
@@ -46,9 +47,7 @@ class Engine:
     def __init__(self, policy: Policy, nonce: Callable[[], str]) -> None:
         self._policy = policy
         self._nonce = nonce
-        self._now_s = 0.0
-        self._out: list[fx.Effect] = []
-        self._tickets = 0
+        self._out = Outbox()
         self._weather = Weather()
         self._claims: dict[Home, Claim] = {}
         self._lanes: dict[tuple[Home, str], Lane] = {}
@@ -56,11 +55,9 @@ class Engine:
         self._sleepers = Sleepers()
         self._requests = Counter()
         self._logs: dict[int, tuple[Lane, fx.ReadLog]] = {}
-        self._letters: dict[int, Callable[[], None]] = {}
-        self._commits: dict[int, tuple[Claim, Lane | None, tuple[int, int]]] = {}
+        self._commits = Commits(self._out, policy)
         self._breaker = Breaker(policy)
-        self._counts: Counts[tuple[str, str]] = Counts()
-        self._committed_s = 0.0
+        self._post = Post(self._out, self._breaker, lambda lane: self._resume(lane, None))
         self._swept_s = 0.0
         self._down_since_s: float | None = None
         self._paused = False
@@ -71,15 +68,14 @@ class Engine:
 
     def step(self, now_s: float, given: fx.Input) -> list[fx.Effect]:
         """Take one input, at `now_s` seconds of a monotonic clock; return what is to be done, in order."""
-        self._now_s = now_s
+        self._out.now_s = now_s
         if not self._stopped:
             try:
                 self._take(given)
                 self._advance()
             except IngestError as error:
                 self._stop(error)
-        out, self._out = self._out, []
-        return out
+        return self._out.take()
 
     def drained(self, homes: Iterable[Home]) -> bool:
         """Whether all that can be settled of these partitions is settled and committed.
@@ -106,11 +102,11 @@ class Engine:
     @property
     def busy(self) -> bool:
         """Whether answers are awaited or rows wait: then inputs should come without delay."""
-        return bool(self._requests.under_way or self._touched or self._logs or self._letters)
+        return bool(self._requests.under_way or self._touched or self._logs or self._post.busy)
 
     def snapshot(self) -> EngineSnapshot:
         """Return what operators may see of the state."""
-        return snapshot_of(self._claims.values(), self._now_s, self._down_since_s, self._paused)
+        return snapshot_of(self._claims.values(), self._out.now_s, self._down_since_s, self._paused)
 
     # ------------------------------------------------------------ inputs
 
@@ -142,8 +138,8 @@ class Engine:
             given,
             self._policy,
             self._weather,
-            tell=self._tell,
-            count=self._count,
+            tell=self._out.tell,
+            count=self._out.count,
             fresh_nonce=self._nonce,
             elsewhere=self._home_of,
         )
@@ -184,12 +180,12 @@ class Engine:
     def _(self, given: fx.LogUnreadable) -> None:
         lane, request = self._logs.pop(given.ticket)
         if not lane.dropped:
-            self._tell("log_unreadable", home=str(request.home), detail=given.detail)
+            self._out.tell("log_unreadable", home=str(request.home), detail=given.detail)
             self._read_log(lane, LogChunk(request.start, request.stop))
 
     @_take.register
     def _(self, given: fx.DeadLettered) -> None:
-        self._letters.pop(given.ticket)()
+        self._post.confirmed(given)
 
     @_take.register
     def _(self, given: fx.DeadLetterRefused) -> None:
@@ -197,20 +193,12 @@ class Engine:
 
     @_take.register
     def _(self, given: fx.Committed) -> None:
-        claim, lane, point = self._commits.pop(given.ticket)
-        previous, claim.committed = claim.committed, point
-        if lane is not None:
+        if lane := self._commits.confirmed(given):
             self._resume(lane, True)
-        else:
-            self._tell("committed", home=claim.home, number=point[0] - (previous[0] if previous else point[0]))
 
     @_take.register
     def _(self, given: fx.CommitFailed) -> None:
-        claim, lane, _ = self._commits.pop(given.ticket)
-        self._tell("commit_failed", home=str(claim.home), detail=given.detail, fenced=given.fenced)
-        claim.fenced = given.fenced
-        claim.commit_after_s = self._now_s + self._policy.commit_interval_s
-        if lane is not None and not given.fenced:
+        if lane := self._commits.failed(given):
             self._resume(lane, False)
 
     # ------------------------------------------------------------ records
@@ -218,35 +206,13 @@ class Engine:
     def _receive(self, claim: Claim, record: Record) -> None:
         claim.ledger.received(record.offset, record.timestamp_ms)
         try:
-            run = claim.runs.receive(record, self._now_s)
+            run = claim.runs.receive(record, self._out.now_s)
         except InvalidDocument as error:
-            self._refuse(claim, record, error)
+            self._post.refuse(claim, record, error)
             return
         self._breaker.passed()
         if run is not None:
             self._touch(claim, run)
-
-    def _refuse(self, claim: Claim, record: Record, error: InvalidDocument) -> None:
-        self._breaker.refused(error)
-        hold = claim.hold(record.offset)
-        self._send_letter(letter(record, error), lambda: claim.release(hold))
-
-    def _send_letter(self, sent: Letter, confirmed: Callable[[], None]) -> None:
-        def out() -> None:
-            self._count("document", "dead_letter")
-            self._tell(
-                "dead_letter",
-                reason=sent.reason,
-                code=sent.code,
-                run=sent.run,
-                offset=sent.record.offset,
-                error=sent.error,
-            )
-            confirmed()
-
-        ticket = self._ticket()
-        self._letters[ticket] = out
-        self._out.append(fx.DeadLetter(ticket, sent.record, sent.reason, sent.code, sent.error, sent.run))
 
     def _home_of(self, named: Reference) -> Home | None:
         return next((home for home, claim in self._claims.items() if claim.runs.knows(named)), None)
@@ -291,7 +257,7 @@ class Engine:
         if run is None:
             raise error
         run.condemn(Verdict(error.reason, "run_failed", str(error), ours=run.opened))
-        self._tell("run_failed", run=run.uid, error=str(error))
+        self._out.tell("run_failed", run=run.uid, error=str(error))
         self._ended(lane)
 
     def _do(self, lane: Lane, step: Step) -> None:
@@ -301,36 +267,24 @@ class Engine:
             case LogChunk():
                 self._read_log(lane, step)
             case Letters():
-                self._send_letters(lane, step)
+                self._post.send_all(lane, step)
             case Claiming():
-                self._commit(lane.claim, lane, (step.offset, step.offset), step.metadata)
+                self._commits.send_claim(lane, step.offset, step.metadata)
             case _:
                 self._requests.add(lane, step)
 
     def _sleep(self, lane: Lane, sleep: Sleep) -> None:
         if sleep.down and self._down_since_s is None:
-            self._down_since_s = self._now_s
-            self._tell("tiled_down")
-        self._sleepers.add(lane, sleep, self._now_s)
+            self._down_since_s = self._out.now_s
+            self._out.tell("tiled_down")
+        self._sleepers.add(lane, sleep, self._out.now_s)
 
     def _read_log(self, lane: Lane, chunk: LogChunk) -> None:
         read = fx.ReadLog(
-            self._ticket(), lane.key, lane.claim.home, chunk.start, chunk.stop, self._policy.log_chunk_bytes
+            self._out.ticket(), lane.key, lane.claim.home, chunk.start, chunk.stop, self._policy.log_chunk_bytes
         )
         self._logs[read.ticket] = lane, read
-        self._out.append(read)
-
-    def _send_letters(self, lane: Lane, step: Letters) -> None:
-        lane.letters = len(step.letters)
-        for sent in step.letters:
-            self._send_letter(sent, lambda: self._letter_out(lane))
-        if not step.letters:
-            self._resume(lane, None)
-
-    def _letter_out(self, lane: Lane) -> None:
-        lane.letters -= 1
-        if not lane.letters:
-            self._resume(lane, None)
+        self._out.put(read)
 
     def _hear(self, outcome: Outcome) -> None:
         """Learn from an answer how Tiled is."""
@@ -338,7 +292,7 @@ class Engine:
             return
         self._weather.confirmed += 1
         if self._down_since_s is not None:
-            self._tell("tiled_up", since_s=self._down_since_s)
+            self._out.tell("tiled_up", since_s=self._down_since_s)
             self._down_since_s = None
             for lane in self._sleepers.wake_down():
                 self._resume(lane, None)
@@ -351,30 +305,30 @@ class Engine:
     # ------------------------------------------------------------ what follows every input
 
     def _advance(self) -> None:
-        for lane in self._sleepers.awake(self._now_s):
+        for lane in self._sleepers.awake(self._out.now_s):
             self._resume(lane, None)
         self._sweep()
         self._start_jobs()
         self._send_requests()
         self._forget_outage()
         self._pause_or_resume()
-        self._commit_due()
-        self._tell_counts()
+        leaving = [claim for claim in self._claims.values() if claim.leaving and self._is_quiet(claim)]
+        self._commits.send_due(self._claims.values(), leaving)
 
     def _sweep(self) -> None:
         """Once a second look for runs that nobody speaks of."""
-        if self._now_s - self._swept_s < 1.0:
+        if self._out.now_s - self._swept_s < 1.0:
             return
-        self._swept_s = self._now_s
+        self._swept_s = self._out.now_s
         for claim in self._claims.values():
-            for run in list(claim.runs.idle(self._now_s)) if claim.live and not claim.leaving else ():
+            for run in list(claim.runs.idle(self._out.now_s)) if claim.live and not claim.leaving else ():
                 self._abandon(claim, run)
 
     def _abandon(self, claim: Claim, run: Run) -> None:
         if run.holds:
             return
         run.meet(Trigger.IDLE)
-        self._tell("run_idle", run=run.uid)
+        self._out.tell("run_idle", run=run.uid)
         if run.state is State.FINISHED:
             claim.forget(run)
         else:
@@ -391,7 +345,7 @@ class Engine:
         if run is None or run.state is State.FINISHED:
             self._touched.pop(key, None)
             return
-        lane.procedure = next_job(lane.claim, run, self._now_s, self._force(lane.claim))
+        lane.procedure = next_job(lane.claim, run, self._out.now_s, self._force(lane.claim))
         if lane.procedure is not None:
             self._resume(lane, None)
         elif not any(run.waiting_streams):
@@ -403,9 +357,9 @@ class Engine:
     def _send_requests(self) -> None:
         while found := self._requests.next(self._requests_max):
             lane, request = found
-            ticket = self._ticket()
+            ticket = self._out.ticket()
             self._requests.sent(ticket, lane)
-            self._out.append(fx.Ask(ticket, lane.key, request))
+            self._out.put(fx.Ask(ticket, lane.key, request))
 
     @property
     def _requests_max(self) -> int:
@@ -417,8 +371,8 @@ class Engine:
 
     def _went_live(self, claim: Claim) -> None:
         for run in claim.runs:
-            run.heard_s = run.opened_s = self._now_s
-        self._tell(
+            run.heard_s = run.opened_s = self._out.now_s
+        self._out.tell(
             "claimed",
             home=str(claim.home),
             epoch=claim.epoch,
@@ -426,7 +380,7 @@ class Engine:
             open_runs=len(claim.runs),
         )
         if not self._paused and not claim.leaving:
-            self._out.append(fx.Resume((claim.home,)))
+            self._out.put(fx.Resume((claim.home,)))
 
     def _pause_or_resume(self) -> None:
         wanted = self._is_down or self._is_full
@@ -435,52 +389,29 @@ class Engine:
         self._paused = wanted
         homes = tuple(home for home, claim in self._claims.items() if claim.live and not claim.leaving)
         if homes:
-            self._out.append(fx.Pause(homes) if wanted else fx.Resume(homes))
+            self._out.put(fx.Pause(homes) if wanted else fx.Resume(homes))
 
     @property
     def _is_down(self) -> bool:
-        return self._down_since_s is not None and self._now_s - self._down_since_s >= DOWN_PAUSE_S
+        return self._down_since_s is not None and self._out.now_s - self._down_since_s >= DOWN_PAUSE_S
 
     @property
     def _is_full(self) -> bool:
         limit = self._policy.memory_bytes_max
         return sum(claim.nbytes for claim in self._claims.values()) > (limit // 2 if self._paused else limit)
 
-    # ------------------------------------------------------------ commits
-
-    def _commit_due(self) -> None:
-        due = self._now_s - self._committed_s >= self._policy.commit_interval_s
-        if due:
-            self._committed_s = self._now_s
-        for claim in self._claims.values():
-            if claim.live and (due or (claim.leaving and self._is_quiet(claim))):
-                self._commit_if_new(claim)
-
-    def _commit_if_new(self, claim: Claim) -> None:
-        allowed = not claim.fenced and self._now_s >= claim.commit_after_s and not self._is_committing(claim)
-        if allowed and claim.to_commit != claim.committed:
-            self._commit(claim, None, claim.to_commit, claim.metadata())
-
-    def _is_committing(self, claim: Claim) -> bool:
-        return any(committing is claim for committing, _, _ in self._commits.values())
-
-    def _commit(self, claim: Claim, lane: Lane | None, point: tuple[int, int], metadata: str) -> None:
-        ticket = self._ticket()
-        self._commits[ticket] = claim, lane, point
-        self._out.append(fx.Commit(ticket, claim.home, point[0], metadata))
-
     # ------------------------------------------------------------ leaving
 
     def _leave(self, claim: Claim) -> None:
         claim.leaving = True
-        self._out.append(fx.Pause((claim.home,)))
+        self._out.put(fx.Pause((claim.home,)))
         for run in claim.runs:
             self._touch(claim, run)
 
     def _is_drained(self, claim: Claim) -> bool:
         if not claim.live or claim.fenced:
             return True
-        return self._is_quiet(claim) and claim.to_commit == claim.committed and not self._is_committing(claim)
+        return self._is_quiet(claim) and claim.to_commit == claim.committed and not self._commits.is_under_way(claim)
 
     def _is_quiet(self, claim: Claim) -> bool:
         """Whether nothing of the partition can be settled now."""
@@ -497,25 +428,6 @@ class Engine:
             del self._lanes[key]
             self._touched.pop(key, None)
 
-    # ------------------------------------------------------------ words
-
-    def _ticket(self) -> int:
-        self._tickets += 1
-        return self._tickets
-
-    def _tell(self, event: str, **fields: Any) -> None:
-        if "since_s" in fields:  # who tells knows when it began, not how late it is
-            fields["seconds"] = round(self._now_s - fields.pop("since_s"), 3)
-        self._out.append(fx.Tell(event, fields))
-
-    def _count(self, kind: str, result: str, number: int = 1) -> None:
-        self._counts[kind, result] += number
-
-    def _tell_counts(self) -> None:
-        for (kind, result), number in self._counts.items():
-            self._tell("documents", name=kind, result=result, count=number)
-        self._counts.clear()
-
     def _stop(self, error: IngestError) -> None:
         self._stopped = True
-        self._out.append(fx.Stop(error.reason, str(error)))
+        self._out.put(fx.Stop(error.reason, str(error)))

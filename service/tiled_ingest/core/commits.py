@@ -1,0 +1,64 @@
+"""When an offset is committed: at intervals, when a partition is left, and once to claim it. Never twice at once."""
+
+from collections.abc import Iterable
+
+from .claim import Claim
+from .effects import Commit, CommitFailed, Committed
+from .outbox import Outbox
+from .policy import Policy
+from .schedule import Lane
+
+
+class Commits:
+    """Commits under way, and which are due."""
+
+    def __init__(self, out: Outbox, policy: Policy) -> None:
+        self._out = out
+        self._interval_s = policy.commit_interval_s
+        self._last_s = 0.0
+        self._under_way: dict[int, tuple[Claim, Lane | None, tuple[int, int]]] = {}
+
+    def send_claim(self, lane: Lane, offset: int, metadata: str) -> None:
+        """Commit a claim; whoever waits for it is `lane`."""
+        self._send(lane.claim, lane, (offset, offset), metadata)
+
+    def send_due(self, claims: Iterable[Claim], leaving: Iterable[Claim]) -> None:
+        """Commit what has moved on: of all, once the interval is over; at once of those that are being left."""
+        due = self._out.now_s - self._last_s >= self._interval_s
+        if due:
+            self._last_s = self._out.now_s
+        for claim in claims if due else leaving:
+            if claim.live and self._is_allowed(claim) and claim.to_commit != claim.committed:
+                self._send(claim, None, claim.to_commit, claim.metadata())
+
+    def _is_allowed(self, claim: Claim) -> bool:
+        return not claim.fenced and self._out.now_s >= claim.commit_after_s and not self.is_under_way(claim)
+
+    def is_under_way(self, claim: Claim) -> bool:
+        """Whether a commit of this claim is not answered yet."""
+        return any(committing is claim for committing, _, _ in self._under_way.values())
+
+    def _send(self, claim: Claim, lane: Lane | None, point: tuple[int, int], metadata: str) -> None:
+        ticket = self._out.ticket()
+        self._under_way[ticket] = claim, lane, point
+        self._out.put(Commit(ticket, claim.home, point[0], metadata))
+
+    def confirmed(self, given: Committed) -> Lane | None:
+        """Note that the broker confirmed; returns the lane that waits for it."""
+        claim, lane, point = self._under_way.pop(given.ticket)
+        before = claim.committed[0] if claim.committed else point[0]
+        claim.committed = point
+        if lane is None:
+            self._out.tell("committed", home=claim.home, number=point[0] - before)
+        return lane
+
+    def failed(self, given: CommitFailed) -> Lane | None:
+        """Note that the broker did not confirm; returns the lane that may try again.
+
+        Fenced: the group says that we are no member any more, and will soon say that we lost the partition.
+        """
+        claim, lane, _ = self._under_way.pop(given.ticket)
+        claim.fenced = given.fenced
+        claim.commit_after_s = self._out.now_s + self._interval_s
+        self._out.tell("commit_failed", home=str(claim.home), detail=given.detail, fenced=given.fenced)
+        return None if given.fenced else lane

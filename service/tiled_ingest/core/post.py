@@ -1,0 +1,68 @@
+"""Dead letters on their way: each is confirmed before anybody acts on it."""
+
+from collections.abc import Callable
+
+from .breaker import Breaker
+from .claim import Claim
+from .effects import DeadLetter, DeadLettered
+from .errors import InvalidDocument
+from .letters import letter
+from .outbox import Outbox
+from .record import Record
+from .schedule import Lane
+from .steps import Letter, Letters
+
+
+class Post:
+    """Dead letters under way, and who waits for them."""
+
+    def __init__(self, out: Outbox, breaker: Breaker, resume: Callable[[Lane], None]) -> None:
+        self._out = out
+        self._breaker = breaker
+        self._resume = resume
+        self._under_way: dict[int, Callable[[], None]] = {}
+
+    @property
+    def busy(self) -> bool:
+        """Whether a confirmation is awaited."""
+        return bool(self._under_way)
+
+    def refuse(self, claim: Claim, record: Record, error: InvalidDocument) -> None:
+        """Send a document that is refused by itself; its offset is held until the topic has confirmed.
+
+        Raises
+        ------
+        BreakerOpen
+            Nearly everything is refused.
+        """
+        self._breaker.refused(error)
+        hold = claim.hold(record.offset)
+        self._send(letter(record, error), lambda: claim.release(hold))
+
+    def send_all(self, lane: Lane, step: Letters) -> None:
+        """Send the letters of a procedure, which goes on when all are confirmed."""
+        lane.letters = len(step.letters)
+        for sent in step.letters:
+            self._send(sent, lambda: self._one_out(lane))
+        if not step.letters:
+            self._resume(lane)
+
+    def _one_out(self, lane: Lane) -> None:
+        lane.letters -= 1
+        if not lane.letters:
+            self._resume(lane)
+
+    def _send(self, sent: Letter, confirmed: Callable[[], None]) -> None:
+        ticket = self._out.ticket()
+        self._under_way[ticket] = lambda: self._tell(sent, confirmed)
+        self._out.put(DeadLetter(ticket, sent.record, sent.reason, sent.code, sent.error, sent.run))
+
+    def _tell(self, sent: Letter, confirmed: Callable[[], None]) -> None:
+        self._out.count("document", "dead_letter")
+        where = {"topic": sent.record.topic, "partition": sent.record.partition, "offset": sent.record.offset}
+        self._out.tell("dead_letter", reason=sent.reason, code=sent.code, run=sent.run, error=sent.error, **where)
+        confirmed()
+
+    def confirmed(self, given: DeadLettered) -> None:
+        """Note that the topic has confirmed a letter."""
+        self._under_way.pop(given.ticket)()
