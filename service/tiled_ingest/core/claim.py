@@ -139,6 +139,8 @@ class Claim:
         self.runs.rebuilding = True
         while start < stop:
             chunk = yield LogChunk(start, stop)
+            if chunk.low > start:  # retention was quicker than we
+                yield from self._give_up(chunk.low)
             for record in chunk.records:
                 if record.offset < stop:
                     self._recall(record)

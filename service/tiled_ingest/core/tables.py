@@ -90,8 +90,15 @@ class Table:
             return False
         expected = self._stream.confirmed + Tally.of(batch.keys)
         found = yield from look_for(self._around, self._run.uid, self._path, expected)
+        found = found and (yield from self._is_ours())
         self._around.tell("ambiguous", outcome="present" if found else "absent", detail=outcome.detail)
         return found
+
+    def _is_ours(self) -> Procedure[bool]:
+        """Whether the rows that were just seen are those of our dataset: a zombie's switch may show its own."""
+        node = yield from insist(self._around, self._run.uid, GetNode(self._path))
+        source = node.value.source if isinstance(node, Done) else None
+        return source is not None and source.dataset == self._source.dataset
 
     def _after_failure(self, patience: Patience, outcome: Outcome, batch: Batch) -> Procedure[None]:
         """Wait, if the rows certainly are not there and never will be; else switch, so that they cannot hurt."""

@@ -109,7 +109,8 @@ class Catalog:
     def rows(self, uid: str, stream: str = "primary") -> int:
         """Count the rows that a reader sees in a stream at this moment.
 
-        Whole tables: for a column, the client asks for the length first, and when rows came in between, Tiled refuses.
+        Only while nobody writes: on DuckDB, Tiled's requests share one connection, where the end of a reader's
+        transaction is the end of the writer's too. Both then see errors, which cost a minute of retries.
         """
         with _translated():
             try:

@@ -11,7 +11,7 @@ from tiled_ingest.demo.compare import Catalog, Published, Run, sort_runs
 from tiled_ingest.demo.processes import ProcessError
 from tiled_ingest.demo.record import read_documents
 from tiled_ingest.demo.stage import Interrupted, Shift, Signals, Stage, stage
-from tiled_ingest.demo.tell import Kill, Progress, Shown, Teller
+from tiled_ingest.demo.tell import Kill, Shown, Teller
 
 # What the beamline does: its name for it, and ours.
 _SHORT_RUNS = {
@@ -77,7 +77,7 @@ def _perform(there: Stage, teller: Teller) -> Shown:
     _start_servers(there, teller)
     short, catalog = _short_runs(there, teller)
     published = _published(short)
-    long, blow = _long_run(there, teller, catalog, {run.start["uid"] for run in published})
+    long, blow = _long_run(there, teller, catalog, published)
     _wait_until_closed(there, teller, catalog, long)
     published += _published(long)
     runs = _read_back(teller, catalog, published)
@@ -113,16 +113,22 @@ def _short_runs(there: Stage, teller: Teller) -> tuple[Shift, Catalog]:
     return shift, catalog
 
 
-def _long_run(there: Stage, teller: Teller, catalog: Catalog, known: set[str]) -> tuple[Shift, _Blow]:
+def _long_run(there: Stage, teller: Teller, catalog: Catalog, known: Sequence[Published]) -> tuple[Shift, _Blow]:
     shift = there.measure(f"scan:{_LONG_POINTS}", delay_s=_LONG_DELAY_S)
-    with teller.working(f"A scan of {_LONG_POINTS} points, to be hit in the middle") as progress:
-        there.wait_for(lambda: bool(catalog.uids() - known), "the long run in Tiled", _ROWS_LIMIT_S)
-        (uid,) = catalog.uids() - known
-        there.wait_for(lambda: _rows(catalog, uid, progress) >= _KILL_AT_ROWS, "its rows in Tiled", _ROWS_LIMIT_S)
+    before = sum(len(events) for run in known for events in run.streams.values())
+    with teller.working(f"The beamline scans {_LONG_POINTS} points") as progress:
+
+        def hit() -> bool:
+            rows = max(0, there.rows_confirmed() - before)
+            progress.note(f"{rows} rows are in Tiled")
+            return rows >= _KILL_AT_ROWS or there.ended(shift)
+
+        there.wait_for(hit, "rows of the long scan in Tiled", _ROWS_LIMIT_S)
         there.service.kill()
-        killed_at = time.time()
-        there.pause(_SETTLE_S)  # a request that was under way may still arrive
-        rows = catalog.rows(uid)
+    killed_at = time.time()
+    there.pause(_SETTLE_S)  # a request that was under way may still arrive
+    (uid,) = catalog.uids() - {run.start["uid"] for run in known}
+    rows = catalog.rows(uid)
     teller.step(
         f"The beamline then began a scan of {_LONG_POINTS} points. While it went on, the service was killed (SIGKILL: "
         f"it can neither finish nor save anything). Tiled held {rows} rows of that scan."
@@ -221,9 +227,3 @@ def _close_the_story(teller: Teller, elapsed_s: float, *, kept: bool) -> None:
 
 def _published(shift: Shift) -> list[Published]:
     return sort_runs(read_documents(shift.record))
-
-
-def _rows(catalog: Catalog, uid: str, progress: Progress) -> int:
-    rows = catalog.rows(uid)
-    progress.note(f"{rows} rows in Tiled")
-    return rows

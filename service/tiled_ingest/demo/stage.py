@@ -23,11 +23,15 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from prometheus_client.parser import text_string_to_metric_families
+from prometheus_client.samples import Sample
+
 from tiled_ingest.demo.broker import ExistingBroker, KafkaBroker
 from tiled_ingest.demo.processes import Process, ProcessError, cache_folder, free_port
 from tiled_ingest.demo.tiled_server import TiledServer
 
 POLL_S = 0.1
+_HTTP_S = 2.0
 _START_LIMIT_S = 600.0  # the first time, Kafka's 55 MB come over the network
 _READY_LIMIT_S = 60.0
 _END_LIMIT_S = 10.0
@@ -151,6 +155,13 @@ class Stage:
         """Return when the service owns its partition and reaches Tiled."""
         self.wait_for(self._service_ready, "the service ready", _READY_LIMIT_S)
 
+    def rows_confirmed(self) -> int:
+        """Ask the service (its metrics) how many events Tiled has confirmed since the service was started."""
+        with _reached("the service"), urllib.request.urlopen(f"{self.service_uri}/metrics", timeout=_HTTP_S) as answer:
+            families = text_string_to_metric_families(answer.read().decode())
+        samples = [sample for family in families for sample in family.samples]
+        return int(sum(sample.value for sample in samples if _is_written_event(sample)))
+
     def measure(self, *plans: str, delay_s: float = 0.0) -> Shift:
         """Let a RunEngine in a process of its own run these plans (`NAME:POINTS`); returns when it was started."""
         number = len(self.shifts) + 1
@@ -248,7 +259,7 @@ class Stage:
 
     def _service_ready(self) -> bool:
         try:
-            with urllib.request.urlopen(f"{self.service_uri}/readyz", timeout=2) as answer:
+            with urllib.request.urlopen(f"{self.service_uri}/readyz", timeout=_HTTP_S) as answer:
                 return bool(answer.status == 200)
         except OSError:  # not there yet, or there and not ready (HTTPError is one, too)
             return False
@@ -332,6 +343,20 @@ def _broker(folder: Path) -> KafkaBroker | ExistingBroker:
 
 def _python(module: str, *arguments: str) -> list[str]:
     return [sys.executable, "-m", module, *arguments]
+
+
+def _is_written_event(sample: Sample) -> bool:
+    labels = sample.labels
+    counter = sample.name == "tiled_ingest_documents_total"
+    return counter and labels["name"] == "event" and labels["result"] == "written"
+
+
+@contextmanager
+def _reached(name: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise ProcessError(f"{name} did not answer: {error}") from error
 
 
 def _tail(log_path: Path, lines: int = 15) -> str:

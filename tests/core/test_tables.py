@@ -1,0 +1,506 @@
+"""Rows go into a stream's table exactly once, whatever becomes of the replies; the audit sees what did not."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from tests.core.test_steps import (
+    POLICY,
+    Around,
+    MiniTiled,
+    always,
+    descriptor_doc,
+    drive,
+    event_doc,
+    keys_of,
+    once,
+    play,
+    record,
+    start_doc,
+)
+from tests.core.test_switch import DECODE, LIVE, Scene, log_of
+from tiled_ingest.core import writes as w
+from tiled_ingest.core.datasets import OURS, Superseded, facts_of
+from tiled_ingest.core.documents import normalise_descriptor
+from tiled_ingest.core.errors import Forbidden, TiledRejected
+from tiled_ingest.core.events import Event
+from tiled_ingest.core.policy import Policy
+from tiled_ingest.core.rows import Batch, RowBuffer
+from tiled_ingest.core.steps import Procedure, Sleep
+from tiled_ingest.core.stream import Stream
+from tiled_ingest.core.tables import REPAIRS_MAX, Table
+
+
+class Desk(Scene):
+    """A run's stream with a table to fill; `fresh`: nobody was here before."""
+
+    def __init__(self, *seq_nums: int, fresh: bool = True, around: Around | None = None, **start: Any) -> None:
+        super().__init__(log_of(*seq_nums), around, **start)
+        self.primary.fresh = fresh
+        self.table_ = Table(self.around, self.run, self.primary)
+
+    @property
+    def source(self) -> w.TableSource:
+        assert self.primary.source is not None
+        return self.primary.source
+
+    def batch(self, *events: dict[str, Any]) -> Batch:
+        """The next accepted events, at the end of the log."""
+        buffer = RowBuffer()
+        for doc in events:
+            offset = self.log[-1].offset + 1
+            self.log.append(record(offset, "event", doc))
+            event = DECODE(self.log[-1])[1]
+            assert isinstance(event, Event)
+            assert self.run.acceptance.add_event("primary", event.seq_num, event.uid)
+            self.primary.plan(event)
+            buffer.append(event, offset, 10)
+        self.run.last_offset = self.log[-1].offset
+        return buffer.take()
+
+    def append(self, *events: dict[str, Any]) -> Procedure[set[int]]:
+        return self.table_.append(self.batch(*events))
+
+    def audit(self) -> Procedure[None]:
+        return self.table_.audit(self.run.last_offset + 1)
+
+    def empty_tiled(self, storage: str = "duckdb") -> MiniTiled:
+        tiled = MiniTiled(storage)
+        tiled.nodes |= {("r",): w.Node({}), ("r", "primary"): w.Node({})}
+        return tiled
+
+
+def told(desk: Desk, event: str) -> list[Any]:
+    return [fields for word, fields in desk.around.told if word == event]
+
+
+def appends(tiled: MiniTiled) -> list[tuple[str, list[int]]]:
+    asked = [ask for ask in tiled.asked if isinstance(ask, w.Append)]
+    return [(ask.path[-1], [int(number) for number in keys_of(ask.table).seq_num]) for ask in asked]
+
+
+# ---------------------------------------------------------------- create and append
+
+
+def test_the_first_batch_makes_the_table_and_goes_in() -> None:
+    desk = Desk(tiled_access_tags=["tag"])
+    batch = desk.batch(event_doc(1), event_doc(2))
+    schema = desk.columns.schema
+    facts = {OURS: {"epoch": 3, "nonce": "mine", "orders": [0]}}
+    source = w.TableSource(8, schema, {"table_name": "t", "dataset_id": 1}, facts, "postgresql")
+    metadata = {key: desk.primary.data_keys[key] for key in ("x", "i")}
+    misfits = play(
+        desk.table_.append(batch),
+        (w.CreateTable(("r", "primary"), "internal", schema, metadata, ("tag",), facts), w.Done(source)),
+        (w.Append(LIVE, desk.table([1, 2])), w.Done()),
+    )
+    assert misfits == set()
+    assert desk.primary.source == source
+    assert desk.primary.confirmed.count == 2
+    assert desk.around.weather.storage == "postgresql"
+    play(desk.append(event_doc(3)), (w.Append(LIVE, desk.table([3])), w.Done()))
+    assert desk.primary.confirmed.count == 3
+
+
+def test_nothing_is_confirmed_before_tiled_said_so() -> None:
+    desk, tiled = Desk(), Desk().empty_tiled()
+    procedure = desk.append(event_doc(1))
+    answer: Any = None
+    for _ in range(2):
+        step = procedure.send(answer)
+        assert desk.primary.confirmed.count == 0
+        answer = tiled(step)  # type: ignore[arg-type]
+    with pytest.raises(StopIteration):
+        procedure.send(answer)
+    assert desk.primary.confirmed.count == 1
+
+
+def test_a_create_whose_reply_was_lost_is_recognised_by_its_word() -> None:
+    desk, tiled = Desk(), Desk().empty_tiled()
+
+    def applied_but_lost(request: w.Request) -> w.Outcome | None:
+        if isinstance(request, w.CreateTable) and tiled.count(w.CreateTable) == 1:
+            tiled.apply(request)
+            return w.Unknown("reset")
+        return None
+
+    tiled.faults.append(applied_but_lost)
+    drive(desk.append(event_doc(1)), tiled, desk.log)
+    assert appends(tiled) == [("internal", [1])]
+    assert tiled.count(w.PutSource) == 0
+
+
+def test_a_create_that_meets_the_table_of_another_switches_even_if_it_is_empty() -> None:
+    desk = Desk(1)
+    tiled = desk.tiled()
+    desk = Desk()
+    drive(desk.append(event_doc(1)), tiled, desk.log)
+    assert tiled.count(w.PutSource) == 2
+    assert appends(tiled) == [("internal", [1])]
+    assert facts_of(desk.source)["epoch"] == 3
+    assert tiled.rows[desk.old_source().dataset] == []
+
+
+def test_an_inherited_table_is_switched_before_the_first_row_goes_in() -> None:
+    desk = Desk(1, 2, fresh=False)
+    tiled = desk.tiled(rows=2)
+    drive(desk.append(event_doc(3)), tiled, desk.log)
+    assert appends(tiled) == [("rebuild-3-n1", [1]), ("rebuild-3-n1", [2]), ("internal", [3])]
+    assert tiled.seq_nums(LIVE) == [1, 2, 3]
+    assert tiled.seq_nums((*LIVE, "rebuild-3-n1")) == [1, 2]
+    assert tiled.count(w.PutSource) == 2
+
+
+def test_rows_that_a_dead_owner_appended_and_never_confirmed_are_not_doubled() -> None:
+    desk = Desk(1, 2, fresh=False)
+    tiled = desk.tiled(rows=3)  # the third was not committed: it comes again
+    drive(desk.append(event_doc(3)), tiled, desk.log)
+    assert tiled.seq_nums(LIVE) == [1, 2, 3]
+
+
+def test_a_stream_that_was_made_without_its_table_gets_one() -> None:
+    desk = Desk(fresh=False)
+    tiled = desk.empty_tiled()
+    drive(desk.append(event_doc(1)), tiled, desk.log)
+    assert appends(tiled) == [("internal", [1])]
+    assert tiled.count(w.PutSource) == 0
+
+
+def test_a_table_is_switched_once_not_at_every_batch() -> None:
+    desk = Desk(1, fresh=False)
+    tiled = desk.tiled(rows=1)
+    for number in (2, 3, 4):
+        drive(desk.append(event_doc(number)), tiled, desk.log)
+    assert tiled.count(w.PutSource) == 2
+    assert tiled.seq_nums(LIVE) == [1, 2, 3, 4]
+
+
+# ---------------------------------------------------------------- the reply was lost
+
+
+def lost(tiled: MiniTiled, *, applied: bool, number: int = 1) -> None:
+    """The reply of the n-th append is lost."""
+
+    def fault(request: w.Request) -> w.Outcome | None:
+        if isinstance(request, w.Append) and tiled.count(w.Append) == number:
+            if applied:
+                tiled.apply(request)
+            return w.Unknown("time-out")
+        return None
+
+    tiled.faults.append(fault)
+
+
+def test_an_append_that_is_found_is_not_repeated() -> None:
+    desk, tiled = Desk(), Desk().empty_tiled()
+    lost(tiled, applied=True)
+    drive(desk.append(event_doc(1), event_doc(2)), tiled, desk.log)
+    assert appends(tiled) == [("internal", [1, 2])]
+    assert tiled.seq_nums(LIVE) == [1, 2]
+    assert desk.primary.confirmed.count == 2
+    assert told(desk, "ambiguous") == [{"outcome": "present", "detail": "time-out"}]
+
+
+def test_an_append_that_lands_late_is_found() -> None:
+    desk, tiled = Desk(), Desk().empty_tiled()
+
+    def late(request: w.Request) -> w.Outcome | None:
+        if isinstance(request, w.ReadKeys) and tiled.count(w.ReadKeys) == 4:
+            tiled.apply(next(ask for ask in tiled.asked if isinstance(ask, w.Append)))
+        return None
+
+    lost(tiled, applied=False)
+    tiled.faults.append(late)
+    trace = drive(desk.append(event_doc(1)), tiled, desk.log)
+    assert (tiled.count(w.Append), tiled.seq_nums(LIVE)) == (1, [1])
+    assert 0 < trace.slept_s < POLICY.late_write_s_max
+
+
+def test_an_append_that_stays_absent_is_looked_for_as_long_as_it_may_take_and_then_cannot_hurt() -> None:
+    desk, tiled = Desk(), Desk().empty_tiled()
+    lost(tiled, applied=False)
+    trace = drive(desk.append(event_doc(1), event_doc(2)), tiled, desk.log)
+    assert trace.slept_s >= POLICY.late_write_s_max
+    assert tiled.count(w.PutSource) == 2
+    assert appends(tiled) == [("internal", [1, 2]), ("internal", [1, 2])]
+    assert tiled.seq_nums(LIVE) == [1, 2]
+    assert [fields["outcome"] for fields in told(desk, "ambiguous")] == ["absent", "switched"]
+    stale = next(ask for ask in tiled.asked if isinstance(ask, w.Append))
+    assert isinstance(tiled.apply(stale), w.Rejected)  # it lands after all: refused, its columns are in another order
+    assert tiled.seq_nums(LIVE) == [1, 2]
+
+
+def test_an_append_that_lands_during_the_switch_stays_with_the_old_dataset() -> None:
+    desk, tiled = Desk(), Desk().empty_tiled()
+
+    def late(request: w.Request) -> w.Outcome | None:
+        if isinstance(request, w.PutSource) and request.path == LIVE and tiled.count(w.PutSource) == 1:
+            tiled.apply(next(ask for ask in tiled.asked if isinstance(ask, w.Append)))
+        return None
+
+    lost(tiled, applied=False)
+    tiled.faults.append(late)
+    drive(desk.append(event_doc(1)), tiled, desk.log)
+    assert tiled.seq_nums(LIVE) == [1]
+    assert tiled.seq_nums((*LIVE, "rebuild-3-n1")) == [1]
+
+
+def test_a_wait_for_a_late_append_is_no_outage() -> None:
+    desk, tiled = Desk(), Desk().empty_tiled()
+    lost(tiled, applied=False)
+    trace = drive(desk.append(event_doc(1)), tiled, desk.log)
+    assert not any(step.down for step in trace.steps if isinstance(step, Sleep))
+
+
+def test_an_append_that_was_not_processed_is_simply_repeated() -> None:
+    desk, tiled = Desk(), Desk().empty_tiled()
+    tiled.faults.append(once(w.Append, w.Unprocessed("locked"), w.Unprocessed("busy", 9.0)))
+    trace = drive(desk.append(event_doc(1)), tiled, desk.log)
+    assert (tiled.count(w.Append), tiled.count(w.PutSource), tiled.count(w.ReadKeys)) == (3, 0, 0)
+    assert trace.slept_s >= 9.0
+    assert all(step.down for step in trace.steps if isinstance(step, Sleep))
+
+
+# ---------------------------------------------------------------- Tiled refuses
+
+
+@pytest.mark.parametrize(
+    ("outcome", "error"),
+    [
+        (w.Rejected("no", 422), TiledRejected),
+        (w.Missing("gone"), TiledRejected),
+        (w.Denied("Invalid API key", 401), Forbidden),
+        (w.Denied("Not enough scopes", 403), Forbidden),
+    ],
+)
+def test_a_refused_append(outcome: w.Outcome, error: type[Exception]) -> None:
+    desk, tiled = Desk(), Desk().empty_tiled()
+    tiled.faults.append(always(w.Append, outcome))
+    with pytest.raises(error):
+        drive(desk.append(event_doc(1)), tiled, desk.log)
+    assert tiled.count(w.Append) == 1
+
+
+BOOM = w.Unknown("boom", 500)
+IMPATIENT = Policy(late_write_s_max=0.0, server_errors_max=3)
+
+
+def test_server_errors_for_these_rows_alone_reject_them() -> None:
+    desk, tiled = Desk(around=Around(IMPATIENT)), Desk().empty_tiled()
+    tiled.faults.append(once(w.Append, *[BOOM] * 99, where=lambda ask: ask.path == LIVE))
+    with pytest.raises(TiledRejected, match="boom"):
+        drive(desk.append(event_doc(1)), tiled, desk.log)
+    assert tiled.count(w.Append) == IMPATIENT.server_errors_max
+    assert isinstance(tiled.asked[-1], w.UpdateMetadata)  # the probe, which harms nobody
+    assert tiled.asked[-1].metadata == {}
+
+
+def test_server_errors_for_everything_reject_nothing() -> None:
+    desk, tiled = Desk(around=Around(IMPATIENT)), Desk().empty_tiled()
+    tiled.faults.append(once(w.Append, *[BOOM] * 6, where=lambda ask: ask.path == LIVE))
+    tiled.faults.append(always(w.UpdateMetadata, BOOM))
+    drive(desk.append(event_doc(1)), tiled, desk.log)
+    assert tiled.seq_nums(LIVE) == [1]
+    assert tiled.count(w.UpdateMetadata) == 4
+
+
+def test_a_neighbour_that_writes_is_proof_enough() -> None:
+    desk, tiled = Desk(around=Around(IMPATIENT)), Desk().empty_tiled()
+
+    def neighbour(request: w.Request) -> w.Outcome | None:
+        desk.around.weather.confirmed += isinstance(request, w.CreateTable)
+        return BOOM if isinstance(request, w.Append) and request.path == LIVE else None
+
+    tiled.faults.append(neighbour)
+    with pytest.raises(TiledRejected):
+        drive(desk.append(event_doc(1)), tiled, desk.log)
+    assert tiled.count(w.UpdateMetadata) == 0
+
+
+# ---------------------------------------------------------------- columns
+
+
+def test_a_float_in_a_column_of_integers_widens_it_and_loses_nothing() -> None:
+    desk, tiled = Desk(), Desk().empty_tiled()
+    drive(desk.append(event_doc(1), event_doc(2)), tiled, desk.log)
+    trace = drive(desk.append(event_doc(3, x=1.0, i=0.5)), tiled, desk.log)
+    assert trace.result == set()
+    table = tiled.table_at(LIVE)
+    assert table is not None
+    assert (table["i"].to_pylist(), str(table.schema.field("i").type)) == ([1, 2, 0.5], "double")
+    assert tiled.count(w.PutSource) == 2
+    assert desk.run.notes == ["Column 'i' of stream 'primary' became double: its values ask for it."]
+
+
+def test_a_column_that_is_wide_from_the_first_batch_needs_no_switch() -> None:
+    desk, tiled = Desk(), Desk().empty_tiled()
+    drive(desk.append(event_doc(1, x=1.0, i=0.5)), tiled, desk.log)
+    assert tiled.count(w.PutSource) == 0
+
+
+def test_a_column_that_an_earlier_claim_widened_stays_wide() -> None:
+    desk = Desk(1, 2, fresh=False)
+    wide = desk.columns.widened("i", desk.columns.types["x"])
+    tiled = desk.tiled(replace(desk.old_source(), schema=wide.permuted(0)))
+    drive(desk.append(event_doc(3)), tiled, desk.log)
+    assert str(desk.source.schema.field("i").type) == "double"
+    assert tiled.seq_nums(LIVE) == [1, 2, 3]
+
+
+def test_rows_of_the_log_that_need_a_wider_column_widen_it_during_the_switch() -> None:
+    desk = Desk(1, fresh=False)
+    drive(desk.append(event_doc(2, x=1.0, i=0.5)), tiled := desk.tiled(rows=1), desk.log)
+    again = Desk(1, fresh=False, around=Around(epoch=4, nonce="next"))
+    again.batch(event_doc(2, x=1.0, i=0.5))
+    again.primary.recall(Event("d", "d/2", 102.0, 2, {}, {}))
+    again.primary.recalled()
+    drive(again.append(event_doc(3)), tiled, again.log)
+    table = tiled.table_at(LIVE)
+    assert table is not None
+    assert table["i"].to_pylist() == [1, 0.5, 3]
+
+
+def test_keys_that_come_later_get_their_columns_in_the_descriptors_order() -> None:
+    """Whatever the process's hash seed: the same inputs have the same effects in every process."""
+    keys = {**dict.fromkeys(("x", "i"), "number"), **dict.fromkeys("hgfedcba", "number")}
+    desk, tiled = Desk(), Desk().empty_tiled()
+    drive(desk.append(event_doc(1)), tiled, desk.log)
+    desk.primary.reconfigure(normalise_descriptor(descriptor_doc("d2", **keys)))
+    desk.primary.data_keys = dict(normalise_descriptor(descriptor_doc("d2", **keys)).doc["data_keys"])
+    values: dict[str, Any] = dict.fromkeys(keys, 1.0)
+    drive(desk.append(event_doc(2, **values)), tiled, desk.log)
+    assert [name for name in desk.columns.data if name not in {"x", "i"}] == [*"hgfedcba"]
+
+
+def test_values_that_fit_no_column_are_null_and_named() -> None:
+    desk, tiled = Desk(), Desk().empty_tiled()
+    rows = [event_doc(1), event_doc(2, x="OFF", i=2), event_doc(3, x=3.0, i=3, surprise=1)]
+    trace = drive(desk.append(*rows), tiled, desk.log)
+    assert trace.result == {1, 2}
+    table = tiled.table_at(LIVE)
+    assert table is not None
+    assert table["x"].to_pylist() == [1.0, None, 3.0]
+
+
+@pytest.mark.timeout(20, method="signal")
+def test_keys_of_a_later_descriptor_that_look_like_timestamps_end_somewhere() -> None:
+    first = descriptor_doc(ts_x="string")
+    log = [record(0, "start", start_doc()), record(1, "descriptor", first)]
+    desk, tiled = Desk(), Desk().empty_tiled()
+    desk.log[:] = log
+    desk.primary.__init__(("r", "primary"), normalise_descriptor(first), fresh=True)  # type: ignore[misc]
+    desk.batch(event_doc(1, ts_x="a"))
+    desk.primary.reconfigure(normalise_descriptor(descriptor_doc("d2", x="number", ts_x="string")))
+    desk.run.notes = Bounded()
+    drive(desk.append(event_doc(2, ts_x="b", x=1.0)), tiled, desk.log)
+
+
+class Bounded(list[str]):
+    """Notes of a run: a loop that writes them for ever is noticed."""
+
+    def append(self, note: str) -> None:
+        assert len(self) < 100, note
+        super().append(note)
+
+
+# ---------------------------------------------------------------- the audit
+
+
+def filled(*seq_nums: int) -> tuple[Desk, MiniTiled]:
+    desk, tiled = Desk(), Desk().empty_tiled()
+    drive(desk.append(*(event_doc(number) for number in seq_nums)), tiled, desk.log)
+    tiled.asked.clear()
+    return desk, tiled
+
+
+def test_an_audit_that_finds_all_well_only_reads() -> None:
+    desk, tiled = filled(1, 2)
+    drive(desk.audit(), tiled, desk.log)
+    assert tiled.asked == [w.GetNode(LIVE), w.ReadKeys(LIVE)]
+
+
+def test_a_stream_without_events_has_no_table_and_needs_none() -> None:
+    desk = Desk()
+    drive(desk.audit(), desk.empty_tiled(), desk.log)
+
+
+def test_an_inherited_table_is_counted_and_left_alone() -> None:
+    desk = Desk(1, 2, fresh=False)
+    tiled = desk.tiled(rows=2)
+    drive(desk.audit(), tiled, desk.log)
+    assert tiled.asked == [w.GetNode(LIVE), w.ReadKeys(LIVE)]
+
+
+@pytest.mark.parametrize("rows", [0, 1, 3])
+def test_rows_that_are_too_many_or_too_few_are_repaired(rows: int) -> None:
+    desk = Desk(1, 2, fresh=False)
+    tiled = desk.tiled(rows=rows)
+    drive(desk.audit(), tiled, desk.log)
+    assert tiled.seq_nums(LIVE) == [1, 2]
+    assert told(desk, "audit_mismatch") == [{"run": "r", "stream": "primary"}]
+    assert isinstance(tiled.asked[-1], w.ReadKeys)  # looked at once more
+
+
+def test_rows_that_storage_lost_come_back() -> None:
+    desk, tiled = filled(1, 2)
+    tiled.rows[desk.source.dataset].clear()
+    drive(desk.audit(), tiled, desk.log)
+    assert tiled.seq_nums(LIVE) == [1, 2]
+
+
+def test_a_hidden_dataset_of_ours_is_put_back() -> None:
+    desk, tiled = filled(1, 2)
+    theirs = replace(desk.old_source(), id=1, parameters={"table_name": "table", "dataset_id": 77})
+    tiled.nodes[LIVE] = replace(tiled.nodes[LIVE], source=theirs)
+    tiled.rows[theirs.dataset] = [desk.table([1])]
+    drive(desk.audit(), tiled, desk.log)
+    assert tiled.seq_nums(LIVE) == [1, 2]
+    assert told(desk, "put_back") == [{"run": "r", "stream": "primary"}]
+    assert (tiled.count(w.CreateTable), tiled.count(w.PutSource)) == (0, 1)
+
+
+def test_a_table_of_a_later_claim_is_not_touched() -> None:
+    desk, tiled = filled(1, 2)
+    tiled.nodes[LIVE] = replace(tiled.nodes[LIVE], source=desk.old_source(epoch=4))
+    with pytest.raises(Superseded):
+        drive(desk.audit(), tiled, desk.log)
+    assert tiled.asked == [w.GetNode(LIVE)]
+
+
+def test_repairs_that_do_not_help_end_in_a_rejection() -> None:
+    desk = Desk(1, 2, fresh=False)
+    tiled = desk.tiled(rows=1)
+    short = w.Done(keys_of(None))
+    tiled.faults.append(once(w.ReadKeys, *[short] * 99, where=lambda ask: ask.path == LIVE))
+    with pytest.raises(TiledRejected, match="does not hold"):
+        drive(desk.audit(), tiled, desk.log)
+    assert len(told(desk, "switched")) <= REPAIRS_MAX
+
+
+def test_the_last_repair_is_looked_at_too() -> None:
+    desk = Desk(1, 2, fresh=False)
+    tiled = desk.tiled(rows=1)
+    looks = 0
+
+    def short_but_the_last(request: w.Request) -> w.Outcome | None:
+        nonlocal looks
+        looks += isinstance(request, w.ReadKeys) and request.path == LIVE
+        wrong = isinstance(request, w.ReadKeys) and request.path == LIVE and looks <= REPAIRS_MAX
+        return w.Done(keys_of(None)) if wrong else None
+
+    tiled.faults.append(short_but_the_last)
+    drive(desk.audit(), tiled, desk.log)
+    assert tiled.seq_nums(LIVE) == [1, 2]
+
+
+def test_a_table_that_vanished_with_its_rows_is_a_rejection() -> None:
+    desk, tiled = filled(1)
+    del tiled.nodes[LIVE]
+    with pytest.raises(TiledRejected, match="gone"):
+        drive(desk.audit(), tiled, desk.log)
+
+
+def test_a_stream_knows_its_place() -> None:
+    stream = Stream(("r", "primary"), normalise_descriptor(descriptor_doc()), fresh=True)
+    assert stream.table_path == LIVE
