@@ -262,7 +262,7 @@ def stopped(*seq_nums: int, **num_events: int) -> tuple[Desk, MiniTiled]:
     tiled = desk.empty_tiled()
     if seq_nums:
         drive(desk.append(*(event_doc(number) for number in seq_nums)), tiled, desk.log)
-    desk.run.stop = stop_doc(**num_events)
+    desk.run.stop = stop_doc(num_events=num_events)
     desk.log.append(record(desk.log[-1].offset + 1, "stop", desk.run.stop))
     desk.run.last_offset = desk.log[-1].offset
     desk.run.meet(Trigger.STOP)
@@ -363,7 +363,7 @@ def test_rewound_rows_do_not_make_up_for_missing_ones() -> None:
     desk, tiled = Desk(), Desk().empty_tiled()
     drive(desk.append(event_doc(1), event_doc(2), event_doc(2, uid="again")), tiled, desk.log)
     desk.run.meet(Trigger.STOP)
-    desk.run.stop = stop_doc(primary=3)
+    desk.run.stop = stop_doc(num_events={"primary": 3})
     assert final_state(desk.run) == "incomplete"
 
 

@@ -77,7 +77,3 @@ def test_the_longest_key_is_allowed() -> None:
 )
 def test_open_runs_are_looked_for_where_the_topic_leads(routes: Routes, expected: tuple[Any, ...]) -> None:
     assert fixed_parents(routes, TOPIC) == expected
-
-
-def test_a_route_by_start_leads_nowhere_in_particular() -> None:
-    assert fixed_parents(BY_START, TOPIC) == ()

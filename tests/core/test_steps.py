@@ -63,8 +63,9 @@ def page_doc(*seq_nums: int, descriptor: str = "d") -> dict[str, Any]:
     return {"descriptor": descriptor, **heads, **parts, "timestamps": stamps, "filled": {}}
 
 
-def stop_doc(run: str = "r", **num_events: int) -> dict[str, Any]:
-    return {"uid": f"{run}-stop", "time": 2.0, "run_start": run, "exit_status": "success", "num_events": num_events}
+def stop_doc(run: str = "r", num_events: dict[str, int] | None = None) -> dict[str, Any]:
+    doc = {"uid": f"{run}-stop", "time": 2.0, "run_start": run, "exit_status": "success"}
+    return {**doc, "num_events": num_events or {}}
 
 
 def run_of(start: dict[str, Any] | None = None, *, first_offset: int = 0, inherited: bool = False) -> Run:

@@ -221,13 +221,13 @@ class Publication:
 
     def publish_to(self, share: float) -> None:
         """Publish up to a share of all documents."""
-        self.publish(max(0, int(share * len(self.documents)) - self.position))
+        self.publish(max(0, round(share * len(self.documents)) - self.position))
 
     def steadily(self, upto: float = 1.0, *, portion: int = 12, pause_s: float = 0.05) -> None:
         """Go on in the background, portion by portion, up to a share of all documents."""
         self.pause()
         self._end.clear()
-        until = int(upto * len(self.documents))
+        until = round(upto * len(self.documents))
         self._thread = threading.Thread(target=self._go_on, args=(until, portion, pause_s), name="publisher")
         self._thread.start()
 

@@ -7,13 +7,14 @@ from collections.abc import Mapping
 from typing import Any
 
 from .datasets import OURS, facts_of
-from .documents import access_tags, clipped, config_update, run_metadata, specs, stream_metadata
+from .documents import access_tags, clipped, run_metadata, specs, stream_metadata
 from .errors import TiledRejected
 from .letters import belongs, letters_of
 from .reconcile import tally_at
 from .run import Chore, Run, Verdict
 from .states import State, Trigger
 from .steps import Letters, LogChunk, Procedure, Surroundings, insist
+from .stream import Stream
 from .tables import Table
 from .writes import (
     CloseStreams,
@@ -132,7 +133,7 @@ def run_facts(around: Surroundings, run: Run, state: str) -> Json:
 def do_chore(around: Surroundings, run: Run, chore: Chore) -> Procedure[None]:
     """Make a stream's node, or note a later descriptor of the stream in it."""
     if chore.is_update:
-        yield from _update_configuration(around, run, chore)
+        yield from _write_configurations(around, run, chore.stream)
         return
     path = chore.stream.path
     metadata = stream_metadata(chore.descriptor)
@@ -144,15 +145,21 @@ def do_chore(around: Surroundings, run: Run, chore: Chore) -> Procedure[None]:
         chore.stream.fresh = False  # an earlier claim made it, perhaps its table too
 
 
-def _update_configuration(around: Surroundings, run: Run, chore: Chore) -> Procedure[None]:
-    """Append to the node's list what is not in it: a repeated update changes nothing."""
-    answer = yield from insist(around, run.uid, GetNode(chore.stream.path))
-    if not isinstance(answer, Done):
-        raise TiledRejected(f"the stream {'/'.join(chore.stream.path)} is gone")
-    update = config_update(chore.descriptor)
-    known = list(answer.value.metadata.get(CONFIG_UPDATES) or [])
-    if all(earlier.get("uid") != update["uid"] for earlier in known):
-        yield from insist(around, run.uid, UpdateMetadata(chore.stream.path, {CONFIG_UPDATES: [*known, update]}))
+def _write_configurations(around: Surroundings, run: Run, stream: Stream) -> Procedure[None]:
+    """Write all later descriptors of a stream that the log has so far; repeating it changes nothing."""
+    request = UpdateMetadata(stream.path, {CONFIG_UPDATES: list(stream.updates)})
+    if isinstance((yield from insist(around, run.uid, request)), Missing):
+        raise TiledRejected(f"the stream {'/'.join(stream.path)} is gone")
+
+
+def _audit_configurations(around: Surroundings, run: Run, stream: Stream) -> Procedure[None]:
+    """At stop: an update whose reply was lost may have landed late, over a longer list."""
+    if not stream.updates:
+        return
+    answer = yield from insist(around, run.uid, GetNode(stream.path))
+    held = answer.value.metadata.get(CONFIG_UPDATES) or [] if isinstance(answer, Done) else []
+    if [update.get("uid") for update in held] != [update["uid"] for update in stream.updates]:
+        yield from _write_configurations(around, run, stream)
 
 
 # ---------------------------------------------------------------- its end
@@ -162,6 +169,7 @@ def close_run(around: Surroundings, run: Run) -> Procedure[None]:
     """Audit every table, write the stop document and the outcome, close the live streams. Repeatable as a whole."""
     for stream in run.streams.values():
         yield from Table(around, run, stream).audit(run.last_offset)
+        yield from _audit_configurations(around, run, stream)
     state = final_state(run)
     metadata: Json = {OURS: run_facts(around, run, state)}
     if run.stop is not None:

@@ -7,13 +7,13 @@ from typing import Any
 import numpy as np
 
 from .columns import Columns
-from .documents import Normalised
+from .documents import Normalised, config_update
 from .events import Event
 from .offsets import Hold
 from .policy import Policy
 from .rows import Batch, RowBuffer
 from .tally import Tally
-from .writes import Keys, Path, TableSource
+from .writes import Json, Keys, Path, TableSource
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,9 +57,11 @@ class Stream:
         self.path = path
         self.data_keys: dict[str, Any] = normalised.doc["data_keys"]
         self.renames = normalised.renames
+        self.updates: list[Json] = []  # what the node keeps of later descriptors
         self.fresh = fresh
         self.columns: Columns | None = None
         self.source: TableSource | None = None  # the dataset that this claim made and alone may append to
+        self.orders: set[int] = set()  # of columns, in all datasets that this claim made for it
         self.confirmed = Tally()  # what Tiled must hold: accepted and written, by us or by earlier claims
         self.under_way = 0  # bytes of the batch that Tiled has not confirmed yet
         self._sealed: deque[Sealed] = deque()
@@ -103,6 +105,7 @@ class Stream:
     def reconfigure(self, normalised: Normalised) -> None:
         """Take note of a later descriptor: it may describe keys that the first one did not have."""
         self.data_keys = {**normalised.doc["data_keys"], **self.data_keys}
+        self.updates.append(config_update(normalised.doc))
 
     def plan(self, event: Event) -> None:
         """Fix the table's columns by the first accepted event; later ones change nothing."""

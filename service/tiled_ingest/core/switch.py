@@ -126,8 +126,10 @@ class Switch:
     # ------------------------------------------------------------ the child
 
     def _make_child(self, live: TableSource) -> Procedure[Child]:
-        used = list(facts_of(live).get("orders", [0]))
+        # A zombie's late PUT may show an older dataset, which does not know the orders that we have used since.
+        used = sorted({*facts_of(live).get("orders", [0]), *self._stream.orders})
         order = yield from self._unused_order(used)
+        self._stream.orders.add(order)
         while True:
             key = f"rebuild-{self._around.epoch}-{self._around.fresh_nonce()}"
             child = yield from self._created(key, [*used, order], live)

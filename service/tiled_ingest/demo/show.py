@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 import time
 from collections.abc import Sequence
@@ -20,7 +21,7 @@ _SHORT_RUNS = {
     "with_baseline:10": "scan with baseline",
     "aborted:7": "scan, aborted",
 }
-_LONG_NAME = "long scan, killed"
+_LONG_NAME = "long scan"
 _LONG_POINTS = 80
 _LONG_DELAY_S = 0.12  # about ten seconds in all: time for a kill, and for a return before the run ends
 _KILL_AT_ROWS = 20
@@ -65,6 +66,8 @@ def main(*, keep: bool, as_json: bool) -> int:
             return 128 + interrupt.number
         except ProcessError as error:
             teller.complain(str(error))
+            if as_json:
+                print(json.dumps({"ok": False, "error": str(error)}, indent=2))
             return 1
     _close_the_story(teller, time.monotonic() - begun, kept=keep)
     return 0 if shown.ok else 1
@@ -119,9 +122,10 @@ def _long_run(there: Stage, teller: Teller, catalog: Catalog, known: Sequence[Pu
     with teller.working(f"The beamline scans {_LONG_POINTS} points") as progress:
 
         def hit() -> bool:
+            there.ended(shift)  # raises when it failed
             rows = max(0, there.rows_confirmed() - before)
-            progress.note(f"{rows} rows are in Tiled")
-            return rows >= _KILL_AT_ROWS or there.ended(shift)
+            progress.note(f"Tiled has confirmed {rows}")
+            return rows >= _KILL_AT_ROWS
 
         there.wait_for(hit, "rows of the long scan in Tiled", _ROWS_LIMIT_S)
         there.service.kill()
@@ -194,7 +198,7 @@ def _lesson(shown: Shown) -> str:
     rows = sum(run.rows_in_tiled for run in shown.runs)
     return (
         f"Nothing was lost and nothing is there twice: all {rows} rows of {len(shown.runs)} runs are in Tiled exactly "
-        "once, as they were published, although the service was killed while it wrote."
+        "once, as they were published, although the service was killed in the middle of the long scan."
     )
 
 

@@ -24,7 +24,6 @@ from types import FrameType
 from typing import Any
 
 from prometheus_client.parser import text_string_to_metric_families
-from prometheus_client.samples import Sample
 
 from tiled_ingest.demo.broker import ExistingBroker, KafkaBroker
 from tiled_ingest.demo.processes import Process, ProcessError, cache_folder, free_port
@@ -160,7 +159,7 @@ class Stage:
         with _reached("the service"), urllib.request.urlopen(f"{self.service_uri}/metrics", timeout=_HTTP_S) as answer:
             families = text_string_to_metric_families(answer.read().decode())
         samples = [sample for family in families for sample in family.samples]
-        return int(sum(sample.value for sample in samples if _is_written_event(sample)))
+        return int(sum(sample.value for sample in samples if sample.name == "tiled_ingest_events_total"))
 
     def measure(self, *plans: str, delay_s: float = 0.0) -> Shift:
         """Let a RunEngine in a process of its own run these plans (`NAME:POINTS`); returns when it was started."""
@@ -289,7 +288,7 @@ class Stage:
         from confluent_kafka import KafkaException  # noqa: PLC0415
         from confluent_kafka.admin import AdminClient  # noqa: PLC0415
 
-        admin = AdminClient({"bootstrap.servers": self.broker.bootstrap_servers})
+        admin = AdminClient({"bootstrap.servers": self.broker.bootstrap_servers, "log_level": 3})
         topics = [self.topic, f"{self.group}.dead-letters"]
         for future in admin.delete_topics(topics, request_timeout=_ADMIN_LIMIT_S).values():
             # The dead letters' topic may not be there yet, or the site may not let us: the names say whose they are.
@@ -343,12 +342,6 @@ def _broker(folder: Path) -> KafkaBroker | ExistingBroker:
 
 def _python(module: str, *arguments: str) -> list[str]:
     return [sys.executable, "-m", module, *arguments]
-
-
-def _is_written_event(sample: Sample) -> bool:
-    labels = sample.labels
-    counter = sample.name == "tiled_ingest_documents_total"
-    return counter and labels["name"] == "event" and labels["result"] == "written"
 
 
 @contextmanager

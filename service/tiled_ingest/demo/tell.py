@@ -13,12 +13,13 @@ from typing import Any
 
 from rich.box import SIMPLE
 from rich.console import Console
-from rich.status import Status
+from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from tiled_ingest.demo.compare import Run
 
 _WIDTH_MAX = 100
+_TELL_S_MIN = 2.0  # between two lines about the same thing, where nothing can be written over
 
 
 @dataclass(frozen=True)
@@ -69,22 +70,22 @@ class Shown:
         return json.dumps(facts, indent=2)
 
 
-class Progress:
-    """What is being done now: a spinner on a terminal, lines elsewhere."""
+class Working:
+    """What is being done now: a line that moves on a terminal, lines now and then elsewhere."""
 
-    def __init__(self, status: Status | None, text: str) -> None:
-        self._status, self._text, self._begun = status, text, time.monotonic()
-        self._told = float("-inf")
+    def __init__(self, progress: Progress | None, text: str) -> None:
+        self._progress, self._text = progress, text
+        self._task = progress.add_task("", total=None) if progress else None
+        self._told_s = float("-inf")
         self.note("")
 
     def note(self, more: str) -> None:
         """Say how far it is."""
-        now = time.monotonic()
-        line = self._text + (f": {more}" if more else " ...")
-        if self._status is not None:
-            self._status.update(f"{line} [dim]{now - self._begun:.0f} s[/dim]")
-        elif now - self._told >= 2:
-            self._told = now
+        line = f"{self._text}: {more}" if more else f"{self._text} ..."
+        if self._progress is not None and self._task is not None:
+            self._progress.update(self._task, description=line)
+        elif time.monotonic() - self._told_s >= _TELL_S_MIN:
+            self._told_s = time.monotonic()
             print(line, file=sys.stderr, flush=True)
 
 
@@ -137,13 +138,14 @@ class Teller:
         self._err.print(f"tiled-ingest demo: {text}", markup=False, soft_wrap=True)
 
     @contextmanager
-    def working(self, text: str) -> Iterator[Progress]:
+    def working(self, text: str) -> Iterator[Working]:
         """Show that something is being done, for this block; the story must wait until it is done."""
         if not self._err.is_terminal:
-            yield Progress(None, text)
+            yield Working(None, text)
             return
-        with self._err.status(text) as status:
-            yield Progress(status, text)
+        columns = (SpinnerColumn(), TextColumn("{task.description}", markup=False), TimeElapsedColumn())
+        with Progress(*columns, console=self._err, transient=True) as progress:
+            yield Working(progress, text)
 
     def _print(self, text: str) -> None:
         if not self._silent:

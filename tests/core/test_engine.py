@@ -1,0 +1,1171 @@
+"""The engine at its only door, in a small world that answers at once, later, or wrongly.
+
+The simulation covers crashes and chance; here each promise has its own scene.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import pytest
+
+from tests.core.test_steps import (
+    HOME,
+    TOPIC_ID,
+    Fault,
+    MiniTiled,
+    always,
+    chunk_of,
+    descriptor_doc,
+    event_doc,
+    once,
+    page_doc,
+    record,
+    start_doc,
+    stop_doc,
+)
+from tiled_ingest.core import effects as fx
+from tiled_ingest.core import writes as w
+from tiled_ingest.core.datasets import OURS
+from tiled_ingest.core.engine import Engine
+from tiled_ingest.core.offsets import ResumePoint
+from tiled_ingest.core.policy import Policy
+from tiled_ingest.core.record import Home, Record
+
+OTHER = Home("t", 1)
+POLICY = Policy(age_s_max=0.2, late_write_s_max=1.0, server_errors_max=3, backoff_s_max=1.0)
+TABLE = ("r", "primary", "internal")
+WRITES = (w.CreateContainer, w.CreateTable, w.Append, w.PutSource, w.UpdateMetadata, w.CloseStreams, w.EnsureContainer)
+AWAY = w.Unprocessed("connection refused")
+
+
+@dataclass
+class World:
+    """Kafka, Tiled and a clock around one engine. What `keeps` says is answered only by `let_go`."""
+
+    policy: Policy = POLICY
+    tiled: MiniTiled = field(default_factory=MiniTiled)
+    keeps: Callable[[fx.Effect], bool] = lambda _: False
+    now_s: float = 100.0
+    logs: dict[Home, list[Record]] = field(default_factory=dict)
+    lows: dict[Home, int] = field(default_factory=dict)
+    position: dict[Home, int] = field(default_factory=dict)
+    effects: list[fx.Effect] = field(default_factory=list)
+    kept: list[fx.Effect] = field(default_factory=list)
+    commits: list[tuple[Home, int, ResumePoint]] = field(default_factory=list)
+    letters: list[fx.DeadLetter] = field(default_factory=list)
+    flowing: set[Home] = field(default_factory=set)
+    answers: dict[type, Callable[[Any], fx.Input]] = field(default_factory=dict)
+    stop: fx.Stop | None = None
+
+    def __post_init__(self) -> None:
+        self._words = 0
+        self._inbox: list[fx.Input] = []
+        self.engine = Engine(self.policy, self._word)
+
+    def _word(self) -> str:
+        self._words += 1
+        return f"w{self._words}"
+
+    # ------------------------------------------------------------ the loop
+
+    def give(self, given: fx.Input) -> None:
+        if isinstance(given, fx.Released):
+            self.flowing -= set(given.homes)
+        self._inbox.append(given)
+        while self._inbox:
+            for effect in self.engine.step(self.now_s, self._inbox.pop(0)):
+                self.effects.append(effect)
+                if self.keeps(effect):
+                    self.kept.append(effect)
+                else:
+                    self._perform(effect)
+            self._deliver()
+
+    def let_go(self) -> None:
+        """Answer everything that was kept, and keep nothing more."""
+        self.keeps = lambda _: False
+        while self.kept:
+            self._perform(self.kept.pop(0))
+            self.give(fx.Tick())
+
+    def tick(self, seconds: float = 0.6) -> None:
+        self.now_s += seconds
+        self.give(fx.Tick())
+
+    def settle(self, ticks: int = 12, seconds: float = 0.6) -> None:
+        for _ in range(ticks):
+            self.tick(seconds)
+
+    def _perform(self, effect: fx.Effect) -> None:
+        if type(effect) in self.answers:
+            self._inbox.append(self.answers[type(effect)](effect))
+            return
+        match effect:
+            case fx.Ask():
+                self._inbox.append(fx.Answered(effect.ticket, self.tiled(effect.request)))
+            case fx.ReadLog():
+                log, low = self.logs.get(effect.home, []), self.lows.get(effect.home, 0)
+                self._inbox.append(chunk_of(log, effect.start, effect.stop, low, effect.ticket))
+            case fx.Commit():
+                point = ResumePoint.decode(effect.metadata)
+                assert point is not None
+                self.commits.append((effect.home, effect.offset, point))
+                self._inbox.append(fx.Committed(effect.ticket))
+            case fx.DeadLetter():
+                self.letters.append(effect)
+                self._inbox.append(fx.DeadLettered(effect.ticket))
+            case fx.Pause():
+                self.flowing -= set(effect.homes)
+            case fx.Resume():
+                self.flowing |= set(effect.homes)
+            case fx.Stop():
+                self.stop = effect
+
+    def _deliver(self) -> None:
+        for home in sorted(self.flowing):
+            log = self.logs.get(home, [])
+            new = [held for held in log if held.offset >= self.position[home]]
+            if new:
+                self.position[home] = new[-1].offset + 1
+                self._inbox.append(fx.Records(new))
+
+    # ------------------------------------------------------------ what tests do
+
+    def assign(
+        self,
+        home: Home = HOME,
+        committed: int | None = None,
+        point: ResumePoint | None = None,
+        *,
+        low: int = 0,
+        topic_id: str = TOPIC_ID,
+        high: int | None = None,
+    ) -> None:
+        log = self.logs.setdefault(home, [])
+        end = high if high is not None else (log[-1].offset + 1 if log else 0)
+        self.position[home] = low if committed is None else committed
+        self.lows[home] = low
+        metadata = point.encode() if point else ""
+        self.give(fx.Assigned(home, topic_id, committed, metadata, low, end, self._word()))
+
+    def publish(self, *documents: tuple[str, Any], home: Home = HOME) -> None:
+        log = self.logs.setdefault(home, [])
+        for name, doc in documents:
+            log.append(record(log[-1].offset + 1 if log else 0, name, doc, home))
+        self.give(fx.Tick())
+
+    # ------------------------------------------------------------ what tests see
+
+    @property
+    def committed(self) -> int:
+        return self.commits[-1][1]
+
+    @property
+    def codes(self) -> list[tuple[int, str]]:
+        return [(letter.record.offset, letter.code) for letter in self.letters]
+
+    @property
+    def in_flight(self) -> list[w.Request]:
+        return [effect.request for effect in self.kept if isinstance(effect, fx.Ask)]
+
+    def told(self, event: str) -> list[Any]:
+        return [effect.fields for effect in self.effects if isinstance(effect, fx.Tell) and effect.event == event]
+
+    def kinds(self, *kinds: type) -> list[Any]:
+        return [effect for effect in self.effects if isinstance(effect, kinds)]
+
+
+def started(uid: str = "r", descriptor: str = "d") -> list[tuple[str, Any]]:
+    return [("start", start_doc(uid)), ("descriptor", descriptor_doc(descriptor, run=uid))]
+
+
+def whole(uid: str = "r", events: int = 2, descriptor: str = "d") -> list[tuple[str, Any]]:
+    rows = [("event", event_doc(number, descriptor=descriptor)) for number in range(1, events + 1)]
+    return [*started(uid, descriptor), *rows, ("stop", stop_doc(uid, {"primary": events}))]
+
+
+def asks(*kinds: type) -> Callable[[fx.Effect], bool]:
+    return lambda effect: isinstance(effect, fx.Ask) and isinstance(effect.request, kinds)
+
+
+def of(kind: type) -> Callable[[fx.Effect], bool]:
+    return lambda effect: isinstance(effect, kind)
+
+
+def writes_of(world: World) -> list[w.Request]:
+    return [ask.request for ask in world.kinds(fx.Ask) if isinstance(ask.request, WRITES)]
+
+
+def ready(policy: Policy = POLICY, storage: str = "duckdb", **more: Any) -> World:
+    world = World(policy, MiniTiled(storage), **more)
+    world.assign()
+    return world
+
+
+# ---------------------------------------------------------------- one record's way
+
+
+def test_a_run_goes_into_tiled_and_its_offsets_are_committed() -> None:
+    world = ready()
+    world.publish(*whole())
+    world.settle()
+    assert world.tiled.seq_nums(TABLE) == [1, 2]
+    assert world.tiled.facts(("r",))["state"] == "complete"
+    assert world.committed == 5
+    assert world.commits[-1][2].start == 5
+    assert world.letters == []
+
+
+@pytest.mark.parametrize(
+    ("kind", "beyond"), [(w.CreateContainer, 0), (w.CreateTable, 2), (w.Append, 2), (w.UpdateMetadata, 4)]
+)
+def test_nothing_is_committed_beyond_what_tiled_has_not_confirmed(kind: type, beyond: int) -> None:
+    world = ready()
+    world.keeps = asks(kind)
+    world.publish(*whole())
+    world.settle()
+    assert max((offset for _, offset, _ in world.commits), default=0) == beyond
+    world.let_go()
+    world.settle()
+    assert world.committed == 5
+
+
+def test_the_resume_point_stays_at_the_start_of_the_oldest_open_run() -> None:
+    world = ready()
+    world.publish(*started("q", "e"), *whole(), ("event", event_doc(1, descriptor="e")))
+    world.settle()
+    assert (world.committed, world.commits[-1][2].start) == (8, 0)
+    world.publish(("stop", stop_doc("q")))
+    world.settle()
+    assert (world.committed, world.commits[-1][2].start) == (9, 9)
+
+
+def test_the_resume_point_stays_while_a_document_of_a_closed_run_is_at_or_after_what_is_committed() -> None:
+    world = ready()
+    world.keeps = asks(w.CreateContainer)
+    world.publish(("start", start_doc("q")))
+    world.keeps = lambda effect: effect in world.kept
+    world.publish(*whole())
+    world.settle()
+    assert {point.start for _, _, point in world.commits} == {0}
+
+
+def test_a_commit_waits_for_the_one_before_it() -> None:
+    world = ready()
+    world.keeps = of(fx.Commit)
+    world.publish(*whole())
+    world.settle()
+    assert len(world.kept) == 1
+
+
+def test_offsets_that_do_not_exist_are_passed() -> None:
+    world = ready()
+    world.publish(*whole())
+    world.settle()
+    world.give(fx.EndReached(HOME, 9))
+    world.settle()
+    assert world.committed == 9
+
+
+def test_a_page_is_one_record_and_all_its_rows() -> None:
+    world = ready()
+    world.publish(*started(), ("event_page", page_doc(1, 2, 3)), ("event", event_doc(4)))
+    world.settle()
+    assert world.tiled.seq_nums(TABLE) == [1, 2, 3, 4]
+
+
+def test_redelivered_documents_are_counted_once() -> None:
+    world = ready()
+    run = whole()
+    world.publish(*run[:-1], *run[:-1], run[-1])
+    world.settle()
+    assert world.tiled.seq_nums(TABLE) == [1, 2]
+    assert world.letters == []
+    assert world.committed == 9
+    assert {"result": "duplicate", "name": "event", "count": 2} in world.told("documents")
+
+
+def test_misfits_are_in_the_dead_letters_before_their_offset_is_committed() -> None:
+    world = ready()
+    world.keeps = of(fx.DeadLetter)
+    world.publish(*started(), ("event", event_doc(1, x="OFF", i=1)))
+    world.settle()
+    assert world.tiled.seq_nums(TABLE) == [1]
+    assert world.committed == 2
+    world.let_go()
+    world.settle()
+    assert world.codes == [(2, "value_misfit")]
+    assert world.committed == 3
+
+
+# ---------------------------------------------------------------- the claim
+
+
+POINT = ResumePoint(0, 6, "before", TOPIC_ID)
+
+
+def test_a_claim_is_committed_with_its_epoch_before_anything_is_asked() -> None:
+    world = World(keeps=of(fx.Commit))
+    world.logs[HOME] = [record(offset, *doc) for offset, doc in enumerate(started())]
+    world.assign(committed=2, point=POINT)
+    assert [type(effect) for effect in world.effects] == [fx.Commit]
+    commit = world.kinds(fx.Commit)[0]
+    point = ResumePoint.decode(commit.metadata)
+    assert point is not None
+    assert (commit.offset, point.start, point.epoch, point.topic_id) == (2, 0, 7, TOPIC_ID)
+    assert point.nonce != "before"
+    world.settle()
+    assert [type(effect) for effect in world.effects] == [fx.Commit]
+    assert HOME not in world.flowing
+    world.let_go()
+    assert HOME in world.flowing
+
+
+def test_a_claim_that_cannot_be_committed_is_tried_again_and_one_that_is_fenced_is_not() -> None:
+    world = World(keeps=of(fx.Commit))
+    world.assign(committed=0, point=POINT)
+    world.give(fx.CommitFailed(world.kinds(fx.Commit)[0].ticket, "busy", fenced=False))
+    assert len(world.kinds(fx.Commit)) == 2
+    world.give(fx.CommitFailed(world.kinds(fx.Commit)[1].ticket, "not a member", fenced=True))
+    world.settle()
+    assert len(world.kinds(fx.Commit)) == 2
+    assert world.flowing == set()
+    assert world.kinds(fx.Ask) == []
+    assert world.engine.drained([HOME])
+
+
+def test_without_metadata_tiled_is_asked_which_runs_are_open() -> None:
+    before = ready()
+    before.publish(*started("q", "e"), *whole()[:3])
+    before.settle()
+    world = World(tiled=before.tiled, logs=before.logs)
+    world.assign(committed=5)  # a tool has reset the group's offset: its metadata is gone
+    first = world.effects[0]
+    assert isinstance(first, fx.Ask)
+    assert first.request == w.FindOpenRuns((), TOPIC_ID, 0)
+    home, offset, point = world.commits[0]
+    assert (home, offset, point.start, point.epoch) == (HOME, 5, 0, 2)
+
+
+BY_SESSION = replace(POLICY, routes=((".*", "{start[session]}"),))
+
+
+def below_a_route_by_start(point: ResumePoint | None = None) -> World:
+    """An open run, written by another claim, in a node that its start document names."""
+    before = World(BY_SESSION)
+    before.assign(committed=0, point=point)
+    before.publish(("start", start_doc(session="pass-1")), started()[1], ("event", event_doc(1)))
+    before.settle()
+    assert before.tiled.seq_nums(("pass-1", *TABLE)) == [1]
+    return World(BY_SESSION, before.tiled, logs=before.logs)
+
+
+def test_offsets_may_be_reset_where_routes_depend_on_the_start() -> None:
+    """A tool's reset loses the metadata, and the epoch with it: the new claim is no zombie for that."""
+    world = below_a_route_by_start(POINT)
+    world.assign(committed=0)
+    world.publish(("stop", stop_doc(num_events={"primary": 1})))
+    world.settle()
+    assert world.stop is None
+    assert world.tiled.facts(("pass-1", "r"))["state"] == "complete"
+
+
+def test_runs_below_a_route_by_start_are_found_without_metadata_too() -> None:
+    world = below_a_route_by_start()
+    world.assign(committed=3)
+    world.publish(("event", event_doc(2)), ("stop", stop_doc()))
+    world.settle()
+    assert world.codes == []
+    assert world.tiled.seq_nums(("pass-1", *TABLE)) == [1, 2]
+
+
+def test_a_rebuild_holds_no_rows_and_causes_no_write() -> None:
+    before = ready()
+    before.publish(*started(), *[("event", event_doc(number)) for number in range(1, 30)])
+    before.settle()
+    assert before.committed == 31
+    world = World(tiled=before.tiled, logs=before.logs)
+    world.assign(committed=31, point=before.commits[-1][2])
+    world.settle()
+    assert world.kinds(fx.Ask, fx.DeadLetter) == []
+    snapshot = world.engine.snapshot()
+    assert snapshot.buffered_bytes == 0
+    assert [(run.uid, run.waiting_bytes) for run in snapshot.runs] == [("r", 0)]
+    assert world.told("claimed")[0]["open_runs"] == 1
+    assert world.kinds(fx.ReadLog)[0].start == 0
+
+
+def test_a_rebuilt_run_goes_on_in_a_dataset_of_its_own() -> None:
+    before = ready()
+    before.publish(*whole()[:-1])
+    before.settle()
+    world = World(tiled=before.tiled, logs=before.logs)
+    world.assign(committed=4, point=before.commits[-1][2])
+    world.publish(("event", event_doc(3)), ("stop", stop_doc(num_events={"primary": 3})))
+    world.settle()
+    assert world.tiled.seq_nums(TABLE) == [1, 2, 3]
+    assert world.tiled.facts(("r",))["state"] == "complete"
+    assert world.tiled.count(w.PutSource) == 2
+
+
+def test_a_log_that_is_away_for_a_moment_is_asked_again() -> None:
+    world = World(keeps=of(fx.ReadLog))
+    world.logs[HOME] = [record(offset, *doc) for offset, doc in enumerate(started())]
+    world.assign(committed=2, point=POINT)
+    world.give(fx.LogUnreadable(world.kept.pop().ticket, "away"))  # type: ignore[union-attr]
+    assert isinstance(world.kept[0], fx.ReadLog)
+    world.let_go()
+    assert HOME in world.flowing
+
+
+@pytest.mark.parametrize(("committed", "low", "high"), [(3, 5, 9), (10, 5, 9)])
+def test_an_offset_out_of_range_stops_and_commits_nothing(committed: int, low: int, high: int) -> None:
+    world = World()
+    world.assign(committed=committed, point=POINT, low=low, high=high)
+    assert world.stop is not None
+    assert world.stop.reason == "OffsetOutOfRange"
+    assert world.commits == []
+    assert world.engine.finished
+    world.settle()
+    assert len(world.effects) == 1
+
+
+def test_a_topic_that_was_created_again_stops() -> None:
+    world = World()
+    world.assign(committed=3, point=POINT, high=9, topic_id="another-id")
+    assert world.stop is not None
+    assert world.stop.reason == "OffsetOutOfRange"
+    assert "created again" in world.stop.detail
+    assert world.commits == []
+
+
+def test_a_new_group_begins_where_the_policy_says() -> None:
+    log = [record(offset, *doc) for offset, doc in enumerate(whole())]
+    for latest, expected in ((False, 0), (True, 5)):
+        world = World(replace(POLICY, start_latest=latest))
+        world.logs[HOME] = log
+        world.keeps = of(fx.Commit)
+        world.assign()
+        assert world.kinds(fx.Commit)[0].offset == expected
+
+
+def test_a_run_whose_beginning_the_log_lost_is_marked_as_failed() -> None:
+    before = ready()
+    before.publish(*whole()[:-1])
+    before.settle()
+    world = World(tiled=before.tiled, logs=before.logs)
+    world.assign(committed=4, point=before.commits[-1][2], low=2)
+    world.publish(("stop", stop_doc()))
+    world.settle()
+    assert world.tiled.facts(("r",))["state"] == "failed"
+    assert world.codes == [(4, "beginning_lost")]
+    assert world.committed == 5
+
+
+# ---------------------------------------------------------------- refusals
+
+
+def test_what_belongs_to_no_run_is_an_orphan() -> None:
+    world = ready()
+    world.publish(("event", event_doc(1)), ("stop", stop_doc()), ("descriptor", descriptor_doc()))
+    assert [code for _, code in world.codes] == ["orphan"] * 3
+
+
+def test_an_event_before_its_descriptor_is_an_orphan_and_the_run_goes_on() -> None:
+    world = ready()
+    run = whole()
+    world.publish(run[0], ("event", event_doc(9)), *run[1:])
+    world.settle()
+    assert world.codes == [(1, "orphan")]
+    assert world.tiled.seq_nums(TABLE) == [1, 2]
+
+
+def test_a_document_in_another_partition_than_its_run_is_scattered() -> None:
+    world = ready()
+    world.assign(OTHER)
+    world.publish(*started())
+    world.publish(("event", event_doc(1)), ("stop", stop_doc()), home=OTHER)
+    assert [code for _, code in world.codes] == ["scattered_run"] * 2
+    assert {letter.record.home for letter in world.letters} == {OTHER}
+
+
+def test_what_comes_after_the_stop_is_late() -> None:
+    world = ready()
+    world.publish(*whole(), ("event", event_doc(3)))
+    world.settle()
+    world.publish(("event", event_doc(4)), ("descriptor", descriptor_doc("new")), ("start", start_doc()))
+    world.settle()
+    assert world.codes == [(5, "late"), (6, "late"), (7, "late"), (8, "late")]
+    assert world.committed == 9
+
+
+def test_a_second_stop_is_a_repetition_if_it_is_the_same_and_late_if_not() -> None:
+    world = ready()
+    world.keeps = asks(w.CreateContainer)
+    world.publish(*whole(events=0), ("stop", stop_doc(num_events={"primary": 0})), ("stop", stop_doc("r", {"a": 1})))
+    assert world.codes == [(4, "late")]
+
+
+def test_another_start_under_the_same_uid_is_conflicting() -> None:
+    world = ready()
+    world.publish(("start", start_doc()), ("start", start_doc(scan_id=7)), ("start", start_doc()))
+    assert world.codes == [(1, "conflicting_run")]
+
+
+def test_a_uid_that_cannot_be_a_nodes_key_is_refused_by_itself() -> None:
+    world = ready()
+    world.publish(("start", start_doc("a/b")), *whole())
+    world.settle()
+    assert world.codes == [(0, "schema")]
+    assert world.committed == 6
+
+
+def test_a_streams_name_that_cannot_be_a_nodes_key_is_refused_by_itself() -> None:
+    world = ready()
+    world.publish(started()[0], ("descriptor", descriptor_doc("e", name="a/b")), *whole()[1:])
+    world.settle()
+    assert world.codes == [(1, "schema")]
+    assert world.tiled.facts(("r",))["state"] == "complete"
+
+
+def foreign() -> World:
+    world = ready()
+    world.tiled.nodes["r",] = w.Node({"start": start_doc()})
+    return world
+
+
+def test_a_run_of_others_goes_to_the_dead_letters_wholly_and_in_order() -> None:
+    world = foreign()
+    world.publish(*whole())
+    world.settle()
+    assert world.codes == [(offset, "foreign_run") for offset in range(5)]
+    assert world.committed == 5
+    assert world.tiled.nodes["r",].metadata == {"start": start_doc()}
+    world.publish(("event", event_doc(3)))
+    assert world.codes[5:] == [(5, "foreign_run")]
+
+
+def test_a_run_of_others_may_be_skipped_by_setting() -> None:
+    world = World(replace(POLICY, foreign_skip=True))
+    world.assign()
+    world.tiled.nodes["r",] = w.Node({"start": start_doc()})
+    world.publish(*whole())
+    world.settle()
+    assert (world.codes, world.committed) == ([], 5)
+
+
+def test_a_run_that_is_in_tiled_already_is_recognised_and_what_comes_after_it_is_late() -> None:
+    before = ready()
+    before.publish(*whole())
+    before.settle()
+    world = World(tiled=before.tiled, logs=before.logs)
+    world.assign(committed=0, point=ResumePoint(0, 9, "n", TOPIC_ID))
+    world.publish(("event", event_doc(9)))
+    world.settle()
+    assert world.codes == [(5, "late")]
+    assert world.committed == 6
+    assert world.tiled.seq_nums(TABLE) == [1, 2]
+    assert [type(ask) for ask in writes_of(world)] == [w.EnsureContainer, w.CreateContainer]
+
+
+def test_replays_of_complete_runs_leave_nothing_behind() -> None:
+    before = ready()
+    for number in range(20):
+        before.publish(*whole(f"r{number}", 1, f"d{number}"))
+    before.settle()
+    world = World(tiled=before.tiled, logs=before.logs)
+    world.assign(committed=0, point=ResumePoint(0, 9, "n", TOPIC_ID))
+    world.settle()
+    assert world.committed == 80
+    assert world.engine.snapshot().runs == ()
+    assert len(world.engine._lanes) <= 1  # the claim's own
+
+
+def test_finished_runs_leave_nothing_behind() -> None:
+    world = ready()
+    for number in range(20):
+        world.publish(*whole(f"r{number}", 1, f"d{number}"))
+    world.settle()
+    assert len(world.engine._lanes) <= 1
+
+
+# ---------------------------------------------------------------- dead letters
+
+
+def test_a_dead_letter_is_confirmed_before_its_offset_is_committed() -> None:
+    world = ready()
+    world.keeps = of(fx.DeadLetter)
+    world.publish(("event", event_doc(1)))
+    world.settle()
+    assert all(offset == 0 for _, offset, _ in world.commits)
+    world.let_go()
+    world.settle()
+    assert world.committed == 1
+
+
+def test_a_refused_dead_letter_stops_and_nothing_is_committed() -> None:
+    world = ready()
+    world.answers[fx.DeadLetter] = lambda effect: fx.DeadLetterRefused(effect.ticket, "too large")
+    world.publish(("event", event_doc(1)))
+    world.settle()
+    assert world.stop is not None
+    assert (world.stop.reason, world.stop.detail) == ("DeadLetterFailed", "too large")
+    assert all(offset == 0 for _, offset, _ in world.commits)
+
+
+def test_garbage_keeps_its_reason() -> None:
+    world = ready()
+    world.logs[HOME] = [Record("t", 0, 0, 0, b"key", b"garbage"), Record("t", 0, 1, 0, None, None)]
+    world.give(fx.Tick())
+    assert [(letter.reason, letter.code) for letter in world.letters] == [
+        ("InvalidDocument", "undecodable"),
+        ("InvalidDocument", "tombstone"),
+    ]
+
+
+def test_the_breaker_trips_when_nearly_everything_is_refused() -> None:
+    world = ready(replace(POLICY, breaker_window=10, breaker_share_max=0.8))
+    world.publish(*whole(), *[("event", event_doc(number, descriptor="nobody")) for number in range(20)])
+    assert world.stop is not None
+    assert world.stop.reason == "BreakerOpen"
+    assert len(world.letters) < 20
+
+
+def test_the_breaker_trips_when_tiled_refuses_every_run() -> None:
+    """design.md: when nearly everything goes to the dead letters, stop instead."""
+    world = ready(replace(POLICY, breaker_window=20, breaker_share_max=0.8))
+    world.tiled.faults.append(always(w.CreateContainer, w.Rejected("schema", 422)))
+    for number in range(40):
+        world.publish(*whole(f"r{number}", 1, f"d{number}"))
+    world.settle()
+    assert world.stop is not None
+    assert world.stop.reason == "BreakerOpen"
+
+
+# ---------------------------------------------------------------- a run that Tiled refuses
+
+
+def rejecting(*faults: Fault) -> World:
+    world = ready()
+    world.tiled.faults += faults or [always(w.Append, w.Rejected("these rows", 422))]
+    return world
+
+
+def test_a_rejected_run_fails_in_order_and_beside_it_others_go_on() -> None:
+    world = ready()
+    world.tiled.faults.append(once(w.Append, w.Rejected("these rows", 422), where=lambda ask: ask.path == TABLE))
+    world.publish(*whole(), *whole("q", 1, "e"))
+    world.settle()
+    assert world.codes == [(offset, "run_failed") for offset in range(5)]
+    assert {letter.run for letter in world.letters} == {"r"}
+    assert world.tiled.facts(("r",))["state"] == "failed"
+    assert world.tiled.facts(("q",))["state"] == "complete"
+    assert world.committed == 9
+
+
+def order_of_failure(world: World) -> list[str]:
+    """The decision, the letters and the mark, as they were asked for and confirmed."""
+    found = []
+    for effect in world.effects:
+        if isinstance(effect, fx.Ask) and isinstance(effect.request, w.UpdateMetadata):
+            facts = effect.request.metadata[OURS]
+            found.append(facts["state"] if facts["state"] == "failed" else "decided" * ("failing" in facts))
+        elif isinstance(effect, fx.DeadLetter):
+            found.append("letter")
+    return found
+
+
+def test_the_decision_is_durable_before_letters_and_letters_before_the_mark() -> None:
+    world = rejecting()
+    world.keeps = asks(w.UpdateMetadata)
+    world.publish(*whole())
+    world.settle()
+    assert (len(world.in_flight), world.letters) == (1, [])
+    world._perform(world.kept.pop())
+    world.keeps = of(fx.DeadLetter)
+    world.settle()
+    assert world.tiled.facts(("r",))["state"] == "open"
+    assert world.committed <= 2
+    world.let_go()
+    world.settle()
+    assert order_of_failure(world) == ["decided", *["letter"] * 5, "failed"]
+    assert world.committed == 5
+
+
+def test_an_owner_that_died_while_it_failed_a_run_is_succeeded_by_one_that_fails_it_wholly() -> None:
+    before = rejecting()
+    before.keeps = of(fx.DeadLetter)
+    before.publish(*whole())
+    before.settle()
+    assert before.commits[-1][2].start == 0
+    world = World(tiled=before.tiled, logs=before.logs)
+    world.tiled.faults.clear()
+    world.assign(committed=before.committed, point=before.commits[-1][2])
+    world.settle()
+    assert world.codes == [(offset, "run_failed") for offset in range(5)]
+    assert world.tiled.facts(("r",))["state"] == "failed"
+    assert world.tiled.count(w.Append) == 1  # that of the first owner
+
+
+def test_what_still_comes_of_a_failed_run_follows_it() -> None:
+    world = rejecting()
+    world.publish(*whole()[:-1])
+    world.settle()
+    assert len(world.letters) == 4
+    assert world.commits[-1][2].start == 0  # until it is over
+    world.publish(("event", event_doc(3)), ("stop", stop_doc()))
+    world.settle()
+    assert [offset for offset, _ in world.codes] == [0, 1, 2, 3, 4, 5]
+    assert (world.committed, world.commits[-1][2].start) == (6, 6)
+
+
+def test_a_failed_run_holds_no_memory() -> None:
+    world = ready(replace(POLICY, memory_bytes_max=600))
+    world.tiled.faults.append(always(w.Append, w.Rejected("these rows", 422)))
+    world.publish(*started(), *[("event", event_doc(number)) for number in range(1, 12)])
+    world.settle()
+    assert world.committed == 13
+    assert world.engine.snapshot().buffered_bytes == 0
+    assert not world.engine.snapshot().paused
+
+
+def test_a_run_that_fails_while_it_is_abandoned_is_wholly_in_the_dead_letters() -> None:
+    """Everything of it was committed: nothing waits, and yet its documents must go out."""
+    world = ready(replace(POLICY, idle_s_max=30.0))
+    world.publish(*started(), ("event", event_doc(1)))
+    world.settle()
+    assert world.committed == 3
+    for tables in world.tiled.rows.values():
+        tables.clear()  # a restored Tiled lost them
+    world.tiled.faults.append(always((w.CreateTable, w.Append), w.Rejected("no", 422)))
+    world.settle(ticks=200)
+    assert world.codes == [(offset, "run_failed") for offset in range(3)]
+    assert world.tiled.facts(("r",))["state"] == "failed"
+
+
+def test_reads_that_succeed_prove_nothing_about_writes() -> None:
+    """Storage that cannot be written, and can be read: an outage, not bad data."""
+    world = ready(storage="postgresql")
+    world.publish(*whole()[:3], *whole("q", 2, "e")[:3])
+    world.settle()
+    broken = always(WRITES, w.Unknown("read-only file system", 500))
+    world.tiled.faults.append(broken)
+    world.publish(("event", event_doc(2)), ("event", event_doc(2, descriptor="e")))
+    world.settle(ticks=200)
+    assert world.told("run_failed") == []
+    world.tiled.faults.clear()
+    world.settle()
+    assert world.tiled.seq_nums(TABLE) == [1, 2]
+
+
+def test_a_mistake_in_the_configuration_stops_and_no_letter_is_sent() -> None:
+    world = rejecting(always(w.CreateContainer, w.Denied("Not enough scopes", 403)))
+    world.publish(*whole())
+    assert world.stop is not None
+    assert world.stop.reason == "Forbidden"
+    assert world.letters == []
+
+
+def test_a_zombie_stops() -> None:
+    before = ready()
+    before.publish(*whole()[:-1])
+    before.settle()
+    zombie = World(tiled=before.tiled, logs=before.logs)
+    zombie.assign(committed=4, point=ResumePoint(0, 3, "n", TOPIC_ID))
+    successor = World(tiled=before.tiled, logs=before.logs)
+    successor.assign(committed=4, point=ResumePoint(0, 4, "n", TOPIC_ID))
+    successor.publish(("event", event_doc(3)))
+    successor.settle()
+    appended = before.tiled.count(w.Append)
+    zombie.settle()
+    assert zombie.stop is not None
+    assert zombie.stop.reason == "Superseded"
+    assert before.tiled.count(w.Append) == appended
+
+
+# ---------------------------------------------------------------- pauses
+
+
+def test_too_many_bytes_pause_intake_and_it_resumes_at_half() -> None:
+    world = ready(replace(POLICY, memory_bytes_max=500))
+    world.keeps = asks(w.Append)
+    for number in range(1, 40):
+        world.publish(*(started() if number == 1 else []), ("event", event_doc(number)))
+        world.tick(0.01)
+    assert world.flowing == set()
+    assert world.engine.snapshot().paused
+    assert world.engine.snapshot().buffered_bytes < 900  # no record more than the one that was too much
+    world.let_go()
+    world.settle()
+    assert world.flowing == {HOME}
+    assert world.tiled.seq_nums(TABLE) == list(range(1, 40))
+
+
+def test_an_outage_pauses_intake_after_a_moment_and_ends_by_itself() -> None:
+    world = ready()
+    world.publish(*started())
+    world.tiled.faults.append(lambda _: AWAY)
+    world.publish(("event", event_doc(1)))
+    world.tick(0.3)
+    assert world.flowing == {HOME}
+    world.settle(ticks=100)
+    assert world.flowing == set()
+    down_s = world.engine.snapshot().down_s
+    assert down_s is not None
+    assert down_s > 50
+    assert world.committed == 2
+    world.tiled.faults.clear()
+    world.settle()
+    assert world.flowing == {HOME}
+    assert world.engine.snapshot().down_s is None
+    assert world.tiled.seq_nums(TABLE) == [1]
+    assert (len(world.told("tiled_down")), len(world.told("tiled_up"))) == (1, 1)
+    assert world.letters == []
+
+
+def test_one_knock_at_a_time_while_tiled_is_away() -> None:
+    world = ready(storage="postgresql")
+    world.tiled.faults.append(lambda _: AWAY)
+    for number in range(6):
+        world.publish(*started(f"r{number}", f"d{number}"))
+    world.settle()
+    world.keeps = of(fx.Ask)
+    world.settle()
+    assert len(world.in_flight) == 1
+
+
+def test_a_partition_that_is_claimed_during_a_pause_does_not_flow() -> None:
+    world = ready()
+    world.tiled.faults.append(lambda _: AWAY)
+    world.publish(*started())
+    world.settle()
+    world.assign(OTHER, committed=0, point=POINT)
+    assert world.flowing == set()
+    world.tiled.faults.clear()
+    world.settle()
+    assert world.flowing == {HOME, OTHER}
+
+
+def test_an_outage_that_nobody_asks_about_any_more_is_forgotten() -> None:
+    world = ready()
+    world.tiled.faults.append(lambda _: AWAY)
+    world.publish(*started())
+    world.settle()
+    world.give(fx.Released((HOME,)))
+    world.tick()
+    assert world.engine.snapshot().down_s is None
+
+
+# ---------------------------------------------------------------- requests at once
+
+
+@pytest.mark.parametrize(("storage", "expected"), [("duckdb", 1), ("sqlite", 1), ("postgresql", 3)])
+def test_requests_at_once(storage: str, expected: int) -> None:
+    world = ready(replace(POLICY, requests_max=3), storage)
+    world.publish(*whole())
+    world.settle()
+    world.keeps = of(fx.Ask)
+    for number in range(6):
+        world.publish(*started(f"r{number}", f"d{number}"))
+    assert len(world.in_flight) == expected
+
+
+def test_one_request_at_once_until_the_storage_is_known() -> None:
+    world = ready(storage="postgresql")
+    world.keeps = of(fx.Ask)
+    for number in range(6):
+        world.publish(*started(f"r{number}", f"d{number}"))
+    assert len(world.in_flight) == 1
+
+
+def test_work_on_one_run_is_in_order() -> None:
+    world = ready(storage="postgresql")
+    world.publish(*whole())
+    world.settle()
+    world.keeps = of(fx.Ask)
+    world.publish(*whole("q", 3, "e"))
+    world.settle()
+    assert len(world.in_flight) == 1
+
+
+# ---------------------------------------------------------------- leaving
+
+
+def test_a_revoke_flushes_commits_and_drained_tells_when() -> None:
+    world = ready()
+    world.publish(*started())
+    world.settle()
+    world.publish(("event", event_doc(1)))
+    world.keeps = asks(w.Append)
+    world.give(fx.Revoked((HOME,)))
+    assert world.flowing == set()
+    assert len(world.in_flight) == 1
+    assert not world.engine.drained([HOME])
+    world.let_go()
+    assert world.engine.drained([HOME])
+    assert world.committed == 3
+    assert world.told("flush")[-1]["reason"] == "revoke"
+    world.give(fx.Released((HOME,)))
+    assert world.engine.snapshot().partitions == ()
+
+
+def test_drained_waits_for_dead_letters_and_for_the_commit() -> None:
+    world = ready()
+    world.keeps = of(fx.DeadLetter)
+    world.publish(("event", event_doc(1)))
+    world.give(fx.Revoked((HOME,)))
+    assert not world.engine.drained([HOME])
+    world._perform(world.kept.pop())
+    world.keeps = of(fx.Commit)
+    world.give(fx.Tick())
+    assert not world.engine.drained([HOME])
+    world.let_go()
+    assert world.engine.drained([HOME])
+    assert world.committed == 1
+
+
+def test_what_is_not_ours_is_drained() -> None:
+    assert World().engine.drained([HOME])
+
+
+def test_while_tiled_is_away_a_revoke_waits_for_nothing_but_the_commit() -> None:
+    world = ready()
+    world.publish(*started())
+    world.settle()
+    world.tiled.faults.append(lambda _: AWAY)
+    world.publish(("event", event_doc(1)))
+    world.settle()
+    world.give(fx.Revoked((HOME,)))
+    world.tick(0.1)
+    assert world.engine.drained([HOME])
+    assert world.committed == 2
+
+
+def test_one_request_that_was_not_processed_does_not_make_a_revoke_give_up_on_the_others() -> None:
+    world = ready(storage="postgresql")
+    world.publish(*started(), *started("q", "e"), ("event", event_doc(1)), ("event", event_doc(1, descriptor="e")))
+    world.settle()
+    world.tiled.faults.append(once(w.Append, w.Unprocessed("too many requests", 0.5), where=lambda a: a.path == TABLE))
+    world.keeps = asks(w.Append)
+    world.publish(("event", event_doc(2)), ("event", event_doc(2, descriptor="e")))
+    world.give(fx.Revoked((HOME,)))
+    assert len(world.in_flight) == 2
+    world._perform(world.kept.pop(0))
+    world.tick(0.01)
+    assert len(world.in_flight) == 1  # of the other run: Tiled is about to confirm it
+    assert not world.engine.drained([HOME])
+
+
+def test_records_after_a_revoke_are_not_taken() -> None:
+    world = ready()
+    world.give(fx.Revoked((HOME,)))
+    world.give(fx.Records([record(0, "start", start_doc())]))
+    world.settle()
+    assert world.kinds(fx.Ask)[1:] == []
+    assert world.engine.snapshot().runs == ()
+
+
+def test_a_released_claim_ignores_late_answers_and_writes_nothing_more() -> None:
+    world = ready()
+    world.publish(*started())
+    world.settle()
+    world.keeps = lambda effect: isinstance(effect, fx.Ask | fx.Commit)
+    world.publish(("event", event_doc(1)), ("event", event_doc(1, descriptor="nobody")))
+    world.tick()
+    world.give(fx.Released((HOME,)))
+    before = len(world.kinds(fx.Ask, fx.Commit, fx.ReadLog))
+    world.let_go()
+    world.settle()
+    assert len(world.kinds(fx.Ask, fx.Commit, fx.ReadLog)) == before
+    assert world.engine.snapshot().partitions == ()
+
+
+def test_a_partition_that_comes_back_is_claimed_anew_beside_what_is_still_under_way() -> None:
+    world = ready()
+    world.publish(*started())
+    world.settle()
+    world.keeps = asks(w.CreateTable)
+    world.publish(("event", event_doc(1)))
+    world.tick()
+    assert len(world.in_flight) == 1
+    world.give(fx.Released((HOME,)))
+    world.assign(committed=world.committed, point=world.commits[-1][2])
+    world.settle()
+    assert len(world.in_flight) == 1  # on embedded storage one at a time, whoever sent it
+    world.let_go()
+    world.settle()
+    assert world.tiled.seq_nums(TABLE) == [1]
+    assert world.commits[-1][2].epoch == 2
+    assert world.committed == 3
+
+
+def test_a_fenced_commit_is_the_last() -> None:
+    world = ready()
+    world.answers[fx.Commit] = lambda effect: fx.CommitFailed(effect.ticket, "not a member", fenced=True)
+    world.publish(*started())
+    world.settle()
+    number = len(world.kinds(fx.Commit))
+    world.publish(*whole()[2:])
+    world.settle()
+    assert len(world.kinds(fx.Commit)) == number == 2
+    assert world.engine.drained([HOME])
+
+
+def test_a_commit_that_failed_is_tried_again_later() -> None:
+    world = ready()
+    world.answers[fx.Commit] = lambda effect: fx.CommitFailed(effect.ticket, "busy", fenced=False)
+    world.publish(*started())
+    world.settle()
+    assert 1 < len(world.kinds(fx.Commit)) < 20
+    assert world.stop is None
+    world.answers.clear()
+    world.settle()
+    assert world.committed == 2
+
+
+def test_a_drain_flushes_everything_and_then_the_engine_is_finished() -> None:
+    world = ready()
+    world.publish(*started(), ("event", event_doc(1)))
+    assert not world.engine.finished
+    world.keeps = asks(w.Append)
+    world.give(fx.Drain())
+    assert not world.engine.finished
+    world.let_go()
+    assert world.engine.finished
+    assert world.committed == 3
+    assert world.told("flush")[-1]["reason"] == "shutdown"
+
+
+def test_after_a_drain_nothing_more_is_taken() -> None:
+    world = ready()
+    world.give(fx.Drain())
+    world.assign(OTHER)
+    assert world.flowing == set()
+
+
+# ---------------------------------------------------------------- runs that never end
+
+
+IDLE = replace(POLICY, idle_s_max=60.0)
+
+
+def test_an_idle_run_is_abandoned_and_holds_the_resume_point_no_longer() -> None:
+    world = ready(IDLE)
+    world.publish(*started(), ("event", event_doc(1)))
+    world.settle()
+    assert world.commits[-1][2].start == 0
+    world.settle(ticks=120)
+    assert world.tiled.facts(("r",))["state"] == "abandoned"
+    assert world.tiled.closed[-1] == ("r",)
+    assert (world.committed, world.commits[-1][2].start) == (3, 3)
+    world.publish(("event", event_doc(2)), ("stop", stop_doc()))
+    assert world.codes == [(3, "late"), (4, "late")]
+
+
+def test_a_run_that_is_heard_of_is_not_idle() -> None:
+    world = ready(IDLE)
+    world.publish(*started())
+    for number in range(1, 20):
+        world.settle(ticks=10, seconds=1.0)
+        world.publish(("event", event_doc(number)))
+    assert world.told("run_idle") == []
+
+
+def test_a_rebuilt_run_is_idle_from_the_claim_on() -> None:
+    before = ready()
+    before.publish(*started())
+    before.settle()
+    world = World(IDLE, before.tiled, now_s=1_000.0, logs=before.logs)
+    world.assign(committed=2, point=POINT)
+    world.settle(ticks=50, seconds=1.0)
+    assert world.told("run_idle") == []
+    world.settle(ticks=20, seconds=1.0)
+    assert world.told("run_idle") == [{"run": "r"}]
+    assert world.tiled.facts(("r",))["state"] == "abandoned"
+
+
+def test_of_too_many_open_runs_the_longest_idle_is_abandoned() -> None:
+    world = ready(replace(POLICY, open_max=3))
+    for number in range(3):
+        world.publish(*started(f"r{number}", f"d{number}"))
+        world.tick(2.0)
+    world.publish(("event", event_doc(1, descriptor="d0")))
+    world.settle()
+    assert world.told("run_idle") == []
+    world.publish(*started("r3", "d3"))
+    world.settle()
+    assert world.told("run_idle") == [{"run": "r1"}]
+    assert world.tiled.facts(("r1",))["state"] == "abandoned"
+    assert len(world.engine.snapshot().runs) == 3
+
+
+# ---------------------------------------------------------------- the whole
+
+
+def history(world: World) -> World:
+    world.assign()
+    world.assign(OTHER)
+    world.tiled.faults += [once(w.Append, w.Unknown("time-out")), once(w.UpdateMetadata, AWAY)]
+    world.publish(*whole(), *whole("q", 3, "e")[:-1], ("event", event_doc(1, descriptor="nobody")))
+    world.publish(*whole("p", 2, "f"), home=OTHER)
+    world.settle()
+    world.give(fx.Revoked((OTHER,)))
+    world.settle()
+    world.give(fx.Released((OTHER,)))
+    world.give(fx.Drain())
+    world.settle()
+    return world
+
+
+def test_the_same_inputs_have_the_same_effects() -> None:
+    one, other = history(World()), history(World())
+    assert one.engine.finished
+    assert one.tiled.seq_nums(TABLE) == [1, 2]
+    assert repr(one.effects) == repr(other.effects)
+
+
+def test_a_stopped_engine_does_nothing_more() -> None:
+    world = ready()
+    world.answers[fx.DeadLetter] = lambda effect: fx.DeadLetterRefused(effect.ticket, "no")
+    world.publish(("event", event_doc(1)))
+    number = len(world.effects)
+    world.settle()
+    world.assign(OTHER)
+    assert len(world.effects) == number
+
+
+def test_what_operators_see() -> None:
+    world = ready()
+    world.publish(*started(), ("event", event_doc(1)))
+    world.settle()
+    world.keeps = asks(w.Append)
+    world.publish(("event", event_doc(2)))
+    world.tick()
+    snapshot = world.engine.snapshot()
+    partition, run = snapshot.partitions[0], snapshot.runs[0]
+    assert (partition.topic, partition.partition, partition.live) == ("t", 0, True)
+    assert (partition.next_offset, partition.committable, partition.committed) == (4, 3, 3)
+    assert partition.oldest_timestamp_ms == world.logs[HOME][3].timestamp_ms
+    assert (run.uid, run.state, run.rows) == ("r", "open", 1)
+    assert run.waiting_bytes == snapshot.buffered_bytes == len(world.logs[HOME][3].value or b"")
+    assert (snapshot.paused, snapshot.down_s, world.engine.busy) == (False, None, True)
+
+
+def test_settled_up_to_the_ends() -> None:
+    world = World()
+    assert not world.engine.has_settled({HOME: 0})
+    world.assign()
+    world.keeps = asks(w.Append)
+    world.publish(*whole()[:-1])
+    world.settle()
+    assert world.engine.has_settled({HOME: 2})
+    assert not world.engine.has_settled({HOME: 4})
+    world.let_go()
+    world.settle()
+    assert world.engine.has_settled({HOME: 4})
+
+
+def test_an_unknown_input_is_a_bug() -> None:
+    with pytest.raises(TypeError, match="no input"):
+        World().engine.step(0.0, "something")  # type: ignore[arg-type]
