@@ -74,3 +74,27 @@ def test_it_trips_exactly_when_a_count_says_so(documents: list[bool], window: in
         except BreakerOpen:
             tripped = True
         assert tripped == expected
+
+
+# ---------------------------------------------------------------- runs
+
+
+def test_it_trips_when_tiled_refuses_nearly_every_run() -> None:
+    breaker = Breaker(POLICY)
+    for _ in range(5):
+        breaker.run_ended()
+    for _ in range(5):
+        breaker.run_failed("no")
+    with pytest.raises(BreakerOpen, match=r"6 of the last 10 runs .*: no"):
+        breaker.run_failed("no")
+
+
+def test_one_poisoned_run_stops_nothing_and_documents_do_not_dilute_runs() -> None:
+    breaker = Breaker(POLICY)
+    breaker.run_failed("no")
+    for _ in range(100):
+        breaker.passed()
+    for _ in range(8):
+        breaker.run_failed("no")
+    with pytest.raises(BreakerOpen):
+        breaker.run_failed("no")

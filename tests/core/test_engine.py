@@ -463,6 +463,20 @@ def test_a_run_whose_beginning_the_log_lost_is_marked_as_failed() -> None:
     assert world.committed == 5
 
 
+def test_a_log_that_loses_its_beginning_during_the_rebuild_is_noticed() -> None:
+    before = ready()
+    before.publish(*whole(events=6)[:-1])
+    before.settle()
+    world = World(tiled=before.tiled, logs=before.logs, keeps=of(fx.ReadLog))
+    world.assign(committed=8, point=before.commits[-1][2])
+    world.lows[HOME] = 5
+    world.let_go()
+    world.publish(("stop", stop_doc()))
+    world.settle()
+    assert world.tiled.facts(("r",))["state"] == "failed"
+    assert world.codes == [(8, "beginning_lost")]
+
+
 # ---------------------------------------------------------------- refusals
 
 

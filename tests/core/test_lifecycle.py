@@ -24,7 +24,7 @@ from tests.core.test_switch import LIVE, Scene, log_of
 from tests.core.test_tables import Desk
 from tiled_ingest.core import writes as w
 from tiled_ingest.core.datasets import OURS
-from tiled_ingest.core.documents import content_hash, normalise_descriptor
+from tiled_ingest.core.documents import Normalised, content_hash, normalise_descriptor
 from tiled_ingest.core.errors import Forbidden, TiledRejected
 from tiled_ingest.core.lifecycle import (
     STREAM_SPECS,
@@ -230,16 +230,28 @@ def test_a_stream_without_its_run_is_a_rejection() -> None:
         play(do_chore(Around(), run, chore_of(run, descriptor_doc())), (w.CreateContainer, w.Missing()))
 
 
-def test_later_descriptors_are_listed_once_however_often_they_come() -> None:
+def configured(uid: str) -> Normalised:
+    doc = {**descriptor_doc(uid), "configuration": {"det": {"data": {"gain": float(uid[1])}}}}
+    return normalise_descriptor(doc)
+
+
+def updates_of(tiled: MiniTiled) -> list[str]:
+    return [update["uid"] for update in tiled.nodes["r", "primary"].metadata["_config_updates"]]
+
+
+def test_later_descriptors_are_listed_once_however_often_they_are_written() -> None:
     run, tiled = run_of(), MiniTiled()
     tiled.nodes["r", "primary"] = w.Node({"uid": "d"})
-    for uid in ("d2", "d3", "d2", "d3"):
-        doc = {**descriptor_doc(uid), "configuration": {"det": {"data": {"gain": float(uid[1])}}}}
-        drive(do_chore(Around(), run, chore_of(run, doc, update=True)), tiled)
+    stream = chore_of(run, descriptor_doc()).stream
+    for uid in ("d2", "d3"):
+        stream.reconfigure(configured(uid))
+        for _ in range(2):  # the first reply was lost
+            drive(do_chore(Around(), run, Chore(stream, configured(uid).doc, True, Hold(1, 1))), tiled)
+        assert updates_of(tiled)[-1] == uid
+    assert updates_of(tiled) == ["d2", "d3"]
     listed = tiled.nodes["r", "primary"].metadata["_config_updates"]
-    assert [update["uid"] for update in listed] == ["d2", "d3"]
     assert listed[0]["configuration"]["det"]["data"] == {"gain": 2.0}
-    assert tiled.count(w.UpdateMetadata) == 2
+    assert tiled.nodes["r", "primary"].metadata["uid"] == "d"
 
 
 def test_an_update_for_a_stream_that_vanishes_is_not_settled() -> None:
@@ -251,6 +263,16 @@ def test_an_update_for_a_stream_that_vanishes_is_not_settled() -> None:
     tiled.faults.append(always(w.UpdateMetadata, w.Missing()))
     with pytest.raises(TiledRejected, match="gone"):
         drive(do_chore(Around(), run, chore), tiled)
+
+
+def test_an_update_that_landed_late_over_a_longer_list_is_repaired_at_stop() -> None:
+    desk, tiled = stopped(1, primary=1)
+    for uid in ("d2", "d3"):
+        desk.primary.reconfigure(configured(uid))
+    tiled.nodes["r", "primary"] = w.Node({"_config_updates": [{"uid": "d2"}]})
+    drive(close_run(desk.around, desk.run), tiled, desk.log)
+    assert updates_of(tiled) == ["d2", "d3"]
+    assert desk.run.state is State.FINISHED
 
 
 # ---------------------------------------------------------------- the end

@@ -86,17 +86,17 @@ def test_who_comes_first_is_served_first_within_the_limit() -> None:
     for ticket in (1, 2):
         found = counter.next(2)
         assert found == (lanes[ticket - 1], asked(str(ticket - 1)))
-        counter.sent(ticket, found[0])
+        counter.sent(ticket, *found)
     assert counter.next(2) is None
     assert counter.under_way == 2
-    assert counter.answered(1) is lanes[0]
+    assert counter.answered(1) == (lanes[0], asked("0"))
     assert counter.next(1) is None  # the limit has shrunk: storage turned out to be embedded
     assert counter.next(2) == (lanes[2], asked("2"))
 
 
 def test_a_ticket_is_answered_once() -> None:
     counter = Counter()
-    counter.sent(1, lane("one"))
+    counter.sent(1, lane("one"), asked("one"))
     counter.answered(1)
     with pytest.raises(KeyError):
         counter.answered(1)
@@ -114,10 +114,19 @@ def test_requests_of_dropped_lanes_are_never_sent() -> None:
 
 def test_what_is_under_way_counts_even_if_its_lane_is_dropped() -> None:
     counter, gone, here = Counter(), lane("gone"), lane("here")
-    counter.sent(1, gone)
+    counter.sent(1, gone, asked("gone"))
     gone.dropped = True
     counter.add(here, asked("here"))
     assert not counter.empty
     assert counter.next(1) is None  # embedded storage bears one writer, whoever it is
     counter.answered(1)
     assert counter.next(1) is not None
+
+
+def test_whether_a_claim_awaits_an_answer() -> None:
+    counter, other = Counter(), cast("Claim", object())
+    counter.sent(1, Lane("one", other, None), asked("one"))
+    assert counter.are_under_way(other)
+    assert not counter.are_under_way(NOBODY)
+    counter.answered(1)
+    assert not counter.are_under_way(other)

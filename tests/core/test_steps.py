@@ -342,16 +342,39 @@ def test_server_errors_reject_only_while_others_succeed() -> None:
     failing = failed_with(w.Unknown("boom", 500), around)
     for _ in range(20):
         next(failing)
-    around.weather.confirmed += 1  # another run's request
+    around.weather.written += 1  # another run's request
     with pytest.raises(TiledRejected, match="boom"):
         next(failing)
+
+
+def test_what_is_read_proves_nothing_and_what_is_written_does() -> None:
+    weather = Weather()
+    for request in (w.GetNode(()), w.ReadKeys(()), w.FindOpenRuns((), "t", 0)):
+        weather.note(request, w.Done())
+    weather.note(w.UpdateMetadata((), {}), w.Missing())
+    weather.note(w.Append((), pa.table({})), w.Unknown("reset"))
+    assert (weather.written, weather.appended) == (0, 0)
+    weather.note(w.UpdateMetadata((), {}), w.Done())
+    weather.note(w.Append((), pa.table({})), w.Done())
+    assert (weather.written, weather.appended) == (2, 1)
+
+
+def test_only_other_appends_show_that_an_append_is_at_fault() -> None:
+    around = Around()
+    patience = Patience(around, "r", appending=True)
+    around.weather.written += 1
+    for _ in range(20):
+        patience.after(w.Unknown("boom", 500))
+    around.weather.appended += 1
+    with pytest.raises(TiledRejected):
+        patience.after(w.Unknown("boom", 500))
 
 
 def test_a_few_server_errors_reject_nothing() -> None:
     around = Around()
     failing = failed_with(w.Unknown("boom", 500), around)
     next(failing)
-    around.weather.confirmed += 1  # after its first
+    around.weather.written += 1  # after its first
     for _ in range(POLICY.server_errors_max - 2):
         next(failing)
     with pytest.raises(TiledRejected):
@@ -362,6 +385,6 @@ def test_a_gateway_that_fails_rejects_nothing_however_often() -> None:
     around = Around()
     failing = failed_with(w.Unknown("bad gateway", 502), around)
     next(failing)
-    around.weather.confirmed += 1
+    around.weather.written += 1
     for _ in range(100):
         next(failing)

@@ -202,6 +202,26 @@ def test_an_append_that_is_found_is_not_repeated() -> None:
     assert told(desk, "ambiguous") == [{"outcome": "present", "detail": "time-out"}]
 
 
+def test_presence_in_the_dataset_of_another_is_no_proof() -> None:
+    """A zombie's switch hides our dataset behind its own, which happens to hold the same rows."""
+    desk, tiled = Desk(), Desk().empty_tiled()
+    batch = desk.batch(event_doc(1))
+    theirs = w.TableSource(1, desk.columns.schema, {"table_name": "table", "dataset_id": 77}, {}, "duckdb")
+    tiled.rows[theirs.dataset] = [desk.table([1])]
+
+    def hide(request: w.Request) -> None:
+        if isinstance(request, w.ReadKeys) and tiled.count(w.ReadKeys) == 1:
+            tiled.nodes[LIVE] = replace(tiled.nodes[LIVE], source=theirs)
+
+    lost(tiled, applied=False)
+    tiled.faults.append(hide)
+    drive(desk.table_.append(batch), tiled, desk.log)
+    source = tiled.nodes[LIVE].source
+    assert source is not None
+    assert facts_of(source)["epoch"] == 3
+    assert tiled.seq_nums(LIVE) == [1]
+
+
 def test_an_append_that_lands_late_is_found() -> None:
     desk, tiled = Desk(), Desk().empty_tiled()
 
@@ -291,31 +311,39 @@ def test_server_errors_for_these_rows_alone_reject_them() -> None:
     tiled.faults.append(once(w.Append, *[BOOM] * 99, where=lambda ask: ask.path == LIVE))
     with pytest.raises(TiledRejected, match="boom"):
         drive(desk.append(event_doc(1)), tiled, desk.log)
-    assert tiled.count(w.Append) == IMPATIENT.server_errors_max
-    assert isinstance(tiled.asked[-1], w.UpdateMetadata)  # the probe, which harms nobody
-    assert tiled.asked[-1].metadata == {}
+    asked = [ask.path for ask in tiled.asked if isinstance(ask, w.Append)]
+    assert asked[:-1] == [LIVE] * IMPATIENT.server_errors_max
+    assert asked[-1][:-1] == LIVE  # the probe: a row of our own, where no reader looks
+    assert asked[-1] in tiled.nodes
+    assert tiled.seq_nums(LIVE) == []
 
 
-def test_server_errors_for_everything_reject_nothing() -> None:
+def test_server_errors_for_all_rows_reject_nothing() -> None:
     desk, tiled = Desk(around=Around(IMPATIENT)), Desk().empty_tiled()
-    tiled.faults.append(once(w.Append, *[BOOM] * 6, where=lambda ask: ask.path == LIVE))
-    tiled.faults.append(always(w.UpdateMetadata, BOOM))
+    tiled.faults.append(once(w.Append, *[BOOM] * 9))
     drive(desk.append(event_doc(1)), tiled, desk.log)
     assert tiled.seq_nums(LIVE) == [1]
-    assert tiled.count(w.UpdateMetadata) == 4
 
 
-def test_a_neighbour_that_writes_is_proof_enough() -> None:
+def test_a_catalog_that_takes_nothing_new_rejects_nothing() -> None:
+    desk, tiled = Desk(around=Around(IMPATIENT)), Desk().empty_tiled()
+    tiled.faults.append(once(w.Append, *[BOOM] * 6, where=lambda ask: ask.path == LIVE))
+    tiled.faults.append(once(w.CreateTable, *[BOOM] * 9, where=lambda ask: ask.key.startswith("probe")))
+    drive(desk.append(event_doc(1)), tiled, desk.log)
+    assert tiled.seq_nums(LIVE) == [1]
+
+
+def test_a_neighbour_that_appends_is_proof_enough() -> None:
     desk, tiled = Desk(around=Around(IMPATIENT)), Desk().empty_tiled()
 
     def neighbour(request: w.Request) -> w.Outcome | None:
-        desk.around.weather.confirmed += isinstance(request, w.CreateTable)
+        desk.around.weather.appended += isinstance(request, w.CreateTable)
         return BOOM if isinstance(request, w.Append) and request.path == LIVE else None
 
     tiled.faults.append(neighbour)
     with pytest.raises(TiledRejected):
         drive(desk.append(event_doc(1)), tiled, desk.log)
-    assert tiled.count(w.UpdateMetadata) == 0
+    assert not any(isinstance(ask, w.CreateTable) and ask.key.startswith("probe") for ask in tiled.asked)
 
 
 # ---------------------------------------------------------------- columns

@@ -283,6 +283,9 @@ class Oracle:
         held = self._count(path)
         if held == wanted:
             return
+        if self._lost_its_beginning(run) and held <= wanted:
+            self._judge_remainder(run)
+            return
         if self._tiled.hidden(path):
             self.residual.add(run.uid)
             return

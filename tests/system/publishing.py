@@ -149,6 +149,18 @@ def interleaved(runs_: Sequence[Documents], seed: int = 0) -> Documents:
     return [next(each[turn]) for turn in turns]
 
 
+def by_run(documents: Iterable[Document]) -> dict[str, Documents]:
+    """Sort documents by their runs."""
+    found: dict[str, Documents] = {}
+    descriptors: dict[str, str] = {}
+    for name, doc in documents:
+        uid = doc["uid"] if name == "start" else doc.get("run_start") or descriptors[doc["descriptor"]]
+        if name == "descriptor":
+            descriptors[doc["uid"]] = uid
+        found.setdefault(uid, []).append((name, doc))
+    return found
+
+
 def uid_of(documents: Iterable[Document]) -> str:
     """The uid of the run."""
     return next(str(doc["uid"]) for name, doc in documents if name == "start")
@@ -162,10 +174,10 @@ def key_for(partition: int, partitions: int) -> str:
     return next(key for key in map(str, range(10_000)) if zlib.crc32(key.encode()) % partitions == partition)
 
 
-def packed(name: Any, doc: Any) -> bytes:
+def message(name: Any, doc: Any) -> bytes:
     """A message as `bluesky_kafka.Publisher` makes it."""
-    message: bytes = msgpack.dumps((name, doc))  # bluesky_kafka has taught it numpy
-    return message
+    made: bytes = msgpack.dumps((name, doc))  # bluesky_kafka has taught it numpy
+    return made
 
 
 class Publication:
@@ -194,21 +206,9 @@ class Publication:
         )
 
     @property
-    def by_run(self) -> dict[str, Documents]:
-        """What was published so far, by run."""
-        found: dict[str, Documents] = {}
-        descriptors: dict[str, str] = {}
-        for name, doc in self.documents[: self.position]:
-            if name == "start":
-                uid = doc["uid"]
-            elif "run_start" in doc:
-                uid = doc["run_start"]
-            else:
-                uid = descriptors[doc["descriptor"]]
-            if name == "descriptor":
-                descriptors[doc["uid"]] = uid
-            found.setdefault(uid, []).append((name, doc))
-        return found
+    def published(self) -> Documents:
+        """What is out so far."""
+        return self.documents[: self.position]
 
     def publish(self, count: int | None = None) -> None:
         """Publish the next documents, all that are left by default; returns when the broker has them."""

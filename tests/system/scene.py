@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 import time
 import uuid
@@ -17,7 +18,7 @@ from tiled.client import from_uri
 from tests.rig.fixtures import TopicFactory
 from tests.rig.proxy import Fault, FaultProxy
 from tests.rig.reader import compare_run
-from tests.system.publishing import Documents, Publication, wait_until
+from tests.system.publishing import Documents, Publication, by_run
 from tests.system.service import Service
 from tiled_ingest.demo.broker import Broker
 from tiled_ingest.demo.tiled_server import TiledServer
@@ -96,6 +97,10 @@ class Scene:
 
     # ------------------------------------------------------------ its parts
 
+    def divide(self, partitions: int) -> None:
+        """Use a topic with so many partitions; before anything else is made."""
+        self.topic = self.new_topic("system.docs", partitions)
+
     def service(self, name: str = "service", membership: str = "static", **more: Any) -> Service:
         """Make a service (not started); `more` are settings, with `__` for the dot."""
         settings: dict[str, Any] = {
@@ -131,9 +136,13 @@ class Scene:
 
     def committed(self, partition: int = 0) -> int:
         """The group's committed offset; -1 without one."""
-        return max(-1, int(self._committed(partition).offset))
+        return max(-1, int(self._commit(partition).offset))
 
-    def _committed(self, partition: int) -> Any:
+    def resume_point(self, partition: int = 0) -> int:
+        """The offset from which a successor would read, by the commit's metadata."""
+        return int(json.loads(self._commit(partition).metadata)["s"])
+
+    def _commit(self, partition: int) -> Any:
         return self._offsets.committed([ck.TopicPartition(self.topic, partition)], timeout=20)[0]
 
     def end(self, partition: int = 0) -> int:
@@ -173,12 +182,17 @@ class Scene:
             lambda: all(self.committed(home) == self.end(home) for home in homes), what, limit_s=limit_s, poll_s=0.1
         )
 
-    def verify(self, *, state: str = "complete") -> None:
-        """Every run is in Tiled as it was published, row by row, in this state; nothing is in the dead letters."""
-        runs = {uid: run for publication in self.publications for uid, run in publication.by_run.items()}
+    def verify(self) -> None:
+        """Every run is in Tiled as it was published, row by row, and complete; nothing is in the dead letters."""
+        for publication in self.publications:
+            self.compare(publication.published, "complete")
+        assert [letter.headers for letter in self.letters()] == []
+
+    def compare(self, documents: Documents, state: str) -> None:
+        """The runs of these documents are in Tiled, row by row, in this state."""
+        runs = by_run(documents)
         assert {uid: found for uid, run in runs.items() if (found := compare_run(self.client, uid, run))} == {}
         assert {uid: self.state(uid) for uid in runs} == dict.fromkeys(runs, state)
-        assert [letter.headers for letter in self.letters()] == []
 
     @property
     def client(self) -> Any:
@@ -255,5 +269,3 @@ def _letter(message: Any) -> Letter:
     headers = {name.removeprefix("tiled_ingest."): value.decode() for name, value in message.headers() or ()}
     return Letter(message.value(), headers)
 
-
-__all__ = ["Cut", "Letter", "Scene", "wait_until"]

@@ -6,19 +6,40 @@ from .errors import BreakerOpen, InvalidDocument
 from .policy import Policy
 
 NOT_COUNTED = frozenset({"not_supported_yet", "foreign_run", "run_failed", "late"})  # decisions, not surprises
+RUNS_WINDOW_MAX = 20
+
+
+class _Window:
+    """The last so many outcomes."""
+
+    def __init__(self, size: int) -> None:
+        self.last: deque[bool] = deque(maxlen=size)
+        self.bad = 0
+
+    def note(self, *, bad: bool) -> None:
+        if len(self.last) == self.last.maxlen:
+            self.bad -= self.last[0]
+        self.last.append(bad)
+        self.bad += bad
+
+    def exceeds(self, share_max: float) -> bool:
+        return len(self.last) == self.last.maxlen and self.bad > share_max * len(self.last)
 
 
 class Breaker:
-    """Counts refusals among the last documents."""
+    """Counts refusals among the last documents, and failures among the last runs.
+
+    A failed run counts once, however many documents it has: a poison run must not stop the others.
+    """
 
     def __init__(self, policy: Policy) -> None:
         self._share_max = policy.breaker_share_max
-        self._last: deque[bool] = deque(maxlen=policy.breaker_window)
-        self._refused = 0
+        self._documents = _Window(policy.breaker_window)
+        self._runs = _Window(min(policy.breaker_window, RUNS_WINDOW_MAX))
 
     def passed(self) -> None:
         """Note a document that was taken."""
-        self._note(refused=False)
+        self._documents.note(bad=False)
 
     def refused(self, error: InvalidDocument) -> None:
         """Note a document that goes to the dead letters.
@@ -30,15 +51,23 @@ class Breaker:
         """
         if error.code in NOT_COUNTED:
             return
-        self._note(refused=True)
-        full = len(self._last) == self._last.maxlen
-        if full and self._refused > self._share_max * len(self._last):
-            raise BreakerOpen(
-                f"{self._refused} of the last {len(self._last)} documents were refused, the last as {error}"
-            )
+        self._documents.note(bad=True)
+        if self._documents.exceeds(self._share_max):
+            counted = f"{self._documents.bad} of the last {len(self._documents.last)} documents"
+            raise BreakerOpen(f"{counted} were refused, the last as {error}")
 
-    def _note(self, *, refused: bool) -> None:
-        if len(self._last) == self._last.maxlen:
-            self._refused -= self._last[0]
-        self._last.append(refused)
-        self._refused += refused
+    def run_ended(self) -> None:
+        """Note a run that came to its end."""
+        self._runs.note(bad=False)
+
+    def run_failed(self, why: str) -> None:
+        """Note a run that Tiled refused.
+
+        Raises
+        ------
+        BreakerOpen
+            Too many of the last runs were refused.
+        """
+        self._runs.note(bad=True)
+        if self._runs.exceeds(self._share_max):
+            raise BreakerOpen(f"{self._runs.bad} of the last {len(self._runs.last)} runs were refused, the last: {why}")

@@ -26,9 +26,9 @@ from .record import Home, Record
 from .run import Run, Verdict
 from .schedule import Counter, Lane, Sleepers
 from .snapshot import EngineSnapshot, snapshot_of
-from .states import State, Trigger
+from .states import Trigger
 from .steps import Claiming, Letters, LogChunk, Sleep, Step, Weather
-from .writes import Done, Exists, Missing, Outcome, Rejected
+from .writes import Done, Exists, Missing, Outcome, Rejected, Request
 
 DOWN_PAUSE_S = 1.0  # intake goes on for a moment when one request fails
 
@@ -134,6 +134,8 @@ class Engine:
     @_take.register
     def _(self, given: fx.Assigned) -> None:
         self._drop(given.home)
+        if self._draining:
+            return  # it stays paused, and goes to another member
         claim = Claim(
             given,
             self._policy,
@@ -167,8 +169,8 @@ class Engine:
 
     @_take.register
     def _(self, given: fx.Answered) -> None:
-        lane = self._requests.answered(given.ticket)
-        self._hear(given.outcome)
+        lane, request = self._requests.answered(given.ticket)
+        self._hear(request, given.outcome)
         self._resume(lane, given.outcome)
 
     @_take.register
@@ -247,8 +249,10 @@ class Engine:
         lane.procedure = None
         if lane.run is None:
             self._went_live(lane.claim)
-        elif lane.run.state is State.FINISHED:
+        elif lane.run.is_finished:
             self._lanes.pop((lane.claim.home, lane.run.uid), None)
+            if lane.run.verdict is None:
+                self._breaker.run_ended()
         else:
             self._touched[lane.claim.home, lane.run.uid] = lane
 
@@ -256,6 +260,7 @@ class Engine:
         run = lane.run
         if run is None:
             raise error
+        self._breaker.run_failed(str(error))
         run.condemn(Verdict(error.reason, "run_failed", str(error), ours=run.opened))
         self._out.tell("run_failed", run=run.uid, error=str(error))
         self._ended(lane)
@@ -286,11 +291,11 @@ class Engine:
         self._logs[read.ticket] = lane, read
         self._out.put(read)
 
-    def _hear(self, outcome: Outcome) -> None:
+    def _hear(self, request: Request, outcome: Outcome) -> None:
         """Learn from an answer how Tiled is."""
         if not isinstance(outcome, Done | Exists | Missing | Rejected):
             return
-        self._weather.confirmed += 1
+        self._weather.note(request, outcome)
         if self._down_since_s is not None:
             self._out.tell("tiled_up", since_s=self._down_since_s)
             self._down_since_s = None
@@ -329,7 +334,7 @@ class Engine:
             return
         run.meet(Trigger.IDLE)
         self._out.tell("run_idle", run=run.uid)
-        if run.state is State.FINISHED:
+        if run.is_finished:
             claim.forget(run)
         else:
             self._touch(claim, run)
@@ -342,7 +347,7 @@ class Engine:
 
     def _start_job(self, key: tuple[Home, str], lane: Lane) -> None:
         run = lane.run
-        if run is None or run.state is State.FINISHED:
+        if run is None or run.is_finished:
             self._touched.pop(key, None)
             return
         lane.procedure = next_job(lane.claim, run, self._out.now_s, self._force(lane.claim))
@@ -350,6 +355,8 @@ class Engine:
             self._resume(lane, None)
         elif not any(run.waiting_streams):
             self._touched.pop(key, None)
+            if run.is_finished:
+                self._lanes.pop(key, None)
 
     def _force(self, claim: Claim) -> str | None:
         return "shutdown" if self._draining else "revoke" if claim.leaving else None
@@ -358,7 +365,7 @@ class Engine:
         while found := self._requests.next(self._requests_max):
             lane, request = found
             ticket = self._out.ticket()
-            self._requests.sent(ticket, lane)
+            self._requests.sent(ticket, lane, request)
             self._out.put(fx.Ask(ticket, lane.key, request))
 
     @property
@@ -415,7 +422,7 @@ class Engine:
 
     def _is_quiet(self, claim: Claim) -> bool:
         """Whether nothing of the partition can be settled now."""
-        if self._down_since_s is not None:
+        if self._down_since_s is not None and not self._requests.are_under_way(claim):
             return True
         return claim.ledger.settled and all(lane.idle for lane in self._lanes.values() if lane.claim is claim)
 

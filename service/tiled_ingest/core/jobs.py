@@ -33,7 +33,7 @@ class Desk(Surroundings, Protocol):
 def next_job(desk: Desk, run: Run, now_s: float, force: str | None) -> Procedure[None] | None:
     """Return the next job of a run; `None` when nothing is due. `force` is why even young batches are due."""
     if run.state is State.CONDEMNED:
-        return _condemned(desk, run) if run.holds else None
+        return _condemned(desk, run) if run.holds or run.emitted_to <= run.last_offset else None
     if run.state is State.REDELIVERED:
         return _redelivered(desk, run)
     reason = "stop" if run.ending else force

@@ -75,7 +75,7 @@ def _is_intact(around: Surroundings, run: Run, facts: Mapping[str, Any]) -> Proc
     The stored state is advice, not proof: a zombie may have closed the run while a later claim, which then died,
     had switched its tables already.
     """
-    for name, rows in facts.get("rows", {}).items():
+    for name, rows in (facts.get("rows") or {}).items():
         path = (*run.path, name, "internal")
         node = yield from insist(around, run.uid, GetNode(path))
         source = node.value.source if isinstance(node, Done) else None
@@ -88,7 +88,8 @@ def _is_intact(around: Surroundings, run: Run, facts: Mapping[str, Any]) -> Proc
 
 def _judge(around: Surroundings, run: Run, metadata: Mapping[str, Any]) -> None:
     facts = metadata.get(OURS)
-    source = facts.get("source", {}) if isinstance(facts, Mapping) else {}
+    source = facts.get("source") if isinstance(facts, Mapping) else None
+    source = source if isinstance(source, Mapping) else {}
     if not isinstance(facts, Mapping) or (source.get("topic_id"), source.get("partition")) != (
         around.topic_id,
         around.home.partition,
@@ -168,7 +169,7 @@ def _audit_configurations(around: Surroundings, run: Run, stream: Stream) -> Pro
 def close_run(around: Surroundings, run: Run) -> Procedure[None]:
     """Audit every table, write the stop document and the outcome, close the live streams. Repeatable as a whole."""
     for stream in run.streams.values():
-        yield from Table(around, run, stream).audit(run.last_offset)
+        yield from Table(around, run, stream).audit(run.last_offset + 1)
         yield from _audit_configurations(around, run, stream)
     state = final_state(run)
     metadata: Json = {OURS: run_facts(around, run, state)}
@@ -176,7 +177,9 @@ def close_run(around: Surroundings, run: Run) -> Procedure[None]:
         metadata["stop"] = clipped(run.stop)
     if run.notes:
         metadata["notes"] = list(dict.fromkeys(run.notes))
-    yield from insist(around, run.uid, UpdateMetadata(run.path, metadata))
+    answer = yield from insist(around, run.uid, UpdateMetadata(run.path, metadata))
+    if isinstance(answer, Missing):
+        raise TiledRejected(f"the run {'/'.join(run.path)} is gone")
     yield from insist(around, run.uid, CloseStreams(tuple(_streams_to_close(run))))
     run.meet(Trigger.CLOSED)
     around.tell("run_closed", run=run.uid, state=state, rows=sum(run.rows.values()), since_s=run.opened_s)

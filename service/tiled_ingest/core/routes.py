@@ -39,8 +39,8 @@ def fixed_parents(routes: tuple[tuple[str, str], ...], topic: str) -> tuple[Path
 def _filled(segment: str, match: re.Match[str], start: Mapping[str, Any]) -> str:
     try:
         value = segment.format(match[0], *match.groups(), start=start, **match.groupdict())
-    except (KeyError, IndexError) as error:
-        raise InvalidDocument("unroutable", f"the start document has no {error} for the route {segment!r}") from None
+    except (LookupError, TypeError, ValueError, AttributeError) as error:
+        raise InvalidDocument("unroutable", f"the start document does not fit the route {segment!r}: {error}") from None
     if not 0 < len(value) <= SEGMENT_MAX or "/" in value or value in {".", ".."}:
         raise InvalidDocument("unroutable", f"the route {segment!r} gives a key that no node can have")
     return value

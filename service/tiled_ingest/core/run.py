@@ -121,6 +121,11 @@ class Run:
         return self.state in {State.CLOSING, State.ABANDONING}
 
     @property
+    def is_finished(self) -> bool:
+        """Whether it is over."""
+        return self.state is State.FINISHED
+
+    @property
     def rows(self) -> dict[str, int]:
         """Confirmed rows of each stream."""
         return {name: stream.confirmed.count for name, stream in self.streams.items()}

@@ -86,7 +86,7 @@ class Counter:
 
     def __init__(self) -> None:
         self._waiting: deque[tuple[Lane, Request]] = deque()
-        self._asked: dict[int, Lane] = {}
+        self._asked: dict[int, tuple[Lane, Request]] = {}
 
     def add(self, lane: Lane, request: Request) -> None:
         """Queue a request; who came first is served first."""
@@ -100,13 +100,17 @@ class Counter:
                 return lane, request
         return None
 
-    def sent(self, ticket: int, lane: Lane) -> None:
+    def sent(self, ticket: int, lane: Lane, request: Request) -> None:
         """Note that the request was handed out."""
-        self._asked[ticket] = lane
+        self._asked[ticket] = lane, request
 
-    def answered(self, ticket: int) -> Lane:
-        """Return whose answer it is."""
+    def answered(self, ticket: int) -> tuple[Lane, Request]:
+        """Return whose answer it is, and to what."""
         return self._asked.pop(ticket)
+
+    def are_under_way(self, claim: Claim) -> bool:
+        """Whether a request of this claim is under way."""
+        return any(lane.claim is claim for lane, _ in self._asked.values())
 
     @property
     def under_way(self) -> int:

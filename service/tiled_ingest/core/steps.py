@@ -17,7 +17,21 @@ from .decode import Decoder
 from .errors import Forbidden, TiledRejected
 from .policy import Policy
 from .record import Home, Record
-from .writes import Denied, Done, Exists, Missing, Outcome, Rejected, Request, Unknown, Unprocessed
+from .writes import (
+    Append,
+    Denied,
+    Done,
+    Exists,
+    FindOpenRuns,
+    GetNode,
+    Missing,
+    Outcome,
+    ReadKeys,
+    Rejected,
+    Request,
+    Unknown,
+    Unprocessed,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,14 +87,22 @@ class Weather:
 
     Attributes
     ----------
-    confirmed
-        How many requests Tiled has confirmed since the start.
+    written, appended
+        How many writes, and how many appends among them, Tiled has confirmed since the start. (That it can be read
+        proves nothing about writes, and that its catalog takes writes nothing about the storage of rows.)
     storage
         The dialect that holds the rows, once a table was seen.
     """
 
-    confirmed: int = 0
+    written: int = 0
+    appended: int = 0
     storage: str = ""
+
+    def note(self, request: Request, outcome: Outcome) -> None:
+        """Learn from an answer."""
+        if isinstance(outcome, Done) and not isinstance(request, GetNode | ReadKeys | FindOpenRuns):
+            self.written += 1
+            self.appended += isinstance(request, Append)
 
 
 class Surroundings(Protocol):
@@ -107,12 +129,18 @@ class Patience:
 
     around: Surroundings
     lane: str
+    appending: bool = False  # then only appends of others show that ours is at fault
     failures: int = 0
     server_errors: int = 0
     confirmed_at_first: int = field(init=False)
 
     def __post_init__(self) -> None:
-        self.confirmed_at_first = self.around.weather.confirmed
+        self.confirmed_at_first = self._confirmed
+
+    @property
+    def _confirmed(self) -> int:
+        weather = self.around.weather
+        return weather.appended if self.appending else weather.written
 
     def after(self, outcome: Outcome) -> Sleep:
         """Count a failure and say how long to wait; jitter is drawn from the lane's name, so that it can be replayed.
@@ -134,7 +162,7 @@ class Patience:
         if not isinstance(outcome, Unknown) or outcome.status != 500:
             return
         self.server_errors += 1
-        others_succeed = self.around.weather.confirmed > self.confirmed_at_first
+        others_succeed = self._confirmed > self.confirmed_at_first
         if self.server_errors >= self.around.policy.server_errors_max and others_succeed:
             raise TiledRejected(
                 f"{self.server_errors} server errors in a row, while other writes succeed: {outcome.detail}"

@@ -159,6 +159,7 @@ class Stream:
         if self._buffer.rows:
             self._seal("dropped")
         holds = [sealed.hold for sealed in self._sealed]
+        self.under_way = 0
         self._sealed.clear()
         return holds
 

@@ -41,7 +41,7 @@ from .writes import (
     Unknown,
 )
 
-TRIES_MAX = 20  # children for one switch: then something is wrong that another one does not cure
+MISMATCHES_MAX = 5  # children that hold other rows than were written: another one does not cure what is wrong
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +77,7 @@ class Switch:
         self._path = stream.table_path
         self._columns = columns
         self._build = build
+        self._mismatches = 0
 
     def run(self, upto: int) -> Procedure[None]:
         """Give the node a dataset of our own that holds every accepted row before offset `upto`.
@@ -88,15 +89,15 @@ class Switch:
         Superseded
             A later claim was here.
         """
-        for _ in range(TRIES_MAX):
+        patience = Patience(self._around, self._run.uid, appending=True)
+        while True:
             live = yield from self._live()
             child = yield from self._make_child(live)
-            if (yield from self._fill(child, upto)):
+            if (yield from self._fill(child, upto, patience)):
                 yield from self._point_to(child, live)
                 rows = self._stream.confirmed.count
                 self._around.tell("switched", run=self._run.uid, stream=self._stream.name, rows=rows)
                 return
-        raise TiledRejected(f"no dataset of our own could be filled for {self._where}")
 
     @property
     def _where(self) -> str:
@@ -161,7 +162,7 @@ class Switch:
 
     # ------------------------------------------------------------ its rows
 
-    def _fill(self, child: Child, upto: int) -> Procedure[bool]:
+    def _fill(self, child: Child, upto: int, patience: Patience) -> Procedure[bool]:
         """Write all accepted rows before `upto` into the child, from the log; `False` if it must be begun anew."""
         refill = Refill(self._run, self._stream.name, upto)
         written = Tally()
@@ -170,11 +171,17 @@ class Switch:
             if batch is None:
                 continue
             built = self._build(batch)
-            if built is None or not (yield from self._append(child, built.table, written, batch.keys)):
+            if built is None or not (yield from self._append(child, built.table, written, batch.keys, patience)):
                 return False
             written += Tally.of(batch.keys)
         self._check_complete(written)
-        return (yield from tally_at(self._around, self._run.uid, child.path)) == written
+        return self._is_full(written, (yield from tally_at(self._around, self._run.uid, child.path)))
+
+    def _is_full(self, written: Tally, found: Tally) -> bool:
+        self._mismatches += found != written
+        if self._mismatches > MISMATCHES_MAX:
+            raise TiledRejected(f"{self._where}: {written.count} rows were confirmed, {found.count} are there")
+        return found == written
 
     def _check_complete(self, written: Tally) -> None:
         expected = self._stream.confirmed
@@ -188,9 +195,8 @@ class Switch:
             raise TiledRejected(f"the log begins at {chunk.low}, after the run's documents at {refill.next_offset}")
         return refill.take(chunk, self._around.decode)
 
-    def _append(self, child: Child, table: pa.Table, written: Tally, keys: Keys) -> Procedure[bool]:
+    def _append(self, child: Child, table: pa.Table, written: Tally, keys: Keys, patience: Patience) -> Procedure[bool]:
         """Append to the child; `False` if nobody knows whether it arrived: then another child must be begun."""
-        patience = Patience(self._around, self._run.uid)
         while True:
             outcome: Outcome = yield Append(child.path, table.select(child.source.schema.names))
             if isinstance(outcome, Done):

@@ -33,7 +33,6 @@ from .writes import (
     TableSource,
     Unknown,
     Unprocessed,
-    UpdateMetadata,
 )
 
 REPAIRS_MAX = 3  # at stop; more would not help
@@ -71,7 +70,7 @@ class Table:
         TiledRejected
             Tiled refuses these rows.
         """
-        patience = Patience(self._around, self._run.uid)
+        patience = Patience(self._around, self._run.uid, appending=True)
         while True:
             built = self._built(batch)
             columns = self._columns
@@ -113,13 +112,23 @@ class Table:
         self._around.tell("ambiguous", outcome="switched", detail=self._where)
 
     def _consider_poison(self, patience: Patience, outcome: Outcome) -> Procedure[None]:
-        """After too many server errors, see whether Tiled takes a write that cannot do harm."""
+        """After too many server errors, see whether Tiled takes other rows: then ours are at fault, not the storage."""
         if patience.server_errors < self._around.policy.server_errors_max:
             return
-        probe: Outcome = yield UpdateMetadata(self._path[:-1], {})
-        if isinstance(probe, Done):
+        if (yield from self._takes_other_rows()):
             detail = getattr(outcome, "detail", "")
-            raise TiledRejected(f"{patience.server_errors} appends failed while Tiled takes other writes: {detail}")
+            raise TiledRejected(f"{patience.server_errors} appends failed while Tiled takes other rows: {detail}")
+
+    def _takes_other_rows(self) -> Procedure[bool]:
+        """Write one row of our own into a table of its own, a child of this one: it goes with the run."""
+        key = f"probe-{self._around.epoch}-{self._around.fresh_nonce()}"
+        probe = pa.table({"probe": pa.array([1], pa.int64())})
+        request = CreateTable(self._path, key, probe.schema, {}, access_tags(self._run.start), {})
+        made: Outcome = yield request
+        if not isinstance(made, Done):
+            return False
+        outcome: Outcome = yield Append((*self._path, key), probe)
+        return isinstance(outcome, Done)
 
     # ------------------------------------------------------------ columns
 
@@ -148,7 +157,9 @@ class Table:
     def _late_columns(self, unplanned: Iterable[str]) -> dict[str, pa.DataType]:
         """Columns for keys that the descriptor knows but the first event did not have (or not filled)."""
         data_keys = self._stream.data_keys
-        return {key: column_type(data_keys[key]) for key in unplanned if key in data_keys}
+        taken = self._columns.types  # a key whose time stamps would share a column with another key stays without one
+        late = [key for key in data_keys if key in unplanned and f"ts_{key}" not in taken]
+        return {key: column_type(data_keys[key]) for key in late}
 
     def _widen(self, wanted: Mapping[str, pa.DataType]) -> None:
         columns = self._columns
@@ -230,7 +241,7 @@ class Table:
         TiledRejected
             Repairs did not help.
         """
-        for _ in range(REPAIRS_MAX):
+        for repairs in range(REPAIRS_MAX + 1):
             answer = yield from insist(self._around, self._run.uid, GetNode(self._path))
             if isinstance(answer, Missing) and not self._stream.confirmed.count:
                 return
@@ -240,9 +251,10 @@ class Table:
             if (yield from tally_at(self._around, self._run.uid, self._path)) == self._stream.confirmed:
                 return
             self._around.tell("audit_mismatch", run=self._run.uid, stream=self._stream.name)
+            if repairs == REPAIRS_MAX:
+                raise TiledRejected(f"{self._where} does not hold what was written to it")
             self._inherit_types(answer.value)
             yield from self._switch.run(upto)
-        raise TiledRejected(f"{self._where} does not hold what was written to it")
 
     def _put_back(self, found: TableSource | None) -> Procedure[None]:
         """A zombie's switch that landed late hides our dataset: put ours back."""

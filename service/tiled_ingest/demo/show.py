@@ -75,7 +75,7 @@ def main(*, keep: bool, as_json: bool) -> int:
 
 def _perform(there: Stage, teller: Teller) -> Shown:
     begun = time.monotonic()
-    teller.say("From a beamline's Kafka to Tiled. All parts are real, and all of them run on this machine.")
+    teller.say("From a beamline's Kafka to Tiled, with real parts: nothing but the beamline's devices is simulated.")
     teller.say()
     _start_servers(there, teller)
     short, catalog = _short_runs(there, teller)
@@ -92,12 +92,17 @@ def _perform(there: Stage, teller: Teller) -> Shown:
 
 
 def _start_servers(there: Stage, teller: Teller) -> None:
-    with teller.working("Starting Kafka and Tiled (the very first time, Kafka is downloaded: 55 MB)"):
+    download = " (the very first time, Kafka is downloaded: 55 MB)" if there.own_broker else ""
+    with teller.working(f"Starting Kafka and Tiled{download}"):
         there.open()
-    teller.step(
-        f"A Kafka broker ({there.broker.bootstrap_servers}) and a Tiled server ({there.tiled.uri}; catalog in SQLite, "
-        "tables in DuckDB) are running."
-    )
+    address = there.broker.bootstrap_servers
+    tiled = f"a Tiled server ({there.tiled.uri}; catalog in SQLite, tables in DuckDB)"
+    if there.own_broker:
+        teller.step(f"A Kafka broker ({address}) and {tiled} were started on this machine.")
+    else:
+        teller.step(
+            f"The Kafka broker that KAFKA_BOOTSTRAP_SERVERS names ({address}) answers, and {tiled} was started."
+        )
 
 
 def _short_runs(there: Stage, teller: Teller) -> tuple[Shift, Catalog]:
@@ -204,7 +209,7 @@ def _lesson(shown: Shown) -> str:
 
 def _leave_running(there: Stage, teller: Teller, shown: Shown) -> None:
     teller.say()
-    teller.say("All of it keeps running until Ctrl-C. To look at the data, in Python:")
+    teller.say("Everything that was started keeps running until Ctrl-C. To look at the data, in Python:")
     teller.code(_python_lines(there.tiled.uri, there.tiled.api_key, shown.kill.run))
     teller.say(f"The service's status page: {there.service_uri}/. To publish another run:")
     teller.code(
@@ -226,7 +231,7 @@ def _close_the_story(teller: Teller, elapsed_s: float, *, kept: bool) -> None:
     teller.say()
     if not kept:
         teller.say(f"To look around yourself: `{sys.argv[0]} demo --keep` leaves all of it running and says how.")
-    teller.say(f"All processes were ended and their files removed ({elapsed_s:.0f} s in all).")
+    teller.say(f"Everything that was started has ended, and its files are removed ({elapsed_s:.0f} s in all).")
 
 
 def _published(shift: Shift) -> list[Published]:

@@ -137,6 +137,11 @@ class Stage:
         self.shifts: list[Shift] = []
         self._topic_made = False
 
+    @property
+    def own_broker(self) -> bool:
+        """Whether the broker is ours, and not one that somebody else runs."""
+        return isinstance(self.broker, KafkaBroker)
+
     def open(self) -> None:
         """Start broker and Tiled at once; returns when both answer and the topic exists."""
         self._jobs = [Job(self._start_broker), Job(self.tiled.start)]
@@ -281,7 +286,7 @@ class Stage:
 
     def _forget_topics(self) -> None:
         """Remove our topics from a broker that stays."""
-        if not self._topic_made or isinstance(self.broker, KafkaBroker):
+        if not self._topic_made or self.own_broker:
             return
         self._topic_made = False
         self.service.kill()  # else it would make its topic anew

@@ -165,7 +165,7 @@ def _table(runs: tuple[Run, ...]) -> Table:
     for heading in ("run", "plan", "exit status", "rows published, by stream"):
         table.add_column(heading)
     table.add_column("in Tiled", justify="right")
-    table.add_column("every row")
+    table.add_column("row by row")
     for run in runs:
         streams = ", ".join(f"{stream.name} {stream.rows_published}" for stream in run.streams)
         said = f"[{'green' if run.same else 'bold red'}]{verdict(run)}[/]"

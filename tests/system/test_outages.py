@@ -1,0 +1,283 @@
+"""What goes wrong at a beamline beside crashes: outages, refusals, garbage, lost logs, replicas that come and go."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import confluent_kafka as ck
+import msgpack
+import numpy as np
+import pytest
+from bluesky_tiled_plugins import TiledWriter
+from confluent_kafka.admin import AdminClient
+
+from tests.system.publishing import Documents, interleaved, key_for, message, runs, uid_of
+from tests.system.scene import Scene
+
+pytestmark = pytest.mark.real
+
+APPEND = r"/api/v1/table/partition/"
+PROTOCOLS: dict[str, dict[str, str]] = {
+    "cooperative-sticky": {"session.timeout.ms": "6000"},
+    "consumer": {"group.protocol": "consumer"},
+}
+
+
+# ---------------------------------------------------------------- Tiled is away, or refuses us
+
+
+def test_tiled_is_killed_and_comes_back(duckdb_scene: Scene) -> None:
+    scene = duckdb_scene
+    service, publication = scene.service(), scene.publication(interleaved(runs()))
+    publication.publish_to(0.3)
+    service.start_claimed()
+    service.wait_until(lambda: scene.committed() == scene.end(), "the first portion committed", poll_s=0.1)
+    service.wait_until(lambda: service.ready, "ready", poll_s=0.1)
+
+    scene.tiled.kill()
+    publication.publish_to(0.6)
+    service.wait_until(lambda: not service.ready, "not ready", poll_s=0.1)
+    assert service.status()["not_ready"] == ["Tiled cannot be reached"]
+    assert service.live
+    committed = scene.committed()
+    publication.publish_to(0.8)
+    time.sleep(2.0)
+    assert scene.committed() == committed, "an offset moved past what Tiled does not have"
+
+    scene.tiled.restart()
+    service.wait_until(lambda: service.ready, "ready again", poll_s=0.1)
+    publication.publish()
+    scene.settle()
+    scene.verify()
+
+
+def test_a_wrong_key_stops_it_and_makes_no_dead_letters(duckdb_scene: Scene) -> None:
+    scene = duckdb_scene
+    service, publication = scene.service(tiled__api_key="0" * 32), scene.publication(runs(1)[0])
+    publication.publish()
+    assert service.start().ended() != 0
+    stopped = service.lines("stopped")[-1]
+    assert (stopped["reason"], stopped["level"]) == ("Forbidden", "error")
+    assert "401" in stopped["error"]
+    assert "0" * 32 not in service.text()
+    assert scene.letters() == []
+    assert scene.committed() <= 0
+
+
+def test_a_key_that_loses_its_right_mid_run_stops_it(duckdb_scene: Scene) -> None:
+    scene = duckdb_scene
+    service, publication = scene.service(), scene.publication(interleaved(runs()))
+    refusal = scene.proxy.answer("PATCH", APPEND, 401, nth=4, times=None)
+    publication.steadily(0.7)
+    assert service.start().ended(40) != 0
+    assert service.lines("stopped")[-1]["reason"] == "Forbidden"
+    assert refusal.hit.is_set()
+    assert scene.committed() < scene.end()
+    scene.proxy.clear()
+    service.start()
+    publication.pause()
+    publication.publish()
+    scene.settle()
+    scene.verify()
+
+
+# ---------------------------------------------------------------- the operator
+
+
+def test_sigterm_writes_and_commits_what_has_arrived(scene: Scene) -> None:
+    service = scene.service(batch__age_s_max=600.0)  # nothing is written for its age
+    publication = scene.publication(interleaved(runs()))
+    publication.publish_to(0.5)
+    service.start_claimed()
+    service.wait_until(lambda: service.metric("tiled_ingest_buffered_bytes") > 0, "rows wait", poll_s=0.1)
+    assert service.stop() == 0
+    assert {line["reason"] for line in service.lines("flush")} == {"shutdown"}
+    assert scene.committed() == scene.end()
+    scene.compare(publication.published, "open")
+    service.start()
+    publication.publish()
+    scene.settle()
+    scene.verify()
+
+
+def test_rows_can_be_read_while_the_run_is_open(scene: Scene) -> None:
+    service, publication = scene.service().start_claimed(), scene.publication(runs(1)[0])
+    begun_s = time.monotonic()
+    publication.publish_to(0.5)
+    service.wait_until(lambda: scene.committed() == scene.end(), "all is written", poll_s=0.05)
+    print(f"{len(publication.published)} documents could be read after {time.monotonic() - begun_s:.2f} s")
+    scene.compare(publication.published, "open")
+
+
+def test_a_run_that_never_stops_is_closed_and_holds_nothing_up(scene: Scene) -> None:
+    service = scene.service(runs__idle_s_max=2.0).start_claimed()
+    endless, ending = runs(2)
+    endless = [(name, doc) for name, doc in endless if name != "stop"]
+    scene.publication(endless).publish()
+    service.wait_until(lambda: scene.committed() == scene.end(), "all is written", poll_s=0.1)
+    assert scene.resume_point() == 0
+    service.wait_for("run_closed", state="abandoned")
+    scene.publication(ending).publish()
+    scene.settle()
+    service.wait_until(lambda: scene.resume_point() == scene.committed(), "the resume point moves on", poll_s=0.1)
+    scene.compare(endless, "abandoned")
+    scene.compare(ending, "complete")
+    scene.produce(message(*endless[-1]))
+    scene.settle()
+    assert [letter.code for letter in scene.letters()] == ["late"]
+
+
+# ---------------------------------------------------------------- what is in the topic
+
+
+def test_what_is_no_document_of_a_run_of_ours_is_a_dead_letter_with_its_reason(duckdb_scene: Scene) -> None:
+    scene = duckdb_scene
+    scene.divide(2)
+    home, stray = key_for(0, 2), key_for(1, 2)
+    good, scattered, lost = runs()
+    lost = [(name, doc) for name, doc in lost if name != "start"]
+    schema = ("start", {"uid": 1, "time": "noon"})
+    service = scene.service().start()
+    service.wait_for("claimed", count=2)
+    scene.publication(good[:50] + scattered[:30], key=home).publish()
+    service.wait_for("run_opened", count=2)
+    scene.produce(b"\xc1\x00garbage", b'{"name": "start"}', None, message("bmm", {"a": 1}), message(*schema))
+    scene.publication(scattered[30:40], key=stray).publish()
+    scene.publication(lost, key=home).publish()
+    scene.publication(good[50:] + scattered[40:], key=home).publish()
+    scene.settle(0, 1)
+    scene.compare(good, "complete")
+    scene.compare(scattered[:30] + scattered[40:], "incomplete")
+    codes = Counter(letter.code for letter in scene.letters())
+    expected = {"undecodable": 2, "tombstone": 1, "unknown_kind": 1, "schema": 1}
+    assert codes == Counter(expected | {"orphan": len(lost), "scattered_run": 10})
+    assert {letter.headers["reason"] for letter in scene.letters()} == {"InvalidDocument"}
+    assert service.metric("tiled_ingest_dead_letters_total", code="scattered_run") in {0.0, 10.0}
+
+
+def test_a_run_that_someone_else_wrote_is_left_alone(scene: Scene) -> None:
+    foreign, ours = runs(2)
+    plain: Documents = [(name, doc) for name, doc in foreign if name != "event_page"]
+    writer = TiledWriter(scene.client)
+    for name, doc in plain:
+        writer(name, doc)
+    before = scene.client[uid_of(plain)].metadata
+    scene.publication(interleaved([plain, ours])).publish()
+    service = scene.service().start()
+    scene.settle()
+    assert service.running
+    letters = scene.letters()
+    assert Counter(letter.code for letter in letters) == {"foreign_run": len(plain)}
+    assert [letter.value for letter in letters] == [message(name, doc) for name, doc in plain]
+    assert scene.client[uid_of(plain)].metadata == before
+    scene.compare(ours, "complete")
+
+
+class _Intruder:
+    """Unpickled, it makes a folder."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.mkdir, (str(self.path),)
+
+
+def test_a_message_cannot_run_code(duckdb_scene: Scene, tmp_path: Path) -> None:
+    scene = duckdb_scene
+    documents = runs(1)[0]
+    at = next(index for index, (name, doc) in enumerate(documents) if name == "event" and "spectrum" in doc["data"])
+    name, doc = documents[at]
+
+    def trapped(path: Path) -> bytes:
+        array = np.array([_Intruder(path)], dtype=object)
+        return message(name, {**doc, "data": {**doc["data"], "spectrum": array}})
+
+    with pytest.raises((TypeError, ValueError, pickle.UnpicklingError, AttributeError)):  # it has no sense, but works
+        msgpack.loads(trapped(tmp_path / "proof"))
+        raise TypeError
+    assert (tmp_path / "proof").exists(), "the trap does not work where it should"
+
+    service, publication = scene.service().start(), scene.publication(documents)
+    publication.publish(at)
+    scene.produce(trapped(tmp_path / "intruder"))
+    publication.publish()
+    scene.settle()
+    assert service.running
+    assert [letter.code for letter in scene.letters()] == ["object_array"]
+    assert not (tmp_path / "intruder").exists()
+    scene.compare(documents, "complete")
+
+
+# ---------------------------------------------------------------- the log
+
+
+def test_documents_that_were_deleted_before_they_were_read_stop_it(duckdb_scene: Scene) -> None:
+    scene = duckdb_scene
+    service, publication = scene.service().start(), scene.publication(interleaved(runs()))
+    publication.publish_to(0.3)
+    scene.settle()
+    assert service.stop() == 0
+    publication.publish_to(0.6)
+    committed = scene.committed()
+    place = ck.TopicPartition(scene.topic, 0, scene.end() - 5)
+    admin = AdminClient({"bootstrap.servers": scene.broker.bootstrap_servers})
+    admin.delete_records([place])[place].result(20)
+    assert service.start().ended() != 0
+    stopped = service.lines("stopped")[-1]
+    assert stopped["reason"] == "OffsetOutOfRange"
+    assert str(committed) in stopped["error"]
+    assert scene.committed() == committed
+    assert scene.letters() == []
+
+
+# ---------------------------------------------------------------- replicas
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_a_replica_joins_and_leaves_mid_run(scene: Scene, protocol: str) -> None:
+    scene.divide(2)
+    settings: dict[str, Any] = {"kafka__properties": PROTOCOLS[protocol], "membership": "dynamic"}
+    one, two = scene.service("one", **settings), scene.service("two", **settings)
+    publications = [scene.publication(interleaved(runs(2), home), key=key_for(home, 2)) for home in (0, 1)]
+
+    def publish(upto: float) -> None:
+        for publication in publications:
+            publication.steadily(upto, pause_s=0.1)
+
+    publish(0.5)
+    one.start().wait_for("claimed", count=2)
+    one.wait_for("flush", count=4)
+    two.start_claimed()
+    publish(0.8)
+    two.wait_for("flush")
+    assert two.stop() == 0
+    one.wait_for("claimed", count=3)
+    for publication in publications:
+        publication.done()
+        publication.publish()
+    scene.settle(0, 1)
+    scene.verify()
+    assert not one.lines("commit_failed") + two.lines("commit_failed")
+
+
+def test_the_first_replica_leaves_and_the_second_goes_on(duckdb_scene: Scene) -> None:
+    scene = duckdb_scene
+    one, two = (scene.service(name, membership="dynamic") for name in ("one", "two"))
+    publication = scene.publication(interleaved(runs()))
+    publication.steadily(0.7, pause_s=0.1)
+    one.start().wait_for("flush", count=3)
+    two.start()
+    assert one.stop() == 0
+    two.wait_for("claimed")
+    publication.done()
+    publication.publish()
+    scene.settle()
+    scene.verify()
+
+
