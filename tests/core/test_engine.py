@@ -773,6 +773,20 @@ def test_reads_that_succeed_prove_nothing_about_writes() -> None:
     assert world.tiled.seq_nums(TABLE) == [1, 2]
 
 
+def test_storage_of_rows_that_fails_for_long_and_recovers_condemns_no_run() -> None:
+    world = ready(storage="postgresql")
+    world.publish(*whole()[:3], *whole("q", 2, "e")[:3])
+    world.settle()
+    world.tiled.faults.append(always(w.Append, w.Unknown("disk full", 500)))
+    world.publish(("event", event_doc(2)), ("event", event_doc(2, descriptor="e")))
+    world.settle(ticks=200)
+    world.tiled.faults.clear()
+    world.settle(ticks=50)
+    assert world.told("run_failed") == []
+    assert world.letters == []
+    assert [world.tiled.seq_nums((uid, "primary", "internal")) for uid in "rq"] == [[1, 2], [1, 2]]
+
+
 def test_a_mistake_in_the_configuration_stops_and_no_letter_is_sent() -> None:
     world = rejecting(always(w.CreateContainer, w.Denied("Not enough scopes", 403)))
     world.publish(*whole())

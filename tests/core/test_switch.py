@@ -439,7 +439,7 @@ def test_children_that_never_hold_what_was_written_end_in_a_rejection() -> None:
     scene = Scene(log_of(1))
     tiled = scene.tiled(rows=1)
     tiled.faults.append(once(w.ReadKeys, *[w.Done(keys_of(None))] * 99))
-    with pytest.raises(TiledRejected, match="1 rows were written and confirmed, 0 are there"):
+    with pytest.raises(TiledRejected, match=r"1 rows .* 0 are there"):
         drive(scene.switch(), tiled, scene.log)
     assert 1 < tiled.count(w.CreateTable) < 20
     assert tiled.count(w.PutSource) == 0

@@ -29,6 +29,16 @@ def duckdb_scene(broker: Broker, tiled_duckdb: TiledServer, topic: TopicFactory,
     made.close()
 
 
+@pytest.fixture
+def postgres_scene(
+    broker: Broker, tiled_postgres: TiledServer, topic: TopicFactory, tmp_path: Path
+) -> Iterator[Scene]:
+    """The same where several write at once: DuckDB in Tiled is for one client at a time."""
+    made = Scene(broker, tiled_postgres, topic, tmp_path)
+    yield made
+    made.close()
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[None]
@@ -36,7 +46,7 @@ def pytest_runtest_makereport(
     report = yield
     if report.when == "call" and report.failed:
         arguments = getattr(item, "funcargs", {})
-        for made in (arguments.get("scene"), arguments.get("duckdb_scene")):
+        for made in arguments.values():
             for service in made.services if isinstance(made, Scene) else ():
                 report.sections.append((f"log of {service.name}", service.tail(LINES_SHOWN)))
     return report

@@ -93,9 +93,11 @@ def prepare(name: str, scene: Scene) -> tuple[Service, Publication]:
     return service, publication
 
 
-def strike(scene: Scene, point: Point, kill: Callable[[], object], begin: Callable[[], object]) -> Cut:
+def strike(
+    scene: Scene, point: Point, kill: Callable[[], object], begin: Callable[[], object], fault: str = "watch"
+) -> Cut:
     """Arm the proxy, let things go on, and wait until it struck."""
-    cut = scene.cut_at(point.method, point.path, kill, when=point.when, nth=point.nth)
+    cut = scene.cut_at(point.method, point.path, kill, when=point.when, nth=point.nth, fault=fault)
     begin()
     return scene.wait_for(cut)
 
@@ -268,16 +270,13 @@ def let_go(held: Fault) -> None:
 
 
 def test_tiled_is_killed_at_one_point_after_the_other(scene: Scene) -> None:
-    story = ["table created, nothing appended", "append applied, reply lost", "switch: live points to it"]
+    story = ["switch: live points to it", "append on its way", "append applied, reply lost", "audit: first table read"]
     service, publication = begun(scene)
-    inherit(scene, service, publication)  # for the last one
+    inherit(scene, service, publication)  # for the first one
     service.start()
     pid = service.process.pid
-    for number, name in enumerate(reversed(story)):
-        scene.proxy.clear()
-        cut = strike(scene, POINTS[name], scene.tiled.kill, lambda: publication.steadily(0.4 + 0.2 * number))  # noqa: B023
-        print(f"{name}: {cut}")
-        scene.tiled.restart()
+    for number, name in enumerate(story, 1):
+        lose_tiled(scene, name, lambda upto=number / len(story): publication.steadily(upto))  # type: ignore[misc]
     finish(scene)
     assert service.process.pid == pid, "the service lived through it"
 
@@ -287,9 +286,15 @@ def test_tiled_is_killed_at_one_point_after_the_other(scene: Scene) -> None:
 def test_tiled_is_killed(scene: Scene, name: str) -> None:
     service, publication = prepare(name, scene)
     publication.steadily(0.6)
-    strike(scene, POINTS[name], scene.tiled.kill, service.start)
-    scene.tiled.restart()
+    lose_tiled(scene, name, service.start)
     finish(scene)
+
+
+def lose_tiled(scene: Scene, name: str, begin: Callable[[], object]) -> None:
+    """Kill Tiled at a point, so that its answer is lost, too; then start it again."""
+    fault = "swallow_reply" if POINTS[name].when == "after" else "watch"
+    print(f"{name}: {strike(scene, POINTS[name], scene.tiled.kill, begin, fault)}")
+    scene.tiled.restart()
 
 
 # ---------------------------------------------------------------- at random

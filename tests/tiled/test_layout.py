@@ -394,6 +394,18 @@ def test_open_runs_are_found_with_their_largest_epoch(session: Session) -> None:
     assert done(session, FindOpenRuns(("no-such",), "t-1", 3)) == ()
 
 
+def test_open_runs_are_found_below_containers_that_a_route_made(session: Session) -> None:
+    parent = (f"catalog-{uuid.uuid4()}",)
+    proposals = [(*parent, "pass-1"), (*parent, "pass-2")]
+    for proposal in proposals:
+        done(session, EnsureContainer(proposal))
+    ours = {"topic_id": "t-deep", "partition": 0, "first_offset": 5}
+    runs = {new_run(session, proposal, source=ours, epoch=3) for proposal in proposals}
+    found: tuple[OpenRun, ...] = done(session, FindOpenRuns(parent, "t-deep", 0, levels=1))
+    assert {run.path for run in found} == runs
+    assert {run.epoch_max for run in found} == {3}
+
+
 def test_open_runs_of_many_pages_are_all_found(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tiled_ingest.tiled.open_runs._PAGE", 3)
     parent = (f"catalog-{uuid.uuid4()}",)

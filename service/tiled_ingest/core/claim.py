@@ -11,7 +11,7 @@ from .events import Reference
 from .offsets import Hold, Ledger, ResumePoint, out_of_range
 from .policy import Policy
 from .record import Home, Record
-from .routes import fixed_parents
+from .routes import where_runs_are
 from .run import Run
 from .runs import Runs
 from .steps import Claiming, LogChunk, Procedure, Weather, insist
@@ -116,12 +116,10 @@ class Claim:
         return start, epoch
 
     def _open_in_tiled(self) -> Procedure[list[OpenRun]]:
-        found: list[OpenRun] = []
-        for parent in fixed_parents(self.policy.routes, self.home.topic):
-            request = FindOpenRuns(parent, self.topic_id, self.home.partition)
-            answer = yield from insist(self, str(self.home), request)
-            found.extend(answer.value if isinstance(answer, Done) else ())
-        return found
+        parent, levels = where_runs_are(self.policy.routes, self.home.topic)
+        request = FindOpenRuns(parent, self.topic_id, self.home.partition, levels)
+        answer = yield from insist(self, str(self.home), request)
+        return list(answer.value) if isinstance(answer, Done) else []
 
     def _give_up(self, low: int) -> Procedure[None]:
         """Mark the open runs as failed whose beginning the log has lost: what still comes of them are dead letters."""

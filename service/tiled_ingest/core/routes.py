@@ -36,6 +36,16 @@ def fixed_parents(routes: tuple[tuple[str, str], ...], topic: str) -> tuple[Path
     return ((),)
 
 
+def where_runs_are(routes: tuple[tuple[str, str], ...], topic: str) -> tuple[Path, int]:
+    """Return a node below which all runs of the topic are, and how many containers stand between it and them."""
+    for pattern, template in routes:
+        if match := re.fullmatch(pattern, topic):
+            segments = [segment for segment in template.split("/") if segment]
+            fixed = next((at for at, segment in enumerate(segments) if "{start" in segment), len(segments))
+            return tuple(_filled(segment, match, {}) for segment in segments[:fixed]), len(segments) - fixed
+    return (), 0
+
+
 def _filled(segment: str, match: re.Match[str], start: Mapping[str, Any]) -> str:
     try:
         value = segment.format(match[0], *match.groups(), start=start, **match.groupdict())

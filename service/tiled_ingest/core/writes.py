@@ -158,11 +158,15 @@ class EnsureContainer:
 
 @dataclass(frozen=True, slots=True)
 class FindOpenRuns:
-    """Find the open runs of a partition below `parent`. Answers: `Done(tuple[OpenRun, ...])`."""
+    """Find the open runs of a partition below `parent`. Answers: `Done(tuple[OpenRun, ...])`.
+
+    `levels` is how many containers stand between `parent` and the runs.
+    """
 
     parent: Path
     topic_id: str
     partition: int
+    levels: int = 0
 
 
 Request = (

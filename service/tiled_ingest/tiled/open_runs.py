@@ -24,8 +24,9 @@ class _FailedError(Exception):
 def find_open_runs(session: Session, request: FindOpenRuns) -> Outcome:
     """Find the open runs of a partition, and the largest epoch that each of them bears; read only."""
     try:
-        found = list(_pages(session, "search", request.parent, _conditions(request)))
-        return Done(tuple(_open_run(session, request.parent, entry) for entry in found))
+        route = "search-deep" if request.levels else "search"
+        found = list(_pages(session, route, request.parent, _conditions(request)))
+        return Done(tuple(_open_run(session, _parent_of(entry, request), entry) for entry in found))
     except _FailedError as failed:
         return Done(()) if isinstance(failed.outcome, Missing) else failed.outcome
     except (ValueError, TypeError, LookupError, AttributeError) as error:
@@ -39,6 +40,12 @@ def _conditions(request: FindOpenRuns) -> dict[str, Sequence[str]]:
         "filter[eq][condition][value]": [json.dumps(value) for value in wanted.values()],
         "fields": ["metadata"],
     }
+
+
+def _parent_of(entry: Json, request: FindOpenRuns) -> Path:
+    # Ancestors are told from the server's root, but we count from the session's node: the last ones are the same.
+    between = entry["attributes"]["ancestors"][-request.levels :] if request.levels else ()
+    return (*request.parent, *between)
 
 
 def _open_run(session: Session, parent: Path, entry: Json) -> OpenRun:
