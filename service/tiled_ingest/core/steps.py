@@ -77,6 +77,8 @@ class Claiming:
 
 
 Step = Request | Sleep | LogChunk | Letters | Claiming
+WITNESSES_MIN = 2  # an outage may end between our failure and the success of others; hardly twice
+
 T = TypeVar("T")
 Procedure = Generator[Step, Any, T]
 
@@ -132,10 +134,11 @@ class Patience:
     appending: bool = False  # then only appends of others show that ours is at fault
     failures: int = 0
     server_errors: int = 0
-    confirmed_at_first: int = field(init=False)
+    witnessed: int = 0  # server errors that came after a success of others since the one before
+    _confirmed_before: int = field(init=False)
 
     def __post_init__(self) -> None:
-        self.confirmed_at_first = self._confirmed
+        self._confirmed_before = self._confirmed
 
     @property
     def _confirmed(self) -> int:
@@ -162,11 +165,16 @@ class Patience:
         if not isinstance(outcome, Unknown) or outcome.status != 500:
             return
         self.server_errors += 1
-        others_succeed = self._confirmed > self.confirmed_at_first
-        if self.server_errors >= self.around.policy.server_errors_max and others_succeed:
+        self.witnessed += self._confirmed > self._confirmed_before
+        self._confirmed_before = self._confirmed
+        if self.server_errors >= self.around.policy.server_errors_max and self.witnessed >= WITNESSES_MIN:
             raise TiledRejected(
                 f"{self.server_errors} server errors in a row, while other writes succeed: {outcome.detail}"
             )
+
+    def saw_success(self) -> None:
+        """Note that another write, made to see whether Tiled takes any, went through."""
+        self._confirmed_before = min(self._confirmed_before, self._confirmed - 1)
 
     def _backoff(self) -> float:
         policy = self.around.policy

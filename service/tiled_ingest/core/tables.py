@@ -107,17 +107,14 @@ class Table:
         if isinstance(outcome, Unprocessed):
             yield pause
             return
-        yield from self._consider_poison(patience, outcome)
+        yield from self._look_for_a_witness(patience)
         yield from self._switch.run(batch.first_offset)
         self._around.tell("ambiguous", outcome="switched", detail=self._where)
 
-    def _consider_poison(self, patience: Patience, outcome: Outcome) -> Procedure[None]:
-        """After too many server errors, see whether Tiled takes other rows: then ours are at fault, not the storage."""
-        if patience.server_errors < self._around.policy.server_errors_max:
-            return
-        if (yield from self._takes_other_rows()):
-            detail = getattr(outcome, "detail", "")
-            raise TiledRejected(f"{patience.server_errors} appends failed while Tiled takes other rows: {detail}")
+    def _look_for_a_witness(self, patience: Patience) -> Procedure[None]:
+        """After too many server errors, see whether Tiled takes other rows: if ours fail again, they are at fault."""
+        if patience.server_errors >= self._around.policy.server_errors_max and (yield from self._takes_other_rows()):
+            patience.saw_success()
 
     def _takes_other_rows(self) -> Procedure[bool]:
         """Write one row of our own into a table of its own, a child of this one: it goes with the run."""
