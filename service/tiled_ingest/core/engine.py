@@ -95,11 +95,6 @@ class Engine:
         return bool(ours) and all(claim.live and claim.ledger.committable >= ends[claim.home] for claim in ours)
 
     @property
-    def wake_s(self) -> float | None:
-        """When the engine wants a `Tick` at the latest; `None`: whenever."""
-        return self._sleepers.next_s
-
-    @property
     def busy(self) -> bool:
         """Whether answers are awaited or rows wait: then inputs should come without delay."""
         return bool(self._requests.under_way or self._touched or self._logs or self._post.busy)

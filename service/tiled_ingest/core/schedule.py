@@ -75,11 +75,6 @@ class Sleepers:
         """Whether a lane will knock at Tiled's door again by itself."""
         return any(lane.down and lane.sleeping == number and not lane.dropped for _, number, lane in self._heap)
 
-    @property
-    def next_s(self) -> float | None:
-        """When the next lane wakes."""
-        return self._heap[0][0] if self._heap else None
-
 
 class Counter:
     """Requests that wait for a place, and those under way: the answer's ticket finds its lane."""
