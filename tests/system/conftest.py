@@ -30,9 +30,7 @@ def duckdb_scene(broker: Broker, tiled_duckdb: TiledServer, topic: TopicFactory,
 
 
 @pytest.fixture
-def postgres_scene(
-    broker: Broker, tiled_postgres: TiledServer, topic: TopicFactory, tmp_path: Path
-) -> Iterator[Scene]:
+def postgres_scene(broker: Broker, tiled_postgres: TiledServer, topic: TopicFactory, tmp_path: Path) -> Iterator[Scene]:
     """The same where several write at once: DuckDB in Tiled is for one client at a time."""
     made = Scene(broker, tiled_postgres, topic, tmp_path)
     yield made

@@ -265,9 +265,7 @@ def rows_in(body: bytes) -> list[tuple[int, float]]:
 def offsets_of(documents: Documents, run: str, stream: str, rows: Iterable[tuple[int, float]]) -> list[int]:
     """Offsets of the documents that these rows come from, in a fresh partition with nothing else in it."""
     wanted = set(rows)
-    names = {
-        doc["uid"]: doc["name"] for name, doc in documents if name == "descriptor" and doc["run_start"] == run
-    }
+    names = {doc["uid"]: doc["name"] for name, doc in documents if name == "descriptor" and doc["run_start"] == run}
     return [
         offset
         for offset, (_, doc) in enumerate(documents)

@@ -56,7 +56,6 @@ class Cut:
 
     fault: Fault
     struck: threading.Event = field(default_factory=threading.Event)
-    struck_at_s: float = 0.0
     committed: int = -1
     end: int = -1
     failure: BaseException | None = None
@@ -187,6 +186,8 @@ class Scene:
         for publication in self.publications:
             self.compare(publication.published, "complete")
         assert [letter.headers for letter in self.letters()] == []
+        # What the audit at stop had to repair was wrong until then.
+        assert [line for service in self.services for line in service.lines("audit_mismatch", of_all=True)] == []
 
     def compare(self, documents: Documents, state: str) -> None:
         """The runs of these documents are in Tiled, row by row, in this state."""
@@ -214,31 +215,25 @@ class Scene:
         when: str = "after",
         nth: int = 1,
         fault: str = "watch",
-        delay_s: float = 0.0,
-        body: Callable[[bytes], bool] | None = None,
+        pause_s: float = 0.0,
+        **options: Any,
     ) -> Cut:
         """Arm the proxy: `kill` something when a request comes by (`before` the server has it, or `after` it answered).
 
-        With `delay_s` the request goes its way, and the kill follows so much later.
+        With `pause_s` the sender waits so long for its answer before: time to commit what must not be committed.
         """
         cut = Cut(Fault("pass", method, path))
 
         def strike() -> None:
-            if delay_s:
-                threading.Timer(delay_s, now).start()
-            else:
-                now()
-
-        def now() -> None:
-            cut.struck_at_s = time.monotonic()
             try:
+                time.sleep(pause_s)
                 kill()
                 cut.committed, cut.end = self.committed(), self.end()
             except BaseException as error:  # noqa: BLE001 - the test's thread raises it
                 cut.failure = error
             cut.struck.set()
 
-        cut.fault = getattr(self.proxy, fault)(method, path, nth=nth, body=body, **{when: strike})
+        cut.fault = getattr(self.proxy, fault)(method, path, nth=nth, **{when: strike}, **options)
         return cut
 
     def wait_for(self, cut: Cut, limit_s: float = 40.0) -> Cut:
@@ -268,4 +263,3 @@ def client_of(server: TiledServer) -> Any:
 def _letter(message: Any) -> Letter:
     headers = {name.removeprefix("tiled_ingest."): value.decode() for name, value in message.headers() or ()}
     return Letter(message.value(), headers)
-

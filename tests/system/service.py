@@ -110,7 +110,9 @@ class Service:
         self.wait_until(lambda: len(matching()) >= count, f"log line {event!r} {fields}", limit_s=limit_s)
         return matching()[-1]
 
-    def wait_until(self, true: Callable[[], Any], what: str, *, limit_s: float = START_LIMIT_S, poll_s: float = _POLL_S) -> None:
+    def wait_until(
+        self, true: Callable[[], Any], what: str, *, limit_s: float = START_LIMIT_S, poll_s: float = _POLL_S
+    ) -> None:
         """Wait until something is true; it must not end meanwhile."""
         until_s = time.monotonic() + limit_s
         while not true():

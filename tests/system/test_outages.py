@@ -278,5 +278,3 @@ def test_the_first_replica_leaves_and_the_second_goes_on(postgres_scene: Scene) 
     publication.publish()
     scene.settle()
     scene.verify()
-
-

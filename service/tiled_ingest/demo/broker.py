@@ -25,6 +25,7 @@ _JVM_FLAGS = (
     "-XX:+UseSerialGC",
     "-XX:TieredStopAtLevel=1",
     "-Xshare:auto",
+    "-XX:-UsePerfData",  # a killed JVM would leave its file behind
     "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn",
 )
 
