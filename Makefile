@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 SYNC := $(BIN)/uv sync --frozen --inexact --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test check format bench chaos docs test-deploy image clean
+.PHONY: help install demo test check format chaos clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
@@ -28,6 +28,10 @@ demo: install  ## the main job on real parts, on this machine
 
 test: install  ## the whole test suite
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+chaos: install  ## the long fault runs: every kill point by itself, many random ones, many histories
+	TILED_INGEST_CHAOS=1 SIMULATION_HISTORIES=$(or $(HISTORIES),20000) \
+	  $(BIN)/python -m pytest tests/simulation tests/system --timeout=7200 $(PYTEST_ARGS)
 
 check: install  ## format, lint, types, import contracts, links in the docs
 	$(BIN)/ruff format --check .

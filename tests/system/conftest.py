@@ -1,4 +1,4 @@
-"""A scene for every test of this folder; when a test fails, what its services said is shown."""
+"""A scene for every test of this folder. What was noted goes into the report, and of a failure the services' logs."""
 
 from collections.abc import Generator, Iterator
 from pathlib import Path
@@ -42,9 +42,10 @@ def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[None]
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     report = yield
-    if report.when == "call" and report.failed:
-        arguments = getattr(item, "funcargs", {})
-        for made in arguments.values():
-            for service in made.services if isinstance(made, Scene) else ():
-                report.sections.append((f"log of {service.name}", service.tail(LINES_SHOWN)))
+    scenes = [made for made in getattr(item, "funcargs", {}).values() if isinstance(made, Scene)]
+    for made in scenes if report.when == "call" else ():
+        report.user_properties.extend(("note", note) for note in made.notes)
+        report.sections.append(("what happened", "\n".join(made.notes)))
+        if report.failed:
+            report.sections.extend((f"log of {each.name}", each.tail(LINES_SHOWN)) for each in made.services)
     return report

@@ -2,8 +2,8 @@
 
 The documents come from a RunEngine with simulated devices, recorded once: a scan that is paused twice and rewinds
 (the same `seq_num` again, with other uids and times), with a monitored signal and bluesky's stream of
-interruptions; a scan some of whose events are packed into pages, with a baseline; and a plain one. Every test gets the same runs under
-new uids.
+interruptions; a scan some of whose events are packed into pages, with a baseline; and a plain one. Every test gets the
+same runs under new uids.
 """
 
 from __future__ import annotations
@@ -259,7 +259,9 @@ def rows_in(body: bytes) -> list[tuple[int, float]]:
     """`seq_num` and `time` of each row of an append's body."""
     with pa.ipc.open_file(pa.BufferReader(body)) as file:
         table = file.read_all()
-    return list(zip(table["seq_num"].to_pylist(), table["time"].to_pylist(), strict=True))
+    numbers: list[Any] = table["seq_num"].to_pylist()
+    times: list[Any] = table["time"].to_pylist()
+    return list(zip(numbers, times, strict=True))
 
 
 def offsets_of(documents: Documents, run: str, stream: str, rows: Iterable[tuple[int, float]]) -> list[int]:

@@ -1,4 +1,4 @@
-"""One test's world: a fresh topic and group on the shared broker, Tiled behind a proxy that breaks things, a service."""
+"""One test's world: a fresh topic and group, Tiled behind a proxy that breaks things, and the service."""
 
 from __future__ import annotations
 
@@ -80,6 +80,7 @@ class Scene:
         self.group = f"ingest.{uuid.uuid4().hex[:8]}"
         self.services: list[Service] = []
         self.publications: list[Publication] = []
+        self.notes: list[str] = []  # evidence, for the report
         self._open = ExitStack()
         self.proxy = self._open.enter_context(FaultProxy(tiled.port))
         self._offsets = ck.Consumer({"bootstrap.servers": broker.bootstrap_servers, "group.id": self.group})

@@ -14,7 +14,7 @@ import re
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import pytest
 
@@ -108,13 +108,12 @@ def strike(
     scene: Scene, point: Point, kill: Callable[[], object], begin: Callable[[], object], fault: str = "watch"
 ) -> Cut:
     """Arm the proxy, let things go on, and wait until it struck."""
-    if point.half:
-        more = {"fault": "cut_request", "bytes_max": 500}
-    else:
-        more = {"fault": fault}
-    cut = scene.cut_at(point.method, point.path, kill, when=point.when, nth=point.nth, pause_s=point.pause_s, **more)
+    how: dict[str, Any] = {"fault": "cut_request", "bytes_max": 500} if point.half else {"fault": fault}
+    cut = scene.cut_at(point.method, point.path, kill, when=point.when, nth=point.nth, pause_s=point.pause_s, **how)
     begin()
-    return scene.wait_for(cut)
+    scene.wait_for(cut)
+    scene.notes.append(f"{point.method} {point.path}: {cut}")
+    return cut
 
 
 def finish(scene: Scene) -> None:
@@ -133,10 +132,9 @@ def finish(scene: Scene) -> None:
 @pytest.mark.parametrize("story", STORIES.values(), ids=STORIES)
 def test_the_service_is_killed_at_one_point_after_the_other(scene: Scene, story: dict[str, Point]) -> None:
     service, publication = prepare(next(iter(story)), scene)
-    for number, (name, point) in enumerate(story.items()):
-        publication.steadily((number + 2) / (len(story) + 2))
-        cut = strike(scene, point, service.kill, service.start)
-        print(f"{name}: {cut}")
+    for number, point in enumerate(story.values(), 2):
+        publication.steadily(number / (len(story) + 2))
+        strike(scene, point, service.kill, service.start)
     service.start()
     finish(scene)
 
@@ -164,18 +162,21 @@ def test_killed_when_an_append_is_confirmed_but_not_committed(scene: Scene) -> N
 def kill_before_the_commit(scene: Scene, service: Service, publication: Publication) -> tuple[Cut, list[int]]:
     """Kill as soon as the service has said that an append is settled; again, if a commit came first."""
     service.wait_for("flush", count=3)
+    seen = 0  # requests of the processes before this one
     for _ in range(10):
         bodies: list[bytes] = []
-        append = scene.proxy.watch("PATCH", APPEND, body=lambda body, kept=bodies: not kept.append(body))  # type: ignore[misc]
+        append = scene.proxy.watch("PATCH", APPEND, body=lambda body, kept=bodies: not kept.append(body))
         assert append.finished.wait(20)
-        run, stream = append.exchanges[0].path.split("?")[0].split("/")[-3:-1]
-        rows = rows_in(bodies[0])
-        service.wait_for("flush", run=run, stream=stream, rows=len(rows))
+        hit = append.exchanges[0]
+        run, stream = hit.path.split("?")[0].split("/")[-3:-1]
+        earlier = [each for each in scene.proxy.exchanges[seen : hit.number] if each.path == hit.path]
+        service.wait_for("flush", count=len(earlier) + 1, run=run, stream=stream)
         service.kill()
         cut = Cut(append, committed=scene.committed(), end=scene.end())
-        offsets = offsets_of(publication.documents, run, stream, rows)
+        offsets = offsets_of(publication.documents, run, stream, rows_in(bodies[0]))
         if cut.committed <= min(offsets):
             return cut, offsets
+        seen = len(scene.proxy.exchanges)
         service.start_claimed()
     raise AssertionError("a commit came first, ten times")
 
@@ -295,8 +296,9 @@ def test_tiled_is_killed_at_one_point_after_the_other(scene: Scene) -> None:
     inherit(scene, service, publication)  # for the first one
     service.start()
     pid = service.process.pid
-    for number, name in enumerate(story, 1):
-        lose_tiled(scene, name, lambda upto=number / len(story): publication.steadily(upto))  # type: ignore[misc]
+    shares = (number / len(story) for number in range(1, len(story) + 1))
+    for name in story:
+        lose_tiled(scene, name, lambda: publication.steadily(next(shares)))
     finish(scene)
     assert service.process.pid == pid, "the service lived through it"
 
@@ -313,7 +315,7 @@ def test_tiled_is_killed(scene: Scene, name: str) -> None:
 def lose_tiled(scene: Scene, name: str, begin: Callable[[], object]) -> None:
     """Kill Tiled at a point, so that its answer is lost, too; then start it again."""
     fault = "swallow_reply" if POINTS[name].when == "after" else "watch"
-    print(f"{name}: {strike(scene, POINTS[name], scene.tiled.kill, begin, fault)}")
+    strike(scene, POINTS[name], scene.tiled.kill, begin, fault)
     scene.tiled.restart()
 
 
@@ -324,12 +326,12 @@ MOMENTS = 20
 
 def test_killed_at_random_moments(scene: Scene) -> None:
     chance = random.Random(SEED)
-    print(f"TILED_INGEST_SEED={SEED}")
+    scene.notes.append(f"TILED_INGEST_SEED={SEED}")
     service = scene.service()
     for _ in range(10 if LONG else 1):
         publication = scene.publication(interleaved(runs(), seed=chance.randrange(1_000_000)))
         in_flight = sum(killed_at_random(scene, service, publication, chance, moment) for moment in range(MOMENTS))
-        print(f"{in_flight} of {MOMENTS} moments had unsettled documents in flight")
+        scene.notes.append(f"{in_flight} of {MOMENTS} moments had unsettled documents in flight")
         assert in_flight > MOMENTS // 2
     service.start()
     finish(scene)
@@ -338,7 +340,7 @@ def test_killed_at_random_moments(scene: Scene) -> None:
 def killed_at_random(
     scene: Scene, service: Service, publication: Publication, chance: random.Random, moment: int
 ) -> bool:
-    """Let it live for a moment while a twentieth of the documents is published; was something in flight?"""
+    """Let it live for a moment while a twentieth of the documents is published; return whether some were in flight."""
     publication.steadily((moment + 1) / MOMENTS, portion=4, pause_s=0.02)
     service.start()
     if chance.random() < 0.8:  # else it dies while it starts

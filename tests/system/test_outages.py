@@ -110,7 +110,7 @@ def test_rows_can_be_read_while_the_run_is_open(scene: Scene) -> None:
     begun_s = time.monotonic()
     publication.publish_to(0.5)
     service.wait_until(lambda: scene.committed() == scene.end(), "all is written", poll_s=0.05)
-    print(f"{len(publication.published)} documents could be read after {time.monotonic() - begun_s:.2f} s")
+    scene.notes.append(f"{len(publication.published)} documents after {time.monotonic() - begun_s:.2f} s")
     scene.compare(publication.published, "open")
 
 
