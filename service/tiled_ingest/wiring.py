@@ -2,6 +2,7 @@
 
 import secrets
 import signal
+import sys
 from collections.abc import Callable
 from contextlib import ExitStack
 from functools import partial
@@ -19,6 +20,7 @@ from .ingestor import Ended, Ingestor
 from .kafka.dead_letter_topic import ensure_topic
 from .kafka.dead_letters import DeadLetters
 from .kafka.log_reader import LogReader
+from .kafka.properties import check
 from .kafka.source import Source
 from .kafka.topics import Topics
 from .lanes import Lanes
@@ -34,15 +36,23 @@ from .tiled.session import Session
 TILED_VERSION_MIN = "0.2.20"
 
 
+class WrongSetting(ValueError):
+    """A setting that only shows itself to be wrong when it is used; the sentence names it."""
+
+
 def run_service(settings: Settings, *, until_end: bool = False) -> int:
     """Run until SIGTERM or SIGINT, or to the end of the topics; returns the exit status."""
     configure(settings.log.format, settings.log.level, settings.beamline, settings.secrets())
     log = structlog.get_logger("tiled_ingest")
     try:
+        _check_properties(settings)
         with ExitStack() as stack:
             ended = _run(settings, stack, until_end=until_end)
     except IngestError as error:
         ended = Ended(error.reason, str(error))
+    except WrongSetting as error:
+        print(f"tiled-ingest: {error}", file=sys.stderr)
+        return 2
     if ended.reason:
         log.error("stopped", reason=ended.reason, error=ended.detail)
         return 1
@@ -54,7 +64,7 @@ def _run(settings: Settings, stack: ExitStack, *, until_end: bool) -> Ended:
     registry = CollectorRegistry()
     metrics = Metrics(registry, settings.beamline, __version__)
     health = Health(settings.limits.stalled_s_max)
-    server = HealthServer(settings.http.host, settings.http.port, registry, health)
+    server = _health_server(settings, registry, health)
     stack.callback(server.close)
     structlog.get_logger("tiled_ingest").info("started", version=__version__, http_port=server.port)
 
@@ -63,6 +73,21 @@ def _run(settings: Settings, stack: ExitStack, *, until_end: bool) -> Ended:
     stack.callback(source.close)
     _end_on_signals(ingestor.end)
     return ingestor.run(source, until_end=until_end)
+
+
+def _check_properties(settings: Settings) -> None:
+    try:
+        check(revealed(settings.kafka.properties))
+    except ValueError as error:
+        raise WrongSetting(" ".join(str(error).split())) from error
+
+
+def _health_server(settings: Settings, registry: CollectorRegistry, health: Health) -> HealthServer:
+    host, port = settings.http.host, settings.http.port
+    try:
+        return HealthServer(host, port, registry, health)
+    except OSError as error:
+        raise WrongSetting(f"http.port: cannot listen on {host}:{port}: {error.strerror or error}") from error
 
 
 def _ingestor(settings: Settings, stack: ExitStack, metrics: Metrics, health: Health) -> Ingestor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import sys
 import time
@@ -16,8 +17,6 @@ from tiled_ingest.demo.processes import Process, ProcessError, cache_folder, fre
 
 START_LIMIT_S = 30.0
 _POLL_S = 0.01
-# Python's bytecode beside the sources may be switched off; without any a start takes twice as long.
-_BYTECODE = {"PYTHONDONTWRITEBYTECODE": "", "PYTHONPYCACHEPREFIX": str(cache_folder() / "bytecode")}
 
 Line = dict[str, Any]
 
@@ -49,12 +48,20 @@ class Service:
     def start(self) -> Service:
         """Start it; returns before it has done anything."""
         program = Path(sys.executable).with_name("tiled-ingest")
-        bytecode = _BYTECODE if sys.dont_write_bytecode and not sys.pycache_prefix else {}
-        env = {_variable(name): _spelled(value) for name, value in self.settings.items()}
+        settings = {_variable(name): _spelled(value) for name, value in self.settings.items()}
         self._began_at = self._log_path.stat().st_size
-        self._process = Process(self.name, [str(program), "run"], self._log_path, env=env | bytecode)
+        self._process = Process(
+            self.name, [str(program), "run"], self._log_path, env=settings | self._without_pandas() | _bytecode()
+        )
         self._process.start()
         return self
+
+    def _without_pandas(self) -> dict[str, str]:
+        """Hide pandas, as where only the service is installed: pyarrow would import it, a second for every start."""
+        hidden = self._log_path.parent / "hidden"
+        hidden.mkdir(exist_ok=True)
+        (hidden / "pandas.py").write_text("raise ImportError('not installed with the service')\n")
+        return {"PYTHONPATH": os.pathsep.join(filter(None, [str(hidden), os.environ.get("PYTHONPATH")]))}
 
     def start_claimed(self) -> Service:
         """Start it; returns when it owns a partition and has rebuilt what open runs need."""
@@ -152,6 +159,13 @@ class Service:
         wanted = [f'{label}="{value}"' for label, value in labels.items()]
         samples = [line for line in self.get("/metrics")[1].splitlines() if line.split("{")[0].split(" ")[0] == name]
         return sum(float(line.rsplit(" ", 1)[1]) for line in samples if all(text in line for text in wanted))
+
+
+def _bytecode() -> dict[str, str]:
+    """Give it a place for bytecode where Python may leave none beside the sources: else a start takes twice as long."""
+    if not sys.dont_write_bytecode or sys.pycache_prefix:
+        return {}
+    return {"PYTHONDONTWRITEBYTECODE": "", "PYTHONPYCACHEPREFIX": str(cache_folder() / "bytecode")}
 
 
 def _variable(dotted: str) -> str:

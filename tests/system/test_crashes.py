@@ -73,8 +73,8 @@ SWITCH = {
     "switch: child has the old": Point("PUT", rf"{SOURCE}/.*{CHILD}"),
 }
 STOP = {
-    "audit: first table read": Point("GET", APPEND, pause_s=COMMITS_S),
-    "audit: between two tables": Point("GET", rf"{NODE}/.*{LIVE}", nth=3),
+    "audit: first table read": Point("GET", APPEND),
+    "audit: between two tables": Point("GET", rf"{NODE}/.*{LIVE}", nth=2),
     "stop written, streams not closed": Point("PATCH", rf"{NODE}/{UID}\?"),
 }
 STORIES = {"on the way": WAY, "in a switch": SWITCH, "at the stop": STOP}

@@ -18,6 +18,11 @@ class InvalidDocument(IngestError):
         The precise cause, a stable word: `undecodable`, `unknown_kind`, `schema`, `orphan`, ...
     detail
         A sentence for a person. May quote a name from the document, never a whole value.
+
+    Attributes
+    ----------
+    run
+        The uid of the run that the document names, where that is known.
     """
 
     reason = "InvalidDocument"
@@ -26,6 +31,7 @@ class InvalidDocument(IngestError):
         super().__init__(f"{code}: {detail}")
         self.code = code
         self.detail = detail
+        self.run = ""
 
 
 class TiledUnavailable(IngestError):

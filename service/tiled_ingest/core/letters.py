@@ -56,4 +56,4 @@ def letters_of(
 
 def letter(record: Record, error: InvalidDocument, run: str = "") -> Letter:
     """Return the dead letter for a document that is refused by itself."""
-    return Letter(record, error.reason, error.code, error.detail, run)
+    return Letter(record, error.reason, error.code, error.detail, run or error.run)

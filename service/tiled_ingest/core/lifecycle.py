@@ -172,6 +172,8 @@ def close_run(around: Surroundings, run: Run) -> Procedure[None]:
         yield from Table(around, run, stream).audit(run.last_offset + 1)
         yield from _audit_configurations(around, run, stream)
     state = final_state(run)
+    for code, number in run.refused.items():
+        run.notes.append(f"{number} documents of this run are dead letters: {code}.")
     metadata: Json = {OURS: run_facts(around, run, state)}
     if run.stop is not None:
         metadata["stop"] = clipped(run.stop)

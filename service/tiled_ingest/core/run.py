@@ -1,6 +1,6 @@
 """One run: the facts about it, the automaton that drives it, and what waits to be done for it."""
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -73,6 +73,7 @@ class Run:
         self.streams: dict[str, Stream] = {}
         self.chores: deque[Chore] = deque()
         self.notes: list[str] = []
+        self.refused: Counter[str] = Counter()  # documents of it that went to the dead letters, by code
         self.start_hold: Hold | None = None
         self.stop: dict[str, Any] | None = None
         self.stop_hold: Hold | None = None

@@ -20,6 +20,8 @@ from .run import Chore, Run
 from .states import Action, Trigger
 from .stream import Stream
 
+UID_CHARS_MAX = 200  # of a node's key: what is longer, or cannot be printed, breaks readers that list the catalog
+
 TRIGGERS = {
     "start": Trigger.START,
     "descriptor": Trigger.DESCRIPTOR,
@@ -92,17 +94,33 @@ class Runs:
             The record goes to the dead letters.
         """
         kind, doc = self._decode(record)
-        run = self._find(kind, doc)
-        if run is None:
-            return self._begin(doc, record, now_s)
-        action = run.meet(TRIGGERS.get(kind, Trigger.EXTERNAL)).action
-        self._act(action, run, kind, doc, record, now_s)
-        run.heard_s = now_s
+        named = references(kind, doc)
+        try:
+            run = self._find(kind, named)
+            if run is None:
+                return self._begin(doc, record, now_s)
+            self._give(run, kind, doc, record, now_s)
+        except InvalidDocument as error:
+            error.run = self._run_of(named)
+            raise
         return run
 
-    def _find(self, kind: str, doc: Any) -> Run | None:
+    def _give(self, run: Run, kind: str, doc: Any, record: Record, now_s: float) -> None:
+        """Let the automaton say what the document does to its run; a refusal is remembered in the run's notes."""
+        try:
+            action = run.meet(TRIGGERS.get(kind, Trigger.EXTERNAL)).action
+            self._act(action, run, kind, doc, record, now_s)
+        except InvalidDocument as error:
+            run.refused[error.code] += 1
+            raise
+        run.heard_s = now_s
+
+    def _run_of(self, named: Reference) -> str:
+        run = self._by_descriptor.get(named.uid)
+        return run.uid if run is not None else named.uid[:UID_CHARS_MAX] if named.by == "run" else ""
+
+    def _find(self, kind: str, named: Reference) -> Run | None:
         """Return the run of a document; `None` for a start that begins one."""
-        named = references(kind, doc)
         run = (self._by_descriptor if named.by == "descriptor" else self._runs).get(named.uid)
         if run is not None:
             return run
@@ -118,8 +136,7 @@ class Runs:
 
     def _begin(self, start: Any, record: Record, now_s: float) -> Run:
         parent = route(self._policy.routes, self._home.topic, start)
-        if "/" in start["uid"]:
-            raise InvalidDocument("schema", "a run's uid with a slash cannot be a node's key")
+        _check_key(start["uid"], "a run's uid")
         inherited = self.rebuilding
         run = Run(self._home, parent, start, content_hash(start), record.offset, inherited=inherited)
         run.heard_s = run.opened_s = now_s
@@ -157,8 +174,7 @@ class Runs:
     def _add_stream(self, run: Run, doc: dict[str, Any], record: Record) -> None:
         normalised = normalise_descriptor(doc)
         name, uid = normalised.doc["name"], doc["uid"]
-        if "/" in name:
-            raise InvalidDocument("schema", "a stream's name with a slash cannot be a node's key")
+        _check_key(name, "a stream's name")
         if not run.acceptance.add_descriptor(uid, name):
             self._count("descriptor", "duplicate")
             return
@@ -249,3 +265,9 @@ class Runs:
         surplus = len(runs) - self._policy.open_max
         longest = sorted(runs, key=lambda run: run.heard_s)[: max(surplus, 0)]
         yield from (run for run in runs if run in longest or now_s - run.heard_s > self._policy.idle_s_max)
+
+
+def _check_key(key: str, what: str) -> None:
+    """Raise `schema` for a name that cannot be a node's key, or that would make the catalog hard to read."""
+    if not 0 < len(key) <= UID_CHARS_MAX or "/" in key or not key.isprintable():
+        raise InvalidDocument("schema", f"{what} cannot be a node's key: {key[:64]!a}")

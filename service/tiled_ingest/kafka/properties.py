@@ -4,6 +4,8 @@ import logging
 from collections.abc import Mapping
 from typing import Any
 
+import confluent_kafka as ck
+
 from tiled_ingest.settings import OWNED
 
 # Meaningless, or refused by librdkafka, for a client that is in no group.
@@ -41,6 +43,15 @@ def refuse_owned(properties: Mapping[str, str]) -> None:
     for name in properties:
         if name in OWNED:
             raise ValueError(f"kafka.properties: {name} is set by tiled-ingest itself and cannot be given")
+
+
+def check(properties: Mapping[str, str]) -> None:
+    """Raise `ValueError`, naming it, for a property that librdkafka does not know or cannot take. Asks nobody."""
+    refuse_owned(properties)
+    try:
+        ck.Consumer(group_consumer("localhost:1", "check", properties, None) | {"log_level": 0}).close()
+    except ck.KafkaException as error:
+        raise ValueError(f"kafka.properties: {error.args[0].str()}") from error
 
 
 def group_consumer(

@@ -38,6 +38,8 @@ LEVELS = {
 class Lagging(Protocol):
     """The consumer, as far as its lag goes."""
 
+    last_error: str
+
     def lag(self) -> Mapping[Home, tuple[int | None, int]]:
         """Position and end of each partition."""
 
@@ -51,7 +53,7 @@ class Watch:
         self._log = structlog.get_logger("tiled_ingest")
         self._looked_s = 0.0
         self._paused: set[Home] = set()
-        self._letters_ok = True
+        self._kafka_error = ""
 
     # ------------------------------------------------------------ words
 
@@ -101,6 +103,13 @@ class Watch:
         if time.monotonic() - self._looked_s >= LOOK_EVERY_S:
             self._looked_s = time.monotonic()
             self._look(engine.snapshot(), source.lag())
+            self._heed(source.last_error)
+
+    def _heed(self, kafka_error: str) -> None:
+        """Say once what Kafka's client complains of: it goes on trying by itself."""
+        if kafka_error and kafka_error != self._kafka_error:
+            self._log.warning("kafka_error", error=kafka_error)
+        self._kafka_error = kafka_error
 
     def _look(self, seen: EngineSnapshot, logs: Mapping[Home, tuple[int | None, int]]) -> None:
         ends = {home: end for home, (_, end) in logs.items()}
