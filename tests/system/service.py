@@ -16,7 +16,7 @@ from typing import Any
 from tiled_ingest.demo.processes import Process, ProcessError, cache_folder, free_port
 
 START_LIMIT_S = 30.0
-_POLL_S = 0.01
+_POLL_S = 0.02
 
 Line = dict[str, Any]
 
@@ -40,7 +40,9 @@ class Service:
         self.settings = {"http.host": "127.0.0.1", "http.port": self.port, "log.level": "debug", **settings}
         self._log_path = folder / f"{name}.log"
         self._log_path.touch()
-        self._began_at = 0  # where in the log the present process begins
+        self._lines: list[Line] = []  # all that were read so far
+        self._read_to = 0
+        self._began_at = 0  # which of the lines is the present process's first
         self._process: Process | None = None
 
     # ------------------------------------------------------------ life
@@ -49,7 +51,7 @@ class Service:
         """Start it; returns before it has done anything."""
         program = Path(sys.executable).with_name("tiled-ingest")
         settings = {_variable(name): _spelled(value) for name, value in self.settings.items()}
-        self._began_at = self._log_path.stat().st_size
+        self._began_at = len(self._all_lines())
         self._process = Process(
             self.name, [str(program), "run"], self._log_path, env=settings | self._without_pandas() | _bytecode()
         )
@@ -96,10 +98,17 @@ class Service:
 
     def lines(self, event: str | None = None, *, of_all: bool = False) -> list[Line]:
         """Return the log's lines of the present process (or `of_all` of them), perhaps of one event only."""
+        lines = self._all_lines()[0 if of_all else self._began_at :]
+        return [line for line in lines if event in {None, line["event"]}]
+
+    def _all_lines(self) -> list[Line]:
+        """Read what was added to the log since the last call; a line half written waits for its end."""
         with self._log_path.open("rb") as log:
-            log.seek(0 if of_all else self._began_at)
-            found = [_parsed(line) for line in log.read().decode(errors="replace").splitlines()]
-        return [line for line in found if line and event in {None, line["event"]}]
+            log.seek(self._read_to)
+            complete, end, _ = log.read().rpartition(b"\n")
+        self._read_to += len(complete) + len(end)
+        self._lines += [line for text in complete.splitlines() if (line := _parsed(text))]
+        return self._lines
 
     def text(self) -> str:
         """All that any process of it has said."""
@@ -176,8 +185,8 @@ def _spelled(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value)
 
 
-def _parsed(line: str) -> Line:
-    """One log line; nothing for what is none (librdkafka, a traceback, a line half written)."""
+def _parsed(line: bytes) -> Line:
+    """One log line; nothing for what is none (a traceback, or a line that SIGKILL cut)."""
     try:
         parsed = json.loads(line)
     except ValueError:

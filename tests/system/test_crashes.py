@@ -20,22 +20,18 @@ import pytest
 
 from tests.rig.proxy import Fault
 from tests.system.publishing import Publication, interleaved, offsets_of, rows_in, runs
-from tests.system.scene import Cut, Scene
+from tests.system.scene import LONG, Cut, Scene, alone
 from tests.system.service import Service
 
 pytestmark = pytest.mark.real
 
-# Taken out of the environment: the service refuses names with its prefix that are no settings.
-LONG = os.environ.pop("TILED_INGEST_CHAOS", "") not in {"", "0"}
 SEED = int(os.environ.pop("TILED_INGEST_SEED", "") or time.time_ns() % 1_000_000)
-alone = pytest.mark.skipif(not LONG, reason="each moment by itself: only with TILED_INGEST_CHAOS=1")
-
 API = r"/api/v1"
 UID = r"[0-9a-f-]{36}"
 NODE, PARTITION, SOURCE = f"{API}/metadata", f"{API}/table/partition", f"{API}/data_source"
 LIVE, CHILD = r"/internal(\?|$)", r"/internal/rebuild-[^/?]+(\?|$)"
 APPEND = rf"{PARTITION}/.*{LIVE}"
-COMMITS_S = 1.2  # the service commits every 0.5 s
+COMMITS_S = 0.9  # the service commits every 0.5 s
 
 
 @dataclass(frozen=True)
@@ -78,7 +74,6 @@ STOP = {
     "audit: between two tables": Point("GET", rf"{NODE}/.*{LIVE}", nth=2),
     "stop written, streams not closed": Point("PATCH", rf"{NODE}/{UID}\?"),
 }
-STORIES = {"on the way": WAY, "in a switch": SWITCH, "at the stop": STOP}
 POINTS = WAY | SWITCH | STOP
 
 
@@ -89,9 +84,10 @@ def begun(scene: Scene, membership: str = "static") -> tuple[Service, Publicatio
 
 def inherit(scene: Scene, service: Service, publication: Publication) -> None:
     """Have tables in Tiled that a dead claim made, with rows whose offsets are committed."""
-    publication.publish_to(0.2)
-    service.start().wait_for("committed")
-    service.wait_until(lambda: scene.committed() == scene.end(), "the first portion committed", poll_s=0.1)
+    publication.pause()
+    publication.publish_to(0.3)
+    service.start()
+    service.wait_until(lambda: scene.committed() == scene.end(), "all so far committed", poll_s=0.1)
     service.kill()
 
 
@@ -130,11 +126,18 @@ def finish(scene: Scene) -> None:
 # ---------------------------------------------------------------- the service dies
 
 
-@pytest.mark.parametrize("story", STORIES.values(), ids=STORIES)
-def test_the_service_is_killed_at_one_point_after_the_other(scene: Scene, story: dict[str, Point]) -> None:
-    service, publication = prepare(next(iter(story)), scene)
-    for number, point in enumerate(story.values(), 2):
-        publication.steadily(number / (len(story) + 2))
+def test_the_service_is_killed_at_one_point_after_the_other(scene: Scene) -> None:
+    service, publication = begun(scene)
+    for number, point in enumerate(WAY.values(), 1):
+        publication.steadily(0.05 * number)
+        strike(scene, point, service.kill, service.start)
+    inherit(scene, service, publication)
+    for number, point in enumerate(SWITCH.values(), 1):
+        publication.steadily(0.4 + 0.08 * number)
+        strike(scene, point, service.kill, service.start)
+    publication.pause()
+    publication.publish()
+    for point in STOP.values():
         strike(scene, point, service.kill, service.start)
     service.start()
     finish(scene)
@@ -150,14 +153,31 @@ def test_the_service_is_killed(scene: Scene, name: str) -> None:
     finish(scene)
 
 
-def test_killed_when_an_append_is_confirmed_but_not_committed(scene: Scene) -> None:
+def test_killed_around_a_commit(scene: Scene) -> None:
     service, publication = begun(scene)
-    service.start()
+    publication.publish_to(0.3)
+    kill_with_one_event_in_flight(scene, service, publication, arrives=True)
+    kill_with_one_event_in_flight(scene, service, publication, arrives=False)
     publication.steadily(0.9, portion=6, pause_s=0.1)
+    service.start()
     cut, offsets = kill_before_the_commit(scene, service, publication)
     assert cut.committed <= min(offsets), "these documents are in Tiled, and Kafka does not know"
     service.start()
     finish(scene)
+
+
+def kill_with_one_event_in_flight(scene: Scene, service: Service, publication: Publication, *, arrives: bool) -> None:
+    """Kill when all else is committed, so that only the event's own batch keeps its offset from being committed."""
+    while publication.documents[publication.position][0] != "event":
+        publication.publish(1)
+    service.start()
+    service.wait_until(lambda: scene.committed() == scene.end(), "all so far committed", poll_s=0.1)
+    settled = scene.committed()
+    flight = Point("PATCH", APPEND, "before", pause_s=COMMITS_S, half=not arrives)
+    cut = strike(scene, flight, service.kill, lambda: publication.publish(1))
+    assert (cut.committed, cut.end) == (settled, settled + 1)
+    assert cut.fault.finished.wait(10)
+    assert cut.fault.exchanges[0].status == (200 if arrives else None)
 
 
 def kill_before_the_commit(scene: Scene, service: Service, publication: Publication) -> tuple[Cut, list[int]]:
@@ -180,25 +200,6 @@ def kill_before_the_commit(scene: Scene, service: Service, publication: Publicat
         seen = len(scene.proxy.exchanges)
         service.start_claimed()
     raise AssertionError("a commit came first, ten times")
-
-
-def test_killed_when_all_is_committed_and_the_next_batch_is_in_flight(scene: Scene) -> None:
-    """One event in flight and nothing else: only its own batch keeps its offset from being committed."""
-    service, publication = begun(scene)
-    publication.publish_to(0.3)
-    for half, status in ((False, 200), (True, None)):  # it arrives when its sender is dead; it is lost
-        while publication.documents[publication.position][0] != "event":
-            publication.publish(1)
-        service.start()
-        service.wait_until(lambda: scene.committed() == scene.end(), "all so far committed", poll_s=0.1)
-        settled = scene.committed()
-        flight = Point("PATCH", APPEND, "before", pause_s=COMMITS_S, half=half)
-        cut = strike(scene, flight, service.kill, lambda: publication.publish(1))
-        assert (cut.committed, cut.end) == (settled, settled + 1)
-        assert cut.fault.finished.wait(10)
-        assert cut.fault.exchanges[0].status == status
-    service.start()
-    finish(scene)
 
 
 # ---------------------------------------------------------------- a dead owner's requests arrive late
@@ -228,8 +229,10 @@ def test_appends_are_held_back_until_their_sender_is_dead_and_replaced(scene: Sc
     scene.verify()
 
 
-def test_the_creation_of_a_table_is_held_back_until_its_sender_is_dead(scene: Scene) -> None:
-    service, publication = begun(scene)
+def test_the_creation_of_a_table_is_held_back_until_its_sender_is_dead(postgres_scene: Scene) -> None:
+    """Its sender has no name of its own in the group, either: its partition is free when its session is over."""
+    scene = postgres_scene
+    service, publication = begun(scene, membership="dynamic")
     held, run, stream = killed_while_held(scene, service, publication, "POST", rf"{NODE}/{UID}/primary$", 0.4)
     scene.proxy.watch("POST", rf"{NODE}/{run}/{stream}$", before=lambda: let_go(held))
     service.start()
@@ -237,9 +240,11 @@ def test_the_creation_of_a_table_is_held_back_until_its_sender_is_dead(scene: Sc
     assert held.exchanges[0].status == 200, "the dead sender's table was made under the successor's eyes"
 
 
+@alone
 def test_a_zombies_switches_land_late(scene: Scene) -> None:
     """They hide our dataset. An append that follows is refused, and switches; else the audit puts ours back."""
-    service, publication = begun(scene)
+    documents = sorted(interleaved(runs()), key=lambda document: document[0] == "stop")
+    service, publication = scene.service(), scene.publication(documents)
     inherit(scene, service, publication)
     live = rf"{SOURCE}/.*/primary{LIVE}"
     held, run, stream = killed_while_held(scene, service, publication, "PUT", live, 0.4)
@@ -252,18 +257,12 @@ def test_a_zombies_switches_land_late(scene: Scene) -> None:
 
     held, run, stream = killed_while_held(scene, service, publication, "PUT", live, 0.7)
     service.start()
-    publication.steadily(before_the_stops(publication))
+    publication.steadily(1 - 3 / len(documents))  # all but the stops
     publication.done()
     service.wait_until(lambda: scene.committed() == scene.end(), "all rows written", poll_s=0.1)
     let_go(held)  # between the last append and the audit
     finish(scene)
     assert [line for line in service.lines("put_back") if (line["run"], line["stream"]) == (run, stream)]
-
-
-def before_the_stops(publication: Publication) -> float:
-    """The share of the documents that come before the first stop."""
-    kinds = [name for name, _ in publication.documents]
-    return kinds.index("stop") / len(kinds)
 
 
 def killed_while_held(
@@ -289,16 +288,12 @@ def let_go(held: Fault) -> None:
 
 
 def test_tiled_is_killed_at_one_point_after_the_other(scene: Scene) -> None:
-    story = ["switch: live points to it", "append on its way", "append applied, reply lost"]
     service, publication = begun(scene)
     inherit(scene, service, publication)  # for the first one
     service.start()
-    pid = service.process.pid
-    shares = (number / len(story) for number in range(1, len(story) + 1))
-    for name in story:
-        lose_tiled(scene, name, lambda: publication.steadily(next(shares)))
+    lose_tiled(scene, service, POINTS["switch: live points to it"], lambda: publication.steadily(0.5))
+    lose_tiled(scene, service, POINTS["append applied, reply lost"], lambda: publication.steadily(0.9))
     finish(scene)
-    assert service.process.pid == pid, "the service lived through it"
 
 
 @alone
@@ -306,15 +301,24 @@ def test_tiled_is_killed_at_one_point_after_the_other(scene: Scene) -> None:
 def test_tiled_is_killed(scene: Scene, name: str) -> None:
     service, publication = prepare(name, scene)
     publication.steadily(0.6)
-    lose_tiled(scene, name, service.start)
+    lose_tiled(scene, service, POINTS[name], service.start)
     finish(scene)
 
 
-def lose_tiled(scene: Scene, name: str, begin: Callable[[], object]) -> None:
-    """Kill Tiled at a point, so that its answer is lost, too; then start it again."""
-    fault = "swallow_reply" if POINTS[name].when == "after" else "watch"
-    strike(scene, POINTS[name], scene.tiled.kill, begin, fault)
+def lose_tiled(scene: Scene, service: Service, point: Point, begin: Callable[[], object]) -> None:
+    """Kill Tiled so that its answer is lost, too: the service says that it cannot work, moves no offset, and waits."""
+    strike(scene, point, scene.tiled.kill, begin, "swallow_reply" if point.when == "after" else "watch")
+    pid = service.process.pid
+    reasons = ["Tiled cannot be reached"]
+    service.wait_until(lambda: service.status()["not_ready"] == reasons, "not ready for this reason", poll_s=0.1)
+    assert service.get("/readyz")[0] == 503
+    assert service.live
+    committed = scene.committed()
+    time.sleep(COMMITS_S)
+    assert scene.committed() == committed < scene.end(), "an offset moved past what Tiled does not have"
     scene.tiled.restart()
+    service.wait_until(lambda: service.ready, "ready again", poll_s=0.1)
+    assert service.process.pid == pid, "it lived through it"
 
 
 # ---------------------------------------------------------------- at random
@@ -344,21 +348,8 @@ def killed_at_random(
     service.start()
     if chance.random() < 0.8:  # else it dies while it starts
         service.wait_for("claimed")
-    time.sleep(chance.uniform(0.0, 0.6))
+    time.sleep(chance.uniform(0.0, 0.5))
     service.kill()
     in_flight = scene.end() > scene.committed()
     publication.pause()
     return in_flight
-
-
-# ---------------------------------------------------------------- memberships
-
-
-def test_a_member_without_a_name_of_its_own_comes_back(duckdb_scene: Scene) -> None:
-    """Its partitions are free when the group's session time-out is over."""
-    scene = duckdb_scene
-    service, publication = begun(scene, membership="dynamic")
-    publication.steadily(0.6)
-    strike(scene, Point("PATCH", APPEND, nth=4), service.kill, service.start)
-    service.start()
-    finish(scene)
