@@ -146,6 +146,16 @@ def test_a_secret_may_come_from_a_file_everywhere(place: str, tmp_path: Path) ->
     assert place in shown.origin
 
 
+def test_a_variable_without_text_is_none(tmp_path: Path) -> None:
+    """Compose files and charts pass `${KEY:-}`."""
+    secret = tmp_path / "key"
+    secret.write_text(SECRET)
+    environ = {"TILED_INGEST_TILED__API_KEY": "", "TILED_INGEST_TILED__API_KEY_FILE": str(secret)}
+    key = load(None, NEEDED, environ).tiled.api_key
+    assert key is not None
+    assert key.get_secret_value() == SECRET
+
+
 def test_no_secret_in_what_is_shown() -> None:
     environ = {"TILED_INGEST_KAFKA__PROPERTIES": json.dumps({"ssl.key.password": SECRET, "ssl.key.pem": SECRET})}
     shown = sources(None, {**NEEDED, "tiled.api_key": SECRET}, environ)

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable
 from contextlib import ExitStack
 from functools import partial
+from threading import Event
 from types import FrameType
 
 import structlog
@@ -19,6 +20,7 @@ from .core.writes import Done
 from .ingestor import Ended, Ingestor
 from .kafka.dead_letter_topic import ensure_topic
 from .kafka.dead_letters import DeadLetters
+from .kafka.errors import KafkaUnavailable
 from .kafka.log_reader import LogReader
 from .kafka.properties import check
 from .kafka.source import Source
@@ -34,6 +36,7 @@ from .tiled.probe import server_version
 from .tiled.session import Session
 
 TILED_VERSION_MIN = "0.2.20"
+KAFKA_LIMIT_S = 5.0  # of one attempt at the start
 
 
 class WrongSetting(ValueError):
@@ -68,10 +71,17 @@ def _run(settings: Settings, stack: ExitStack, *, until_end: bool) -> Ended:
     stack.callback(server.close)
     structlog.get_logger("tiled_ingest").info("started", version=__version__, http_port=server.port)
 
-    ingestor = _ingestor(settings, stack, metrics, health)
+    watch = Watch(metrics, health)
+    ending = Event()
+    _end_on_signals(ending.set)
+    if not _dead_letter_topic_is_there(settings, watch, ending):
+        return Ended()
+    ingestor = _ingestor(settings, stack, metrics, watch)
     source = _source(settings, ingestor)
     stack.callback(source.close)
     _end_on_signals(ingestor.end)
+    if ending.is_set():
+        ingestor.end()
     return ingestor.run(source, until_end=until_end)
 
 
@@ -90,7 +100,21 @@ def _health_server(settings: Settings, registry: CollectorRegistry, health: Heal
         raise WrongSetting(f"http.port: cannot listen on {host}:{port}: {error.strerror or error}") from error
 
 
-def _ingestor(settings: Settings, stack: ExitStack, metrics: Metrics, health: Health) -> Ingestor:
+def _dead_letter_topic_is_there(settings: Settings, watch: Watch, ending: Event) -> bool:
+    """Wait for Kafka, and see to the topic; `False` if we are asked to end before Kafka answers."""
+    kafka = settings.kafka
+    topics = Topics(kafka.bootstrap_servers, revealed(kafka.properties), KAFKA_LIMIT_S)
+    while not ending.is_set():
+        try:
+            ensure_topic(topics, kafka.dead_letter_topic, kafka.topics)
+        except KafkaUnavailable:
+            watch.kafka_is_away(f"no answer from {kafka.bootstrap_servers}; waiting for it")
+        else:
+            return True
+    return False
+
+
+def _ingestor(settings: Settings, stack: ExitStack, metrics: Metrics, watch: Watch) -> Ingestor:
     session = _session(settings)
     stack.callback(session.close)
     reader = _log_reader(settings)
@@ -101,7 +125,7 @@ def _ingestor(settings: Settings, stack: ExitStack, metrics: Metrics, health: He
     lanes = Lanes(partial(perform, session), reader, metrics.requested, threads)
     stack.callback(lanes.close)
     engine = Engine(settings.policy(), partial(secrets.token_hex, 5))
-    return Ingestor(engine, lanes, letters, Watch(metrics, health), settings.limits.drain_s_max)
+    return Ingestor(engine, lanes, letters, watch, settings.limits.drain_s_max)
 
 
 def _session(settings: Settings) -> Session:
@@ -125,10 +149,7 @@ def _log_reader(settings: Settings) -> LogReader:
 
 def _dead_letters(settings: Settings) -> DeadLetters:
     kafka = settings.kafka
-    properties = revealed(kafka.properties)
-    topics = Topics(kafka.bootstrap_servers, properties, settings.limits.commit_s_max)
-    ensure_topic(topics, kafka.dead_letter_topic, kafka.topics)
-    return DeadLetters(kafka.bootstrap_servers, kafka.dead_letter_topic, properties, __version__)
+    return DeadLetters(kafka.bootstrap_servers, kafka.dead_letter_topic, revealed(kafka.properties), __version__)
 
 
 def _source(settings: Settings, ingestor: Ingestor) -> Source:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pytest
+from msgspec import structs
 
 from tests.core.test_steps import (
     HOME,
@@ -1111,6 +1112,20 @@ def test_a_rebuilt_run_is_idle_from_the_claim_on() -> None:
     world.settle(ticks=20, seconds=1.0)
     assert world.told("run_idle") == [{"run": "r"}]
     assert world.tiled.facts(("r",))["state"] == "abandoned"
+
+
+def test_the_silence_that_the_log_shows_counts_for_a_rebuilt_run() -> None:
+    """Restarts must not keep a dead run open for ever while other runs go on."""
+    before = ready()
+    before.publish(*started(), *started("q", "e"))
+    before.settle()
+    before.logs[HOME] = [structs.replace(r, timestamp_ms=50_000 * (r.offset // 2)) for r in before.logs[HOME]]
+    world = World(IDLE, before.tiled, now_s=1_000.0, logs=before.logs)
+    world.assign(committed=4, point=POINT)
+    ages = {run.uid: (run.age_s, run.idle_s) for run in world.engine.snapshot().runs}
+    assert ages == {"r": (50.0, 50.0), "q": (0.0, 0.0)}
+    world.settle(ticks=20, seconds=1.0)
+    assert world.told("run_idle") == [{"run": "r"}]
 
 
 def test_of_too_many_open_runs_the_longest_idle_is_abandoned() -> None:

@@ -64,6 +64,8 @@ def test_alive_while_the_loop_beats(server: HealthServer, health: Health, clock:
     [
         (Snapshot(assigned_partitions=1), []),
         (Snapshot(), ["no partition is assigned"]),
+        (Snapshot(kafka_error="no topic"), ["no partition is assigned", "Kafka's client says: no topic"]),
+        (Snapshot(assigned_partitions=1, kafka_error="one broker of three is away"), []),
         (Snapshot(assigned_partitions=1, tiled_reachable=False), ["Tiled cannot be reached"]),
         (Snapshot(assigned_partitions=1, dead_letters_ok=False), ["a dead letter was not confirmed"]),
         (Snapshot(assigned_partitions=1, stopping="SIGTERM"), ["the service is stopping"]),

@@ -53,6 +53,11 @@ def tiled_server(request: pytest.FixtureRequest) -> TiledServer:
 @pytest.fixture
 def topic(broker: Broker) -> TopicFactory:
     """`topic(hint="docs", partitions=1, config=None)` makes a fresh topic and returns its name."""
+    return topics_of(broker)
+
+
+def topics_of(broker: Broker) -> TopicFactory:
+    """Return what makes fresh topics at this broker."""
 
     def create(hint: str = "docs", partitions: int = 1, config: Mapping[str, str] | None = None) -> str:
         name = f"{hint}.{uuid.uuid4().hex[:12]}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections import Counter
-from contextlib import suppress
+from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +16,12 @@ import pytest
 from bluesky_tiled_plugins import TiledWriter
 from confluent_kafka.admin import AdminClient
 
+from tests.rig.fixtures import topics_of
 from tests.system.publishing import Documents, interleaved, key_for, message, runs, uid_of
 from tests.system.scene import Scene, alone
+from tiled_ingest.demo.broker import KafkaBroker
+from tiled_ingest.demo.processes import free_port
+from tiled_ingest.demo.tiled_server import TiledServer
 
 pytestmark = pytest.mark.real
 
@@ -59,6 +63,33 @@ def test_a_key_that_loses_its_right_mid_run_stops_it(duckdb_scene: Scene) -> Non
     publication.publish()
     scene.settle()
     scene.verify()
+
+
+# ---------------------------------------------------------------- Kafka is away
+
+
+def test_it_starts_before_kafka_and_waits_for_it(tiled_duckdb: TiledServer, tmp_path: Path) -> None:
+    with ExitStack() as stack:
+        broker = stack.enter_context(KafkaBroker(tmp_path / "kafka"))
+        scene = stack.enter_context(closing(Scene(broker, tiled_duckdb, topics_of(broker), tmp_path)))
+        publication = scene.publication(runs(1)[0])
+        publication.publish()
+        broker.kill()
+        service = scene.service().start()
+        said = service.wait_for("kafka_error")["error"]
+        assert said == f"no answer from {broker.bootstrap_servers}; waiting for it"
+        reasons = ["no partition is assigned", f"Kafka's client says: {said}"]
+        service.wait_until(lambda: service.status()["not_ready"] == reasons, "not ready for this reason", poll_s=0.1)
+        assert service.live
+        broker.restart()
+        scene.settle()
+        scene.verify()
+
+
+def test_it_ends_when_it_is_told_to_while_it_waits_for_kafka(duckdb_scene: Scene) -> None:
+    service = duckdb_scene.service(kafka__bootstrap_servers=f"127.0.0.1:{free_port()}").start()
+    service.wait_for("kafka_error")
+    assert service.stop() == 0
 
 
 # ---------------------------------------------------------------- the operator

@@ -372,8 +372,7 @@ class Engine:
     # ------------------------------------------------------------ intake
 
     def _went_live(self, claim: Claim) -> None:
-        for run in claim.runs:
-            run.heard_s = run.opened_s = self._out.now_s
+        claim.runs.came_back(self._out.now_s)
         self._out.tell(
             "claimed",
             home=str(claim.home),

@@ -79,7 +79,9 @@ class Run:
         self.stop_hold: Hold | None = None
         self.in_hand: list[Hold] = []  # of a batch that was under way when Tiled refused it
         self.heard_s = 0.0  # when the last document came, on the engine's clock
+        self.heard_ms = -1  # and by the broker's timestamp, which a later process finds again in the log
         self.opened_s = 0.0
+        self.opened_ms = -1
         # of a run that is not to be written
         self.verdict: Verdict | None = None
         self.decided = False  # and the decision is durable
@@ -98,6 +100,11 @@ class Run:
     def path(self) -> Path:
         """The run's node."""
         return (*self.parent, self.uid)
+
+    def came_back(self, now_s: float, newest_ms: int) -> None:
+        """Set the clocks of a rebuilt run: how long the log shows it open and silent, up to the newest record."""
+        self.heard_s = now_s - _seconds(self.heard_ms, newest_ms)
+        self.opened_s = now_s - _seconds(self.opened_ms, newest_ms)
 
     def meet(self, trigger: Trigger) -> Move:
         """Advance the automaton."""
@@ -147,3 +154,8 @@ class Run:
         self.in_hand.clear()
         self.start_hold = self.stop_hold = None
         return [*(hold for hold in nodes if hold is not None), *rows]
+
+
+def _seconds(since_ms: int, until_ms: int) -> float:
+    """Seconds between two of the broker's timestamps; 0 where one is unknown (-1) or the clock went back."""
+    return max(0, until_ms - since_ms) / 1000 if since_ms >= 0 else 0.0

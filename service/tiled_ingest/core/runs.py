@@ -65,6 +65,7 @@ class Runs:
         self._by_descriptor: dict[str, Run] = {}
         self._closed: list[tuple[int, int]] = []  # (first, last offset) of finished runs that a replay would meet again
         self._finished: OrderedDict[str, str] = OrderedDict()  # uid of a run or descriptor -> code for what comes late
+        self._newest_ms = -1  # the largest of the broker's timestamps
 
     def __iter__(self) -> Iterator[Run]:
         return iter(self._runs.values())
@@ -81,6 +82,11 @@ class Runs:
         starts = [run.first_offset for run in self] + [first for first, _ in self._closed]
         return min([committable, *starts])
 
+    def came_back(self, now_s: float) -> None:
+        """Set the clocks of the runs that were rebuilt. Nobody knows how long the log has been silent since."""
+        for run in self:
+            run.came_back(now_s, self._newest_ms)
+
     def _count(self, kind: str, result: str) -> None:
         if not self.rebuilding:
             self._count_settled(kind, result)
@@ -93,6 +99,7 @@ class Runs:
         InvalidDocument
             The record goes to the dead letters.
         """
+        self._newest_ms = max(self._newest_ms, record.timestamp_ms)
         kind, doc = self._decode(record)
         named = references(kind, doc)
         try:
@@ -113,7 +120,7 @@ class Runs:
         except InvalidDocument as error:
             run.refused[error.code] += 1
             raise
-        run.heard_s = now_s
+        run.heard_s, run.heard_ms = now_s, record.timestamp_ms
 
     def _run_of(self, named: Reference) -> str:
         run = self._by_descriptor.get(named.uid)
@@ -140,6 +147,7 @@ class Runs:
         inherited = self.rebuilding
         run = Run(self._home, parent, start, content_hash(start), record.offset, inherited=inherited)
         run.heard_s = run.opened_s = now_s
+        run.heard_ms = run.opened_ms = record.timestamp_ms
         if not inherited:
             run.start_hold = self._hold(record.offset)
         self._runs[run.uid] = run

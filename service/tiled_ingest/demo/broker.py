@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import Protocol
+from typing import Any, Protocol
 
 from tiled_ingest.demo.processes import Process, ProcessError, free_port, port_answers
 
@@ -248,10 +248,9 @@ def _java_command() -> list[str]:
 
 def _wait_for_metadata(bootstrap_servers: str) -> None:
     from confluent_kafka import KafkaException  # noqa: PLC0415  a heavy client, needed only here
-    from confluent_kafka.admin import AdminClient  # noqa: PLC0415
 
     try:
-        AdminClient({"bootstrap.servers": bootstrap_servers}).list_topics(timeout=_ADMIN_LIMIT_S)
+        _admin(bootstrap_servers).list_topics(timeout=_ADMIN_LIMIT_S)
     except KafkaException as error:
         raise ProcessError(
             f"the broker at {bootstrap_servers} accepts connections but does not answer: {error}"
@@ -262,12 +261,18 @@ def _create_topic(
     bootstrap_servers: str, name: str, partitions: int, config: Mapping[str, str] | None, replication: int
 ) -> None:
     from confluent_kafka import KafkaException  # noqa: PLC0415
-    from confluent_kafka.admin import AdminClient, NewTopic  # noqa: PLC0415
+    from confluent_kafka.admin import NewTopic  # noqa: PLC0415
 
-    admin = AdminClient({"bootstrap.servers": bootstrap_servers})
+    admin = _admin(bootstrap_servers)
     topic = NewTopic(name, num_partitions=partitions, replication_factor=replication, config=dict(config or {}))
     future = admin.create_topics([topic], operation_timeout=_ADMIN_LIMIT_S, request_timeout=_ADMIN_LIMIT_S)[name]
     try:
         future.result(timeout=2 * _ADMIN_LIMIT_S)
     except (KafkaException, TimeoutError) as error:
         raise ProcessError(f"topic {name!r} could not be created at {bootstrap_servers}: {error}") from error
+
+
+def _admin(bootstrap_servers: str) -> Any:
+    from confluent_kafka.admin import AdminClient  # noqa: PLC0415
+
+    return AdminClient({"bootstrap.servers": bootstrap_servers, "log_level": 3})  # a broker that starts is no news

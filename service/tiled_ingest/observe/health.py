@@ -56,6 +56,9 @@ class Health:
         snapshot = self.snapshot
         reasons = {
             "no partition is assigned": not snapshot.assigned_partitions,
+            # Once partitions are ours, it is about one broker of several, or over.
+            f"Kafka's client says: {snapshot.kafka_error}": bool(snapshot.kafka_error)
+            and not snapshot.assigned_partitions,
             "Tiled cannot be reached": not snapshot.tiled_reachable,
             "a dead letter was not confirmed": not snapshot.dead_letters_ok,
             "the service is stopping": bool(snapshot.stopping),

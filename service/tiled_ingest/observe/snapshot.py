@@ -20,6 +20,8 @@ class Snapshot:
         False while requests fail because Tiled is away or refuses us.
     dead_letters_ok
         False once a dead letter was not confirmed.
+    kafka_error
+        What Kafka's client complained of last, empty if of nothing.
     stopping
         Why the service is ending, empty while it is not.
     """
@@ -33,5 +35,6 @@ class Snapshot:
     retry_s: float = 0.0
     tiled_reachable: bool = True
     dead_letters_ok: bool = True
+    kafka_error: str = ""
     stopping: str = ""
     lag: Mapping[str, int] = field(default_factory=dict)

@@ -102,8 +102,14 @@ class Watch:
         self._metrics.polled(time.time())
         if time.monotonic() - self._looked_s >= LOOK_EVERY_S:
             self._looked_s = time.monotonic()
-            self._look(engine.snapshot(), source.lag())
             self._heed(source.last_error)
+            self._look(engine.snapshot(), source.lag())
+
+    def kafka_is_away(self, error: str) -> None:
+        """Nothing can be done before Kafka answers: say so, once, and show it."""
+        self.alive()
+        self._heed(error)
+        self._health.update(Snapshot(kafka_error=error))
 
     def _heed(self, kafka_error: str) -> None:
         """Say once what Kafka's client complains of: it goes on trying by itself."""
@@ -118,13 +124,13 @@ class Watch:
             for view in seen.partitions
             if (home := Home(view.topic, view.partition)) in ends and view.committed is not None
         }
-        snapshot = _snapshot(seen, lag, self._paused & ends.keys())
+        snapshot = _snapshot(seen, lag, self._paused & ends.keys(), self._kafka_error)
         self._metrics.lag(lag)
         self._metrics.status(snapshot)
         self._health.update(snapshot)
 
 
-def _snapshot(seen: EngineSnapshot, lag: Mapping[Home, int], paused: set[Home]) -> Snapshot:
+def _snapshot(seen: EngineSnapshot, lag: Mapping[Home, int], paused: set[Home], kafka_error: str) -> Snapshot:
     now_ms = time.time() * 1000
     stamps = [view.oldest_timestamp_ms for view in seen.partitions if view.oldest_timestamp_ms >= 0]
     return Snapshot(
@@ -136,6 +142,7 @@ def _snapshot(seen: EngineSnapshot, lag: Mapping[Home, int], paused: set[Home]) 
         oldest_unsettled_age_s=max(0.0, now_ms - min(stamps, default=now_ms)) / 1000 if sum(lag.values()) else 0.0,
         retry_s=seen.down_s or 0.0,
         tiled_reachable=seen.down_s is None,
+        kafka_error=kafka_error,
         lag={str(home): messages for home, messages in lag.items()},
     )
 

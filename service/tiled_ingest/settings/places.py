@@ -143,12 +143,12 @@ _LINK_VALUE = re.compile(r"(tcp|udp|sctp)://")
 
 
 def is_setting(variable: str, text: str) -> bool:
-    """Tell whether a variable is meant for us: not so what Kubernetes puts there.
+    """Tell whether a variable is meant for us: not so one without text, nor what Kubernetes puts there.
 
     In every pod beside a Service called `tiled-ingest`, Kubernetes sets TILED_INGEST_SERVICE_HOST and its like. None
     of them holds `__`, which every setting but `beamline` does: no misspelled setting hides behind this.
     """
-    if not variable.startswith(PREFIX) or variable == CONFIG:
+    if not (variable.startswith(PREFIX) and text) or variable == CONFIG:
         return False
     link = _LINK_NAME.search(variable) or (variable.endswith("_PORT") and _LINK_VALUE.match(text))
     return "__" in variable or not link
