@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tiled_ingest.core.decode import KINDS, Decoder
+from tiled_ingest.core.decode import KINDS, Decoder, kind_of
 from tiled_ingest.core.errors import InvalidDocument
 from tiled_ingest.core.events import Event, EventPage, bulk_rows, references
 from tiled_ingest.core.policy import Policy
@@ -492,3 +492,20 @@ def test_a_document_says_where_it_belongs(kind: str, doc: dict[str, Any], expect
 
 def test_bulk_rows_skip_what_is_none() -> None:
     assert list(bulk_rows({"a": [event(), 1], "b": 3})) == [event()]
+
+
+@pytest.mark.parametrize(
+    ("value", "kind"),
+    [
+        (msgpack.dumps(("event", {})), "event"),
+        (msgpack.dumps(("bmm", {})), "unknown"),
+        (msgpack.dumps(("event", {}, 3)), "unknown"),
+        (b"garbage", "unknown"),
+        (b"\x92\xa2\xff\xfe\x80", "unknown"),
+        (b"\x92\xa5event" + b"\x91" * 100_000, "unknown"),
+        (b"", "unknown"),
+        (None, "unknown"),
+    ],
+)
+def test_the_label_of_what_cannot_be_read_is_bounded(value: bytes | None, kind: str) -> None:
+    assert kind_of(record(value)) == kind

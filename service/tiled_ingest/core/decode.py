@@ -101,6 +101,15 @@ class Decoder:
         return plain  # type: ignore[no-any-return]
 
 
+def kind_of(record: Record) -> str:
+    """Return the kind that a record claims to be, one of event-model's names, else `unknown`: a label, no proof."""
+    try:
+        kind, _ = _envelope.decode(record.value or b"")
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return "unknown"
+    return kind if kind in KINDS else "unknown"
+
+
 def _refuse_unknown(kind: str) -> None:
     if kind not in KINDS:
         raise InvalidDocument("unknown_kind", f"{kind[:64]!r} is no kind of document")

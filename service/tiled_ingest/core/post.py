@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 from .breaker import Breaker
 from .claim import Claim
+from .decode import kind_of
 from .effects import DeadLetter, DeadLettered
 from .errors import InvalidDocument
 from .letters import letter
@@ -58,7 +59,7 @@ class Post:
         self._out.put(DeadLetter(ticket, sent.record, sent.reason, sent.code, sent.error, sent.run))
 
     def _tell(self, sent: Letter, confirmed: Callable[[], None]) -> None:
-        self._out.count("document", "dead_letter")
+        self._out.count(kind_of(sent.record), "dead_letter")
         where = {"topic": sent.record.topic, "partition": sent.record.partition, "offset": sent.record.offset}
         self._out.tell("dead_letter", reason=sent.reason, code=sent.code, run=sent.run, error=sent.error, **where)
         confirmed()
