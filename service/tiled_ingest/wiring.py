@@ -107,8 +107,8 @@ def _dead_letter_topic_is_there(settings: Settings, watch: Watch, ending: Event)
     while not ending.is_set():
         try:
             ensure_topic(topics, kafka.dead_letter_topic, kafka.topics)
-        except KafkaUnavailable:
-            watch.kafka_is_away(f"no answer from {kafka.bootstrap_servers}; waiting for it")
+        except KafkaUnavailable as error:
+            watch.kafka_is_away(f"no answer from {kafka.bootstrap_servers}; waiting for it ({error})")
         else:
             return True
     return False

@@ -81,7 +81,7 @@ class Scene:
 
     def __init__(self, broker: Broker, tiled: TiledServer, topic: TopicFactory, folder: Path) -> None:
         self.broker, self.tiled = broker, tiled
-        self.new_topic, self._folder = topic, folder
+        self.new_topic, self.folder = topic, folder
         self.topic = topic("system.docs")
         self.group = f"ingest.{uuid.uuid4().hex[:8]}"
         self.services: list[Service] = []
@@ -121,7 +121,7 @@ class Scene:
             **MEMBERSHIPS[membership],
             **{key.replace("__", "."): value for key, value in more.items()},
         }
-        made = Service(self._folder, settings, name)
+        made = Service(self.folder, settings, name)
         self.services.append(made)
         return made
 

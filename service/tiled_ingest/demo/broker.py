@@ -7,7 +7,7 @@ import shutil
 import tempfile
 import uuid
 from base64 import urlsafe_b64encode
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
@@ -73,15 +73,24 @@ class KafkaBroker:
     folder
         Where data and log are kept; a temporary folder, removed by `stop`, when not given.
     properties
-        Broker properties beside ours, or instead of them.
+        Broker properties beside ours, or instead of them; may be changed until it is started the first time.
+    format_arguments
+        Further arguments of Kafka's storage tool when the folder is formatted (users, say).
     """
 
-    def __init__(self, folder: Path | None = None, *, properties: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path | None = None,
+        *,
+        properties: Mapping[str, str] | None = None,
+        format_arguments: Sequence[str] = (),
+    ) -> None:
         self._temporary = folder is None
         self.folder = Path(tempfile.mkdtemp(prefix="tiled-ingest-kafka-")) if folder is None else folder.absolute()
-        self._properties = dict(properties or {})
+        self.properties = dict(properties or {})
+        self._format_arguments = tuple(format_arguments)
         self.port = free_port()
-        self._controller_port = free_port()
+        self.controller_port = free_port()
         self._process: Process | None = None
 
     @property
@@ -169,6 +178,7 @@ class KafkaBroker:
             f"--cluster-id={cluster}",
             "-c",
             str(self._config_path),
+            *self._format_arguments,
         ]
         tool = Process("Kafka's storage tool", command, self.log_path)
         tool.start()
@@ -182,8 +192,8 @@ class KafkaBroker:
         return {
             "process.roles": "broker,controller",
             "node.id": "1",
-            "controller.quorum.voters": f"1@127.0.0.1:{self._controller_port}",
-            "listeners": f"PLAINTEXT://127.0.0.1:{self.port},CONTROLLER://127.0.0.1:{self._controller_port}",
+            "controller.quorum.voters": f"1@127.0.0.1:{self.controller_port}",
+            "listeners": f"PLAINTEXT://127.0.0.1:{self.port},CONTROLLER://127.0.0.1:{self.controller_port}",
             "advertised.listeners": f"PLAINTEXT://{self.bootstrap_servers}",
             "controller.listener.names": "CONTROLLER",
             "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT",
@@ -210,7 +220,7 @@ class KafkaBroker:
             "group.min.session.timeout.ms": "500",
             "group.consumer.min.session.timeout.ms": "500",
             "group.consumer.min.heartbeat.interval.ms": "100",
-            **self._properties,
+            **self.properties,
         }
 
 

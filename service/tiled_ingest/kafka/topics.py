@@ -1,9 +1,9 @@
 """Facts about topics and partitions, asked of the cluster in few requests, each with a limit in time."""
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
-from typing import Any
+from typing import Any, TypeVar
 
 import confluent_kafka as ck
 from confluent_kafka.admin import AdminClient, ConfigResource, OffsetSpec
@@ -11,7 +11,12 @@ from confluent_kafka.admin import AdminClient, ConfigResource, OffsetSpec
 from tiled_ingest.core.record import Home
 
 from . import properties as props
+from .errors import KafkaUnavailable, stopping_error
 from .waiting import insist
+
+T = TypeVar("T")
+# What follows from other errors, which say more.
+_VAGUE = frozenset({ck.KafkaError._ALL_BROKERS_DOWN, ck.KafkaError._TRANSPORT})  # noqa: SLF001
 
 
 class Topics:
@@ -24,7 +29,8 @@ class Topics:
     """
 
     def __init__(self, bootstrap_servers: str, properties: Mapping[str, str], limit_s: float = 30.0) -> None:
-        self.admin = AdminClient(props.admin(bootstrap_servers, properties))
+        self._complaint: Any = None
+        self.admin = AdminClient(props.admin(bootstrap_servers, properties) | {"error_cb": self._hear})
         self._limit_s = limit_s
         uncommitted = properties.get("isolation.level") == "read_uncommitted"
         level = ck.IsolationLevel
@@ -38,7 +44,7 @@ class Topics:
             asked = self.admin.describe_topics(ck.TopicCollection(names), request_timeout=limit_s)
             return {name: str(future.result(limit_s).topic_id) for name, future in asked.items()}
 
-        return insist(ask, self._limit_s, "ids of topics") if names else {}
+        return self._insist(ask, "ids of topics") if names else {}
 
     def exists(self, topic: str) -> bool:
         """Tell whether the topic exists, without creating it by asking."""
@@ -53,11 +59,11 @@ class Topics:
                 raise
             return True
 
-        return insist(ask, self._limit_s, f"description of topic {topic}")
+        return self._insist(ask, f"description of topic {topic}")
 
     def homes(self, topics: Sequence[str]) -> list[Home]:
         """Return all partitions of those topics that exist; an entry with `^` is a regular expression."""
-        metadata = insist(lambda left: self.admin.list_topics(timeout=left), self._limit_s, "list of topics")
+        metadata = self._insist(lambda left: self.admin.list_topics(timeout=left), "list of topics")
         found = {name: topic for name, topic in metadata.topics.items() if is_named(name, topics)}
         return [Home(name, number) for name in sorted(found) for number in sorted(found[name].partitions)]
 
@@ -81,14 +87,29 @@ class Topics:
             future = self.admin.describe_configs([resource], request_timeout=limit_s)[resource]
             return int(future.result(limit_s)["max.message.bytes"].value)
 
-        return insist(ask, self._limit_s, f"configuration of topic {topic}")
+        return self._insist(ask, f"configuration of topic {topic}")
+
+    def _insist(self, ask: Callable[[float], T], what: str) -> T:
+        """Ask until the limit; of a failure tell the client's own reason, which no answer carries."""
+        try:
+            return insist(ask, self._limit_s, what)
+        except KafkaUnavailable as error:
+            self.admin.poll(0)  # calls `_hear`
+            if self._complaint is None:
+                raise
+            told = self._complaint
+            raise stopping_error(told) or KafkaUnavailable(f"{what}: {told.name()}: {told.str()}") from error
+
+    def _hear(self, error: Any) -> None:
+        if error.code() not in _VAGUE or self._complaint is None:
+            self._complaint = error
 
     def _offsets(self, homes: Sequence[Home], spec: Any) -> dict[Home, int]:
         def ask(limit_s: float) -> dict[Home, int]:
             asked = self._ask(homes, spec, limit_s)
             return {home: future.result(limit_s).offset for home, future in asked.items()}
 
-        return insist(ask, self._limit_s, "offsets of partitions") if homes else {}
+        return self._insist(ask, "offsets of partitions") if homes else {}
 
     def _ask(self, homes: Sequence[Home], spec: Any, limit_s: float) -> dict[Home, "Future[Any]"]:
         self.admin.poll(0)  # fetches the client's log lines, which would pile up otherwise

@@ -1,0 +1,74 @@
+"""A broker that wants TLS and a password, and a Tiled key that expires: the right ones work, wrong ones are told."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack, closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.rig.fixtures import topics_of
+from tests.rig.secure import PASSWORD, SecureBroker, secure_broker
+from tests.system.publishing import runs
+from tests.system.scene import Scene
+from tests.system.service import Service
+from tiled_ingest.demo.tiled_server import TiledServer
+
+pytestmark = pytest.mark.real
+
+
+@pytest.fixture(scope="module")
+def secure(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SecureBroker]:
+    made = secure_broker(tmp_path_factory.mktemp("secure") / "kafka")
+    with made.broker:
+        yield made
+
+
+@pytest.fixture
+def scene(secure: SecureBroker, tiled_duckdb: TiledServer, tmp_path: Path) -> Iterator[Scene]:
+    with closing(Scene(secure.broker, tiled_duckdb, topics_of(secure.broker), tmp_path)) as made:
+        yield made
+
+
+def service_of(scene: Scene, secure: SecureBroker, password: str, **more: Any) -> Service:
+    """A service that knows the password from a file only."""
+    secret = scene.folder / "password"
+    secret.write_text(password + "\n")
+    properties = {**secure.client_properties, "sasl.password_file": str(secret), **more}
+    return scene.service(kafka__bootstrap_servers=secure.bootstrap_servers, kafka__properties=properties)
+
+
+def test_tls_and_scram_with_the_password_in_a_file(secure: SecureBroker, scene: Scene) -> None:
+    service = service_of(scene, secure, PASSWORD).start()
+    publication = scene.publication(runs(1)[0])
+    publication.publish()
+    scene.produce(b"no document of ours")
+    scene.settle()
+    scene.compare(publication.published, "complete")
+    assert [letter.code for letter in scene.letters()] == ["undecodable"]
+    shown = service.text() + service.get("/metrics")[1] + service.get("/status")[1] + service.get("/")[1]
+    assert PASSWORD not in shown
+
+
+def test_a_wrong_password_stops_it_and_is_not_shown(secure: SecureBroker, scene: Scene) -> None:
+    service = service_of(scene, secure, "a-wrong-sentinel-51ab").start()
+    assert service.ended(40) == 1
+    stopped = service.lines("stopped")[-1]
+    assert stopped["reason"] == "Forbidden"
+    assert "Authentication failed" in stopped["error"]
+    assert "a-wrong-sentinel-51ab" not in service.text()
+
+
+def test_an_expired_certificate_is_waited_for_and_told(tiled_duckdb: TiledServer, tmp_path: Path) -> None:
+    """It can be renewed while we wait."""
+    secure = secure_broker(tmp_path / "kafka", expired=True)
+    with ExitStack() as stack:
+        stack.enter_context(secure.broker)
+        scene = stack.enter_context(closing(Scene(secure.broker, tiled_duckdb, topics_of(secure.broker), tmp_path)))
+        service = service_of(scene, secure, PASSWORD).start()
+        assert "certificate verify failed" in service.wait_for("kafka_error")["error"]
+        assert any("certificate verify failed" in reason for reason in service.status()["not_ready"])
+        assert service.stop() == 0
+        assert len(service.text().splitlines()) < 10, "a line for every attempt hides what matters"
