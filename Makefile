@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 SYNC := $(BIN)/uv sync --frozen --inexact --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test check format chaos clean
+.PHONY: help install demo test check format chaos fuzz clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
@@ -32,6 +32,10 @@ test: install  ## the whole test suite
 chaos: install  ## the long fault runs: every kill point by itself, many random ones, many histories
 	TILED_INGEST_CHAOS=1 SIMULATION_HISTORIES=$(or $(HISTORIES),20000) \
 	  $(BIN)/python -m pytest tests/simulation tests/system --timeout=7200 $(PYTEST_ARGS)
+
+fuzz: install  ## a million mutated messages, guided by coverage
+	UV_PROJECT_ENVIRONMENT=$(VENV) $(SYNC) --all-extras --group fuzz
+	$(BIN)/python -m tests.fuzz --guided --messages $(or $(MESSAGES),1000000)
 
 check: install  ## format, lint, types, import contracts, links in the docs
 	$(BIN)/ruff format --check .

@@ -509,3 +509,14 @@ def test_bulk_rows_skip_what_is_none() -> None:
 )
 def test_the_label_of_what_cannot_be_read_is_bounded(value: bytes | None, kind: str) -> None:
     assert kind_of(record(value)) == kind
+
+
+@pytest.mark.parametrize("kind", sorted(KINDS))
+@pytest.mark.parametrize("document", [np.datetime64("2026-01-01"), np.float64(1.0), np.arange(3)], ids=str)
+def test_a_document_that_is_an_array_in_disguise(kind: str, document: Any) -> None:
+    """On the wire it is a mapping: a fuzzer found that it stopped the service."""
+    as_map = {b"nd": isinstance(document, np.ndarray), b"type": document.dtype.str, b"data": document.tobytes()}
+    shaped = {**as_map, b"kind": b"", b"shape": document.shape} if as_map[b"nd"] else as_map
+    with pytest.raises(InvalidDocument) as refusal:
+        decode(record(msgpack.dumps((kind, shaped))))
+    assert refusal.value.code in {"undecodable", "schema"}

@@ -90,15 +90,16 @@ class Decoder:
         return kind, self._general(kind, _anything.decode(raw))
 
     def _general(self, kind: str, doc: Any) -> dict[str, Any] | Event | EventPage:
-        if not isinstance(doc, Mapping):
+        rows = kind in {"event", "event_page"}
+        revived_doc = Reviver(self._policy, plain=not rows)(doc) if isinstance(doc, Mapping) else doc
+        if not isinstance(revived_doc, dict):  # a mapping may be the encoding of an array
             raise InvalidDocument("undecodable", "the document is no mapping")
         if kind == "event":
-            return event_from(Reviver(self._policy, plain=False)(doc))
+            return event_from(revived_doc)
         if kind == "event_page":
-            return page_from(Reviver(self._policy, plain=False)(doc), self._policy)
-        plain = Reviver(self._policy, plain=True)(doc)
-        _validate(kind, plain)
-        return plain  # type: ignore[no-any-return]
+            return page_from(revived_doc, self._policy)
+        _validate(kind, revived_doc)
+        return revived_doc
 
 
 def kind_of(record: Record) -> str:

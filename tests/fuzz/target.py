@@ -1,0 +1,105 @@
+"""What every history must come through, however hostile: the decoder, the engine, and the wire to Tiled."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from tests.core.test_engine import World
+from tests.core.test_steps import HOME, STAMP_MS, MiniTiled
+from tests.fuzz import seeds
+from tests.fuzz.mutate import History
+from tiled_ingest.core import writes as w
+from tiled_ingest.core.decode import Decoder
+from tiled_ingest.core.errors import InvalidDocument
+from tiled_ingest.core.policy import Policy
+from tiled_ingest.core.record import Record
+from tiled_ingest.tiled import wire
+
+POLICY = Policy(
+    age_s_max=0.2, idle_s_max=20.0, message_bytes_max=1_000_000, elements_max=20_000, breaker_window=1_000_000
+)
+HANG_S = 20.0  # of one history, which takes a few milliseconds
+
+
+class Writable(MiniTiled):
+    """Tiled, behind the encoder that real requests go through."""
+
+    def apply(self, request: w.Request) -> w.Outcome:
+        """Refuse what cannot be written on the wire, as the adapter does."""
+        try:
+            _spelled(request)
+        except wire.UnwritableError as error:
+            return w.Rejected(str(error), 422)
+        return super().apply(request)
+
+
+def _spelled(request: w.Request) -> None:
+    match request:
+        case w.CreateContainer():
+            wire.dump(wire.container(request))
+        case w.CreateTable():
+            wire.dump(wire.table(request))
+        case w.UpdateMetadata():
+            wire.dump(wire.patch(request))
+        case w.Append():
+            wire.rows(request.table)
+
+
+@dataclass
+class Target:
+    """Takes histories, and counts what they reached."""
+
+    histories: int = 0
+    messages: int = 0
+    decoded: Counter[str] = field(default_factory=Counter)  # by kind
+    refused: Counter[str] = field(default_factory=Counter)  # by code, in the decoder
+    letters: Counter[str] = field(default_factory=Counter)  # by code, behind the engine
+    states: Counter[str] = field(default_factory=Counter)  # that runs ended in
+    slowest_s: float = 0.0
+
+    def feed(self, history: History) -> None:
+        """Pass a history through everything.
+
+        Raises
+        ------
+        AssertionError
+            It ran code, took for ever, stopped the service, or something of it is neither settled nor refused.
+        """
+        began_s = time.monotonic()
+        self.histories += 1
+        self.messages += len(history)
+        for value in history:
+            self._decode(value)
+        self._ingest(history)
+        took_s = time.monotonic() - began_s
+        self.slowest_s = max(self.slowest_s, took_s)
+        assert not seeds.fired, "a message ran code"
+        assert took_s < HANG_S, f"it took {took_s:.0f} s"
+
+    def _decode(self, value: bytes) -> None:
+        try:
+            kind, _ = Decoder(POLICY)(Record("t", 0, 0, STAMP_MS, None, value))
+        except InvalidDocument as error:
+            self.refused[error.code] += 1
+        else:
+            self.decoded[kind] += 1
+
+    def _ingest(self, history: History) -> None:
+        world = World(replace(POLICY), Writable())
+        world.assign()
+        log = [Record("t", 0, offset, STAMP_MS + offset, None, value) for offset, value in enumerate(history)]
+        world.logs[HOME].extend(log)
+        world.settle(ticks=80)
+        assert world.stop is None, f"it stopped the service: {world.stop}"
+        assert not world.engine.snapshot().runs, "a run is still open"
+        assert not log or world.committed == len(log), f"committed {world.committed} of {len(log)}"
+        self.letters.update(letter.code for letter in world.letters)
+        self.states.update(_states(world))
+
+
+def _states(world: World) -> list[str]:
+    closed: list[Any] = world.told("run_closed")
+    return [str(fields["state"]) for fields in closed]
