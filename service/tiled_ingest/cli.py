@@ -63,12 +63,15 @@ def run(
     until_end: Annotated[
         bool, typer.Option("--until-end", help="Stop at the ends that the partitions have now.")
     ] = False,
+    accept_gap: Annotated[
+        bool, typer.Option("--accept-gap", help="Go on where the log begins, if it lost what was not read yet.")
+    ] = False,
 ) -> None:
     """Consume until SIGTERM or SIGINT; then drain, commit and end."""
     settings = _settings(config, overrides)
     from tiled_ingest.wiring import run_service  # noqa: PLC0415
 
-    raise typer.Exit(run_service(settings, until_end=until_end))
+    raise typer.Exit(run_service(settings, until_end=until_end, accept_gap=accept_gap))
 
 
 @app.command()

@@ -21,6 +21,9 @@ from .lanes import Lanes
 from .observe.watch import Watch
 
 POLL_RECORDS_MAX = 10_000
+SLICE_RECORDS_MAX = 1_000  # given to the engine at once, between two looks at memory and at answers
+SLICE_BYTES_MAX = 1_000_000
+LOOK_AT_OTHERS_S = 1.0
 POLL_BUSY_S = 0.005  # answers of Tiled are awaited: look soon
 POLL_IDLE_S = 0.1
 
@@ -51,7 +54,9 @@ class Ingestor:
         self._source: Source | None = None
         self._inbox: deque[fx.Input] = deque()  # what effects answered at once
         self._ended: Ended | None = None
+        self._unread: deque[fx.Input] = deque()  # polled, and not given to the engine yet
         self._ends: dict[Home, int] | None = None
+        self._looked_s = 0.0
         self._asked_to_end = False
 
     # ------------------------------------------------------------ the loop
@@ -61,6 +66,8 @@ class Ingestor:
         self._source = source
         if until_end:
             self._ends = source.end_offsets()
+            if not self._ends:
+                return Ended("NothingToRead", "kafka.topics names no topic that exists")
         while self._ended is None and not self._engine.finished:
             self._turn(source)
             if self._asked_to_end or self._has_reached_ends():
@@ -72,12 +79,24 @@ class Ingestor:
         self._asked_to_end = True
 
     def _turn(self, source: Source) -> None:
-        for given in source.poll(POLL_RECORDS_MAX, POLL_BUSY_S if self._engine.busy else POLL_IDLE_S):
-            self._watch.came(given)
-            self._step(given)
+        busy = self._engine.busy or self._unread
+        self._unread.extend(source.poll(POLL_RECORDS_MAX, POLL_BUSY_S if busy else POLL_IDLE_S))
+        self._take_in()
         self._pump()
         self._step(fx.Tick())
         self._watch.turned(self._engine, source)
+
+    def _take_in(self) -> None:
+        """Give the engine what was polled, as far as there is memory: a record takes many times more once decoded."""
+        while self._unread and not self._engine.full and self._ended is None:
+            given = self._unread.popleft()
+            if isinstance(given, fx.Records):
+                given, rest = _sliced(given)
+                if rest.records:
+                    self._unread.appendleft(rest)
+            self._watch.came(given)
+            self._step(given)
+            self._pump()
 
     def _drain(self) -> None:
         """Finish what is under way, within the limit; nothing new is taken meanwhile."""
@@ -86,13 +105,24 @@ class Ingestor:
         self._ended = self._ended or Ended()
 
     def _has_reached_ends(self) -> bool:
-        return self._ends is not None and self._engine.has_settled(self._ends)
+        if self._ends is None or self._unread:
+            return False
+        return self._engine.has_settled(self._ends) or self._others_have(self._ends)
+
+    def _others_have(self, ends: dict[Home, int]) -> bool:
+        """Look now and then whether other members of the group have committed what we do not own."""
+        if self._member.assigned or time.monotonic() - self._looked_s < LOOK_AT_OTHERS_S:
+            return False
+        self._looked_s = time.monotonic()
+        committed = self._member.committed(list(ends))
+        return all(committed[home] >= end for home, end in ends.items())
 
     # ------------------------------------------------------------ rebalances (called inside poll)
 
     def revoked(self, homes: tuple[Home, ...]) -> None:
         """Drain and commit what the group takes back, while it is still ours."""
         self._watch.rebalanced()
+        self._forget(homes)
         self._step(fx.Revoked(homes))
         self._pump_until(lambda: self._engine.drained(homes))
         self._step(fx.Released(homes))
@@ -100,7 +130,12 @@ class Ingestor:
     def lost(self, homes: tuple[Home, ...]) -> None:
         """Forget what may have another owner already."""
         self._watch.rebalanced()
+        self._forget(homes)
         self._step(fx.Released(homes))
+
+    def _forget(self, homes: tuple[Home, ...]) -> None:
+        """Leave to their next owner what was polled of these partitions and not taken in."""
+        self._unread = deque(kept for given in self._unread if (kept := _without(given, homes)) is not None)
 
     def _pump_until(self, done: Any) -> None:
         until_s = time.monotonic() + self._drain_s_max
@@ -174,3 +209,20 @@ class Ingestor:
         if self._source is None:
             raise IngestError("the loop has no consumer yet")
         return self._source
+
+
+def _sliced(given: fx.Records) -> tuple[fx.Records, fx.Records]:
+    """Return the first records, and the rest."""
+    nbytes, end = 0, 0
+    for record in given.records[:SLICE_RECORDS_MAX]:
+        nbytes += len(record.value or b"")
+        end += 1
+        if nbytes >= SLICE_BYTES_MAX:
+            break
+    return fx.Records(given.records[:end]), fx.Records(given.records[end:])
+
+
+def _without(given: fx.Input, homes: tuple[Home, ...]) -> fx.Input | None:
+    if isinstance(given, fx.Records):
+        return fx.Records([record for record in given.records if record.home not in homes])
+    return None if isinstance(given, fx.Assigned | fx.EndReached) and given.home in homes else given

@@ -5,10 +5,13 @@ import signal
 import sys
 from collections.abc import Callable
 from contextlib import ExitStack
+from dataclasses import replace
 from functools import partial
+from importlib.abc import MetaPathFinder
 from threading import Event
 from types import FrameType
 
+import pyarrow as pa
 import structlog
 from packaging.version import Version
 from prometheus_client import CollectorRegistry
@@ -16,6 +19,7 @@ from prometheus_client import CollectorRegistry
 from . import __version__
 from .core.engine import Engine
 from .core.errors import Forbidden, IngestError
+from .core.policy import Policy
 from .core.writes import Done
 from .ingestor import Ended, Ingestor
 from .kafka.dead_letter_topic import ensure_topic
@@ -43,14 +47,15 @@ class WrongSetting(ValueError):
     """A setting that only shows itself to be wrong when it is used; the sentence names it."""
 
 
-def run_service(settings: Settings, *, until_end: bool = False) -> int:
+def run_service(settings: Settings, *, until_end: bool = False, accept_gap: bool = False) -> int:
     """Run until SIGTERM or SIGINT, or to the end of the topics; returns the exit status."""
+    _keep_pandas_away()
     configure(settings.log.format, settings.log.level, settings.beamline, settings.secrets())
     log = structlog.get_logger("tiled_ingest")
     try:
         _check_properties(settings)
         with ExitStack() as stack:
-            ended = _run(settings, stack, until_end=until_end)
+            ended = _run(settings, stack, until_end=until_end, accept_gap=accept_gap)
     except IngestError as error:
         ended = Ended(error.reason, str(error))
     except WrongSetting as error:
@@ -63,7 +68,27 @@ def run_service(settings: Settings, *, until_end: bool = False) -> int:
     return 0
 
 
-def _run(settings: Settings, stack: ExitStack, *, until_end: bool) -> Ended:
+class _NoPandas(MetaPathFinder):
+    """Says of pandas that it is not installed."""
+
+    def find_spec(self, fullname: str, path: object = None, target: object = None) -> None:
+        """Refuse pandas; leave all else to others."""
+        del path, target
+        if fullname == "pandas":
+            raise ModuleNotFoundError(fullname, name=fullname)
+
+
+def _keep_pandas_away() -> None:
+    """Let pyarrow look for pandas now, and not find it: it would import it with the first rows, for 1 s and 60 MB."""
+    finder = _NoPandas()
+    sys.meta_path.insert(0, finder)
+    try:
+        pa.array([0])  # it looks once
+    finally:
+        sys.meta_path.remove(finder)
+
+
+def _run(settings: Settings, stack: ExitStack, *, until_end: bool, accept_gap: bool) -> Ended:
     registry = CollectorRegistry()
     metrics = Metrics(registry, settings.beamline, __version__)
     health = Health(settings.limits.stalled_s_max)
@@ -76,7 +101,8 @@ def _run(settings: Settings, stack: ExitStack, *, until_end: bool) -> Ended:
     _end_on_signals(ending.set)
     if not _dead_letter_topic_is_there(settings, watch, ending):
         return Ended()
-    ingestor = _ingestor(settings, stack, metrics, watch)
+    policy = replace(settings.policy(), accept_gap=accept_gap)
+    ingestor = _ingestor(settings, policy, stack, metrics, watch)
     source = _source(settings, ingestor)
     stack.callback(source.close)
     _end_on_signals(ingestor.end)
@@ -114,7 +140,7 @@ def _dead_letter_topic_is_there(settings: Settings, watch: Watch, ending: Event)
     return False
 
 
-def _ingestor(settings: Settings, stack: ExitStack, metrics: Metrics, watch: Watch) -> Ingestor:
+def _ingestor(settings: Settings, policy: Policy, stack: ExitStack, metrics: Metrics, watch: Watch) -> Ingestor:
     session = _session(settings)
     stack.callback(session.close)
     reader = _log_reader(settings)
@@ -124,7 +150,7 @@ def _ingestor(settings: Settings, stack: ExitStack, metrics: Metrics, watch: Wat
     threads = settings.tiled.requests_max
     lanes = Lanes(partial(perform, session), reader, metrics.requested, threads)
     stack.callback(lanes.close)
-    engine = Engine(settings.policy(), partial(secrets.token_hex, 5))
+    engine = Engine(policy, partial(secrets.token_hex, 5))
     return Ingestor(engine, lanes, letters, watch, settings.limits.drain_s_max)
 
 
@@ -164,7 +190,7 @@ def _source(settings: Settings, ingestor: Ingestor) -> Source:
         nonce=partial(secrets.token_hex, 5),
         on_revoke=ingestor.revoked,
         on_lost=ingestor.lost,
-        call_s_max=settings.limits.commit_s_max,
+        commit_s_max=settings.limits.commit_s_max,
     )
 
 

@@ -327,6 +327,8 @@ def test_a_claim_that_cannot_be_committed_is_tried_again_and_one_that_is_fenced_
     world = World(keeps=of(fx.Commit))
     world.assign(committed=0, point=POINT)
     world.give(fx.CommitFailed(world.kinds(fx.Commit)[0].ticket, "busy", fenced=False))
+    assert len(world.kinds(fx.Commit)) == 1, "not at once: it would try in a circle"
+    world.tick()
     assert len(world.kinds(fx.Commit)) == 2
     world.give(fx.CommitFailed(world.kinds(fx.Commit)[1].ticket, "not a member", fenced=True))
     world.settle()
@@ -389,7 +391,7 @@ def test_a_rebuild_holds_no_rows_and_causes_no_write() -> None:
     world = World(tiled=before.tiled, logs=before.logs)
     world.assign(committed=31, point=before.commits[-1][2])
     world.settle()
-    assert world.kinds(fx.Ask, fx.DeadLetter) == []
+    assert [ask.request for ask in world.kinds(fx.Ask, fx.DeadLetter)] == [w.GetNode(())], "only whether Tiled is there"
     snapshot = world.engine.snapshot()
     assert snapshot.buffered_bytes == 0
     assert [(run.uid, run.waiting_bytes) for run in snapshot.runs] == [("r", 0)]
@@ -415,6 +417,8 @@ def test_a_log_that_is_away_for_a_moment_is_asked_again() -> None:
     world.logs[HOME] = [record(offset, *doc) for offset, doc in enumerate(started())]
     world.assign(committed=2, point=POINT)
     world.give(fx.LogUnreadable(world.kept.pop().ticket, "away"))  # type: ignore[union-attr]
+    assert not world.kept, "not at once: it would ask in a circle"
+    world.tick()
     assert isinstance(world.kept[0], fx.ReadLog)
     world.let_go()
     assert HOME in world.flowing
@@ -641,10 +645,41 @@ def test_garbage_keeps_its_reason() -> None:
 
 def test_the_breaker_trips_when_nearly_everything_is_refused() -> None:
     world = ready(replace(POLICY, breaker_window=10, breaker_share_max=0.8))
-    world.publish(*whole(), *[("event", event_doc(number, descriptor="nobody")) for number in range(20)])
+    world.publish(*whole(), *[("event", event_doc(number, descriptor=f"nobody{number}")) for number in range(20)])
+    world.settle()
     assert world.stop is not None
     assert world.stop.reason == "BreakerOpen"
-    assert len(world.letters) < 20
+    assert 0 < len(world.letters) < 20
+
+
+def test_what_the_breaker_let_pass_is_committed_before_the_stop() -> None:
+    """Else every restart repeats the same letters, and what comes after them is never written."""
+    policy = replace(POLICY, breaker_window=10, breaker_share_max=0.8)
+    garbage = [("event", event_doc(number, descriptor=f"nobody{number}")) for number in range(25)]
+    world = ready(policy)
+    world.publish(*whole("r")[:3], *garbage, *whole("r")[3:], *whole("q", 2, "e"))
+    for _ in range(4):
+        world.settle()
+        point = world.commits[-1][2]
+        if world.stop is None:
+            break
+        letters, committed = world.letters, world.committed
+        assert committed == letters[-1].record.offset + 1
+        world = World(policy, world.tiled, now_s=world.now_s, logs=world.logs, letters=letters)
+        world.assign(committed=committed, point=point)
+    assert world.stop is None
+    assert [letter.record.offset for letter in world.letters] == list(range(3, 28)), "each went out once"
+    assert {world.tiled.facts((uid,))["state"] for uid in "rq"} == {"complete"}
+
+
+def test_one_lost_descriptor_does_not_open_the_breaker() -> None:
+    world = ready(replace(POLICY, breaker_window=10, breaker_share_max=0.5))
+    world.publish(("start", start_doc()), *[("event", event_doc(number)) for number in range(1, 50)])
+    world.publish(*whole("q", 2, "e"))
+    world.settle()
+    assert world.stop is None
+    assert {code for _, code in world.codes} == {"orphan"}
+    assert world.tiled.facts(("q",))["state"] == "complete"
 
 
 def test_the_breaker_trips_when_tiled_refuses_every_run() -> None:
@@ -656,6 +691,72 @@ def test_the_breaker_trips_when_tiled_refuses_every_run() -> None:
     world.settle()
     assert world.stop is not None
     assert world.stop.reason == "BreakerOpen"
+
+
+# ---------------------------------------------------------------- an idle service
+
+
+def test_an_idle_service_knows_that_tiled_is_away_and_when_it_is_back() -> None:
+    world = ready()
+    world.settle()
+    world.tiled.faults.append(always(w.GetNode, AWAY))
+    world.settle(ticks=30, seconds=1.0)
+    assert world.engine.snapshot().down_s
+    assert world.told("tiled_down") == [{"detail": "connection refused"}]
+    world.tiled.faults.clear()
+    world.settle(ticks=5, seconds=1.0)
+    assert world.engine.snapshot().down_s is None
+    assert len(world.told("tiled_up")) == 1
+
+
+def test_a_key_that_tiled_does_not_know_stops_also_an_idle_service() -> None:
+    world = World()
+    world.tiled.faults.append(always(w.GetNode, w.Denied("Invalid API key", 401)))
+    world.assign(committed=0, point=POINT)
+    world.settle(ticks=3)
+    assert world.stop is not None
+    assert world.stop.reason == "Forbidden"
+
+
+def test_one_failure_is_not_an_outage() -> None:
+    world = ready()
+    world.tiled.faults.append(once(w.CreateContainer, w.Unknown("reset")))
+    world.publish(*whole())
+    world.settle()
+    assert world.told("tiled_down") == world.told("tiled_up") == []
+
+
+# ---------------------------------------------------------------- limits that change while a run is open
+
+
+def test_what_a_limit_once_let_pass_is_not_lost_when_the_limit_is_lowered() -> None:
+    """The row is in Tiled and committed: a rebuild that refused it now would write the run anew without it."""
+    before = ready()
+    large = event_doc(2, x=2.0, i=2, note="n" * 3_000)
+    before.publish(*started()[:1], ("descriptor", descriptor_doc(x="number", i="integer", note="string")))
+    before.publish(("event", event_doc(1, x=1.0, i=1, note="")), ("event", large))
+    before.settle()
+    assert (before.committed, before.tiled.seq_nums(TABLE)) == (4, [1, 2])
+    world = World(replace(POLICY, message_bytes_max=1_000), before.tiled, now_s=before.now_s, logs=before.logs)
+    world.assign(committed=4, point=before.commits[-1][2])
+    world.publish(("event", event_doc(3, x=3.0, i=3, note="")), ("event", {**large, "uid": "u4", "seq_num": 4}))
+    world.settle()
+    assert world.codes == [(5, "too_large")]
+    assert world.tiled.seq_nums(TABLE) == [1, 2, 3]
+    third = World(POLICY, world.tiled, now_s=world.now_s, logs=world.logs)
+    third.assign(committed=world.committed, point=world.commits[-1][2])
+    third.publish(("event", event_doc(5, x=5.0, i=5, note="")), ("stop", stop_doc(num_events={"primary": 4})))
+    third.settle()
+    assert third.tiled.seq_nums(TABLE) == [1, 2, 3, 5]
+    assert third.tiled.facts(("r",))["rows"] == {"primary": 4}
+    assert third.letters == []
+
+
+def test_rules_of_a_newer_version_are_not_guessed() -> None:
+    world = World()
+    world.assign(committed=0, point=structs.replace(POINT, rules=99))
+    assert world.stop is not None
+    assert "newer version" in world.stop.detail
 
 
 # ---------------------------------------------------------------- a run that Tiled refuses

@@ -317,7 +317,7 @@ def test_waits_can_be_replayed_and_differ_between_lanes() -> None:
 
 
 def test_retry_after_is_honoured() -> None:
-    assert next(failed_with(w.Unprocessed("busy", 77.0))) == Sleep(77.0, down=True)
+    assert next(failed_with(w.Unprocessed("busy", 77.0))) == Sleep(77.0, down=True, why="busy")
     assert next(failed_with(w.Unprocessed("busy", 0.0))).seconds > 0
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import sys
 import time
@@ -47,23 +46,15 @@ class Service:
 
     # ------------------------------------------------------------ life
 
-    def start(self) -> Service:
-        """Start it; returns before it has done anything."""
+    def start(self, *arguments: str) -> Service:
+        """Start it, with further arguments of `run`; returns before it has done anything."""
         program = Path(sys.executable).with_name("tiled-ingest")
         settings = {_variable(name): _spelled(value) for name, value in self.settings.items()}
         self._began_at = len(self._all_lines())
-        self._process = Process(
-            self.name, [str(program), "run"], self._log_path, env=settings | self._without_pandas() | _bytecode()
-        )
+        command = [str(program), "run", *arguments]
+        self._process = Process(self.name, command, self._log_path, env=settings | _bytecode())
         self._process.start()
         return self
-
-    def _without_pandas(self) -> dict[str, str]:
-        """Hide pandas, as where only the service is installed: pyarrow would import it, a second for every start."""
-        hidden = self._log_path.parent / "hidden"
-        hidden.mkdir(exist_ok=True)
-        (hidden / "pandas.py").write_text("raise ImportError('not installed with the service')\n")
-        return {"PYTHONPATH": os.pathsep.join(filter(None, [str(hidden), os.environ.get("PYTHONPATH")]))}
 
     def start_claimed(self) -> Service:
         """Start it; returns when it owns a partition and has rebuilt what open runs need."""

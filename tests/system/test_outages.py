@@ -241,6 +241,34 @@ def test_documents_that_were_deleted_before_they_were_read_stop_it(duckdb_scene:
     assert str(committed) in stopped["error"]
     assert scene.committed() == committed
     assert scene.letters() == []
+    lost = scene.end() - 5 - committed
+    service.start("--accept-gap").wait_for("claimed")
+    other = scene.publication(runs(1)[0])
+    other.publish()
+    scene.settle()
+    scene.compare(other.published, "complete")
+    assert service.metric("tiled_ingest_offset_gap_messages_total", topic=scene.topic) == lost
+
+
+# ---------------------------------------------------------------- to the end, and no further
+
+
+def test_until_end_says_when_there_is_nothing_to_read(duckdb_scene: Scene) -> None:
+    service = duckdb_scene.service(kafka__topics=["no.such.topic"]).start("--until-end")
+    assert service.ended(40) == 1
+    assert "no topic that exists" in service.lines("stopped")[-1]["error"]
+
+
+def test_until_end_ends_also_where_others_own_all_partitions(postgres_scene: Scene) -> None:
+    scene = postgres_scene
+    owner = scene.service("owner", membership="dynamic").start_claimed()
+    publication = scene.publication(runs(1)[0])
+    publication.publish()
+    guest = scene.service("guest", membership="dynamic").start("--until-end")
+    assert guest.ended(60) == 0
+    assert owner.running
+    scene.settle()
+    scene.verify()
 
 
 # ---------------------------------------------------------------- replicas

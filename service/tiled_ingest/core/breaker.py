@@ -1,12 +1,13 @@
 """The breaker in front of the dead letters: when nearly everything is refused, the mistake is more likely ours."""
 
-from collections import deque
+from collections import OrderedDict, deque
 
 from .errors import BreakerOpen, InvalidDocument
 from .policy import Policy
 
 NOT_COUNTED = frozenset({"not_supported_yet", "foreign_run", "run_failed", "late"})  # decisions, not surprises
 RUNS_WINDOW_MAX = 20
+MISSED_MAX = 10_000
 
 
 class _Window:
@@ -35,6 +36,7 @@ class Breaker:
     def __init__(self, policy: Policy) -> None:
         self._share_max = policy.breaker_share_max
         self._documents = _Window(policy.breaker_window)
+        self._missed: OrderedDict[str, None] = OrderedDict()  # what orphans refer to
         self._runs = _Window(min(policy.breaker_window, RUNS_WINDOW_MAX))
 
     def passed(self) -> None:
@@ -49,12 +51,21 @@ class Breaker:
         BreakerOpen
             Too many of the last documents went there.
         """
-        if error.code in NOT_COUNTED:
+        if error.code in NOT_COUNTED or (error.code == "orphan" and not self._is_first_orphan(error.about)):
             return
         self._documents.note(bad=True)
         if self._documents.exceeds(self._share_max):
             counted = f"{self._documents.bad} of the last {len(self._documents.last)} documents"
             raise BreakerOpen(f"{counted} were refused, the last as {error}")
+
+    def _is_first_orphan(self, missed: str) -> bool:
+        """One lost descriptor makes orphans of thousands of events: it counts once."""
+        is_first = missed not in self._missed
+        self._missed[missed] = None
+        self._missed.move_to_end(missed)
+        if len(self._missed) > MISSED_MAX:
+            self._missed.popitem(last=False)
+        return is_first
 
     def run_ended(self) -> None:
         """Note a run that came to its end."""

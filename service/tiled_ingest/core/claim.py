@@ -4,8 +4,8 @@ from collections.abc import Callable
 
 from .acceptance import RULES_VERSION
 from .datasets import OURS
-from .decode import Decoder
 from .effects import Assigned
+from .eras import Eras
 from .errors import InvalidDocument, OffsetOutOfRange
 from .events import Reference
 from .offsets import Hold, Ledger, ResumePoint, out_of_range
@@ -14,8 +14,8 @@ from .record import Home, Record
 from .routes import where_runs_are
 from .run import Run
 from .runs import Runs
-from .steps import Claiming, LogChunk, Procedure, Weather, insist
-from .writes import Done, FindOpenRuns, OpenRun, UpdateMetadata
+from .steps import Claiming, LogChunk, Procedure, Sleep, Weather, insist
+from .writes import Done, FindOpenRuns, GetNode, OpenRun, UpdateMetadata
 
 
 class Claim:
@@ -48,11 +48,12 @@ class Claim:
         self.epoch = 0
         self.policy = policy
         self.weather = weather
-        self.decode = Decoder(policy)
+        self.decode = Eras(policy)
         self.tell = tell
         self.fresh_nonce = fresh_nonce
         self.runs = Runs(self.home, policy, self.decode, hold=self.hold, count=self.count, elsewhere=elsewhere)
         self.live = False  # rebuilt: records may come
+        self.flowing = False  # and we have let them come
         self.leaving = False
         self.fenced = (
             False  # the group says that we are no member any more: it will soon say that we lost the partition
@@ -78,8 +79,8 @@ class Claim:
         start, epoch = (point.start, point.epoch) if point else (yield from self._without_metadata(offset))
         self.epoch = epoch + 1
         self.ledger = Ledger(offset)
-        while not (yield Claiming(offset, self._metadata(min(start, offset)))):
-            pass
+        self.decode.begin(point.limits if point else (), offset)
+        yield from self._commit(offset, self._metadata(min(start, offset)))
         self.committed = (offset, min(start, offset))
         start = min(start, offset)
         if start < self._assigned.low:
@@ -87,9 +88,25 @@ class Claim:
         yield from self._rebuild(max(start, self._assigned.low), offset)
         self.live = True
 
+    def knock(self) -> Procedure[None]:
+        """See whether Tiled is there, and knows us: nobody else has asked for a while."""
+        yield from insist(self, str(self.home), GetNode(()))
+
+    def _commit(self, offset: int, metadata: str) -> Procedure[None]:
+        """Commit the claim itself, however often it takes."""
+        wait_s = self.policy.backoff_s_min
+        while not (yield Claiming(offset, metadata)):
+            yield Sleep(wait_s, down=False)
+            wait_s = min(2 * wait_s, self.policy.backoff_s_max)
+
     def _checked_resume_point(self) -> ResumePoint | None:
         assigned = self._assigned
         point = ResumePoint.decode(assigned.metadata)
+        if point and point.rules > RULES_VERSION:
+            raise OffsetOutOfRange(
+                f"{self.home}: a newer version accepted documents here by rules that this one does not know "
+                f"({point.rules}, ours are {RULES_VERSION}). Run the newer version."
+            )
         if assigned.committed is None:
             return point
         if point and assigned.topic_id and point.topic_id and point.topic_id != assigned.topic_id:
@@ -97,14 +114,16 @@ class Claim:
                 f"{self.home}: the topic was deleted and created again under its name; the committed offset "
                 f"{assigned.committed} belongs to the old one. Reset the group's offset to read the new one."
             )
-        if why := out_of_range(self.home, assigned.committed, assigned.low, assigned.high):
+        if assigned.committed < assigned.low and self.policy.accept_gap:
+            self.tell("gap", topic=self.home.topic, count=assigned.low - assigned.committed)
+        elif why := out_of_range(self.home, assigned.committed, assigned.low, assigned.high):
             raise OffsetOutOfRange(why)
         return point
 
     def _first_offset(self) -> int:
         assigned = self._assigned
         if assigned.committed is not None:
-            return assigned.committed
+            return max(assigned.committed, assigned.low)  # an accepted gap
         return assigned.high if self.policy.start_latest else assigned.low
 
     def _without_metadata(self, offset: int) -> Procedure[tuple[int, int]]:
@@ -180,7 +199,8 @@ class Claim:
         return self._metadata(self.to_commit[1])
 
     def _metadata(self, start: int) -> str:
-        return ResumePoint(start, self.epoch, self.nonce, self.topic_id, RULES_VERSION).encode()
+        limits = self.decode.since(start)
+        return ResumePoint(start, self.epoch, self.nonce, self.topic_id, RULES_VERSION, limits).encode()
 
     @property
     def nbytes(self) -> int:

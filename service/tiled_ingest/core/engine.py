@@ -16,7 +16,7 @@ from . import effects as fx
 from .breaker import Breaker
 from .claim import Claim
 from .commits import Commits
-from .errors import DeadLetterFailed, IngestError, InvalidDocument, TiledRejected
+from .errors import BreakerOpen, DeadLetterFailed, IngestError, InvalidDocument, TiledRejected
 from .events import Reference
 from .jobs import next_job
 from .outbox import Outbox
@@ -31,6 +31,7 @@ from .steps import Claiming, Letters, LogChunk, Sleep, Step, Weather
 from .writes import Done, Exists, Missing, Outcome, Rejected, Request
 
 DOWN_PAUSE_S = 1.0  # intake goes on for a moment when one request fails
+LOG_RETRY_S = 0.5
 
 
 class Engine:
@@ -59,10 +60,16 @@ class Engine:
         self._breaker = Breaker(policy)
         self._post = Post(self._out, self._breaker, lambda lane: self._resume(lane, None))
         self._swept_s = 0.0
+        self._rereads: list[tuple[float, Lane, LogChunk]] = []
+        self._asked_s = float("-inf")  # when Tiled was asked for something
         self._down_since_s: float | None = None
+        self._down_told = False
         self._paused = False
         self._draining = False
         self._stopped = False
+        self.progress = 0  # grows with everything that was taken but the time
+        self._why: IngestError | None = None  # we are ending
+        self._end_by_s = 0.0
 
     # ------------------------------------------------------------ the door
 
@@ -70,9 +77,12 @@ class Engine:
         """Take one input, at `now_s` seconds of a monotonic clock; return what is to be done, in order."""
         self._out.now_s = now_s
         if not self._stopped:
+            self.progress += not isinstance(given, fx.Tick)
             try:
                 self._take(given)
                 self._advance()
+            except BreakerOpen as error:
+                self._end(error)
             except IngestError as error:
                 self._stop(error)
         return self._out.take()
@@ -87,12 +97,22 @@ class Engine:
     @property
     def finished(self) -> bool:
         """Whether a `Drain` is through, or the engine has stopped."""
-        return self._stopped or (self._draining and self.drained(self._claims))
+        return self._stopped or (self._draining and self._why is None and self.drained(self._claims))
 
     def has_settled(self, ends: Mapping[Home, int]) -> bool:
         """Whether everything before these offsets is settled, in every partition of ours that has one."""
         ours = [claim for home, claim in self._claims.items() if home in ends]
         return bool(ours) and all(claim.live and claim.ledger.committable >= ends[claim.home] for claim in ours)
+
+    @property
+    def full(self) -> bool:
+        """Whether no more records should be given: what waits takes the memory it may."""
+        return self._is_full
+
+    @property
+    def waits_for_tiled(self) -> bool:
+        """Whether nothing can be done but wait."""
+        return self._down_since_s is not None
 
     @property
     def busy(self) -> bool:
@@ -101,7 +121,14 @@ class Engine:
 
     def snapshot(self) -> EngineSnapshot:
         """Return what operators may see of the state."""
-        return snapshot_of(self._claims.values(), self._out.now_s, self._down_since_s, self._paused)
+        return snapshot_of(
+            self._claims.values(),
+            self._out.now_s,
+            down_since_s=self._down_since_s,
+            letters_since_s=self._post.since_s,
+            paused=self._paused,
+            ending=self._draining,
+        )
 
     # ------------------------------------------------------------ inputs
 
@@ -178,7 +205,8 @@ class Engine:
         lane, request = self._logs.pop(given.ticket)
         if not lane.dropped:
             self._out.tell("log_unreadable", home=str(request.home), detail=given.detail)
-            self._read_log(lane, LogChunk(request.start, request.stop))
+            chunk = LogChunk(request.start, request.stop)
+            self._rereads.append((self._out.now_s + LOG_RETRY_S, lane, chunk))
 
     @_take.register
     def _(self, given: fx.DeadLettered) -> None:
@@ -243,7 +271,8 @@ class Engine:
     def _ended(self, lane: Lane) -> None:
         lane.procedure = None
         if lane.run is None:
-            self._went_live(lane.claim)
+            if not lane.claim.flowing:
+                self._went_live(lane.claim)
         elif lane.run.is_finished:
             self._lanes.pop((lane.claim.home, lane.run.uid), None)
             if lane.run.verdict is None:
@@ -255,10 +284,10 @@ class Engine:
         run = lane.run
         if run is None:
             raise error
-        self._breaker.run_failed(str(error))
         run.condemn(Verdict(error.reason, "run_failed", str(error), ours=run.opened))
         self._out.tell("run_failed", run=run.uid, error=str(error))
         self._ended(lane)
+        self._breaker.run_failed(str(error))
 
     def _do(self, lane: Lane, step: Step) -> None:
         match step:
@@ -276,7 +305,9 @@ class Engine:
     def _sleep(self, lane: Lane, sleep: Sleep) -> None:
         if sleep.down and self._down_since_s is None:
             self._down_since_s = self._out.now_s
-            self._out.tell("tiled_down")
+        if sleep.down and not self._down_told and self._is_down:
+            self._down_told = True
+            self._out.tell("tiled_down", detail=sleep.why)
         self._sleepers.add(lane, sleep, self._out.now_s)
 
     def _read_log(self, lane: Lane, chunk: LogChunk) -> None:
@@ -292,21 +323,23 @@ class Engine:
             return
         self._weather.note(request, outcome)
         if self._down_since_s is not None:
-            self._out.tell("tiled_up", since_s=self._down_since_s)
-            self._down_since_s = None
+            if self._down_told:
+                self._out.tell("tiled_up", since_s=self._down_since_s)
+            self._down_since_s, self._down_told = None, False
             for lane in self._sleepers.wake_down():
                 self._resume(lane, None)
 
     def _forget_outage(self) -> None:
         """Nobody asks Tiled any more (the partitions that did are gone): only new work can tell how it is."""
         if self._down_since_s is not None and self._requests.empty and not self._sleepers.any_down:
-            self._down_since_s = None
+            self._down_since_s, self._down_told = None, False
 
     # ------------------------------------------------------------ what follows every input
 
     def _advance(self) -> None:
         for lane in self._sleepers.awake(self._out.now_s):
             self._resume(lane, None)
+        self._read_again()
         self._sweep()
         self._start_jobs()
         self._send_requests()
@@ -314,6 +347,7 @@ class Engine:
         self._pause_or_resume()
         leaving = [claim for claim in self._claims.values() if claim.leaving and self._is_quiet(claim)]
         self._commits.send_due(self._claims.values(), leaving)
+        self._end_if_settled()
 
     def _sweep(self) -> None:
         """Once a second look for runs that nobody speaks of."""
@@ -323,6 +357,22 @@ class Engine:
         for claim in self._claims.values():
             for run in list(claim.runs.idle(self._out.now_s)) if claim.live and not claim.leaving else ():
                 self._abandon(claim, run)
+        if self._out.now_s - self._asked_s >= self._policy.knock_s and self._down_since_s is None:
+            self._knock()
+
+    def _knock(self) -> None:
+        """Look whether Tiled is there, on behalf of one claim: an idle service would not notice."""
+        lanes = (self._lane(claim, None) for claim in self._claims.values() if claim.flowing and not claim.leaving)
+        if lane := next((lane for lane in lanes if lane.idle), None):
+            lane.procedure = lane.claim.knock()
+            self._resume(lane, None)
+
+    def _read_again(self) -> None:
+        due = [entry for entry in self._rereads if entry[0] <= self._out.now_s]
+        self._rereads = [entry for entry in self._rereads if entry[0] > self._out.now_s]
+        for _, lane, chunk in due:
+            if not lane.dropped:
+                self._read_log(lane, chunk)
 
     def _abandon(self, claim: Claim, run: Run) -> None:
         if run.holds:
@@ -361,6 +411,7 @@ class Engine:
             lane, request = found
             ticket = self._out.ticket()
             self._requests.sent(ticket, lane, request)
+            self._asked_s = self._out.now_s
             self._out.put(fx.Ask(ticket, lane.key, request))
 
     @property
@@ -372,6 +423,7 @@ class Engine:
     # ------------------------------------------------------------ intake
 
     def _went_live(self, claim: Claim) -> None:
+        claim.flowing = True
         claim.runs.came_back(self._out.now_s)
         self._out.tell(
             "claimed",
@@ -428,6 +480,16 @@ class Engine:
             lane.dropped = True
             del self._lanes[key]
             self._touched.pop(key, None)
+
+    def _end(self, error: IngestError) -> None:
+        """Stop, but first settle and commit what was begun: the next process need not refuse the same again."""
+        if self._why is None:
+            self._why, self._end_by_s = error, self._out.now_s + self._policy.end_s_max
+            self._take(fx.Drain())
+
+    def _end_if_settled(self) -> None:
+        if self._why and (self.drained(self._claims) or self._out.now_s >= self._end_by_s):
+            self._stop(self._why)
 
     def _stop(self, error: IngestError) -> None:
         self._stopped = True

@@ -23,6 +23,8 @@ class InvalidDocument(IngestError):
     ----------
     run
         The uid of the run that the document names, where that is known.
+    about
+        The uid that an orphan refers to, as far as it may be repeated.
     """
 
     reason = "InvalidDocument"
@@ -32,6 +34,7 @@ class InvalidDocument(IngestError):
         self.code = code
         self.detail = detail
         self.run = ""
+        self.about = ""
 
 
 class TiledUnavailable(IngestError):
@@ -65,6 +68,6 @@ class OffsetOutOfRange(IngestError):
 
 
 class BreakerOpen(IngestError):
-    """Nearly everything goes to the dead letters: more likely our mistake than theirs. Stop."""
+    """Nearly everything goes to the dead letters: more likely our mistake than theirs. Finish what is begun; stop."""
 
     reason = "BreakerOpen"

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from .decode import Decoder
+from .eras import Decode
 from .errors import InvalidDocument
 from .events import references
 from .record import Record
@@ -16,7 +16,7 @@ Membership = Callable[[Record], bool]
 class Members:
     """Recognises the documents of one run, in the order of the log, by the uids that name each other."""
 
-    def __init__(self, run: Run, decode: Decoder) -> None:
+    def __init__(self, run: Run, decode: Decode) -> None:
         self._decode = decode
         self._known = {("run", run.uid), *(("descriptor", uid) for uid in run.acceptance.descriptors)}
 
@@ -37,7 +37,7 @@ class Members:
         return True
 
 
-def belongs(run: Run, decode: Decoder) -> Membership:
+def belongs(run: Run, decode: Decode) -> Membership:
     """Return a function that recognises the run's documents when it is shown the log from the run's start."""
     return Members(run, decode)
 

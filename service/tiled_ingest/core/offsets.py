@@ -94,6 +94,8 @@ class ResumePoint(msgspec.Struct, frozen=True, omit_defaults=True):
         The topic's own id: a topic created again under its name has another.
     rules
         Version of the rules that decide which documents are accepted.
+    limits
+        Under which limits the log was read, from which offset on (see `eras`).
     """
 
     start: int = msgspec.field(name="s")
@@ -101,6 +103,7 @@ class ResumePoint(msgspec.Struct, frozen=True, omit_defaults=True):
     nonce: str = msgspec.field(name="n")
     topic_id: str = msgspec.field(name="t")
     rules: int = msgspec.field(name="r", default=1)
+    limits: list[tuple[int, int, int, int]] = msgspec.field(name="l", default_factory=list)
     version: int = msgspec.field(name="v", default=METADATA_VERSION)
 
     def encode(self) -> str:
@@ -121,7 +124,7 @@ def out_of_range(home: Home, committed: int, low: int, high: int) -> str | None:
     if committed < low:
         return (
             f"{home}: the committed offset {committed} is gone, the log begins at {low}: {low - committed} offsets "
-            "were deleted before they were read. Reset the group's offset to go on without them."
+            "were deleted before they were read. To go on without them: `tiled-ingest run --accept-gap`, once."
         )
     if committed > high:
         return f"{home}: the committed offset {committed} is beyond the log's end {high}: the log was cut or replaced."

@@ -18,12 +18,14 @@ class Policy:
     backoff_s_min: float = 0.1
     backoff_s_max: float = 15.0
     requests_max: int = 4  # on PostgreSQL; on embedded storage always 1 (it loses rows under two writers)
+    knock_s: float = 15.0  # how long we ask Tiled for nothing before we look whether it is there
     server_errors_max: int = 5  # the same 5xx so often, while other writes succeed: the data is at fault
 
     # Kafka
     commit_interval_s: float = 0.5
     log_chunk_bytes: int = 16_000_000
     start_latest: bool = False
+    accept_gap: bool = False  # go on where the log begins, when it has lost what was not read yet
 
     # Runs
     idle_s_max: float = 86_400.0
@@ -38,6 +40,7 @@ class Policy:
     # The dead-letter breaker: of the last `breaker_window` documents, at most this share may be refused.
     breaker_window: int = 1_000
     breaker_share_max: float = 0.9
+    end_s_max: float = 20.0  # how long we settle what was begun, once it has opened
 
     # What a message may cost
     message_bytes_max: int = 64_000_000

@@ -21,12 +21,17 @@ class Post:
         self._out = out
         self._breaker = breaker
         self._resume = resume
-        self._under_way: dict[int, Callable[[], None]] = {}
+        self._under_way: dict[int, tuple[float, Callable[[], None]]] = {}  # by ticket: since when, and what follows
 
     @property
     def busy(self) -> bool:
         """Whether a confirmation is awaited."""
         return bool(self._under_way)
+
+    @property
+    def since_s(self) -> float | None:
+        """Since when the oldest of them waits for its confirmation."""
+        return next((since_s for since_s, _ in self._under_way.values()), None)
 
     def refuse(self, claim: Claim, record: Record, error: InvalidDocument) -> None:
         """Send a document that is refused by itself; its offset is held until the topic has confirmed.
@@ -36,9 +41,9 @@ class Post:
         BreakerOpen
             Nearly everything is refused.
         """
-        self._breaker.refused(error)
-        hold = claim.hold(record.offset)
+        hold = claim.hold(record.offset)  # first: the one at which the breaker opens is sent, too
         self._send(letter(record, error), lambda: claim.release(hold))
+        self._breaker.refused(error)
 
     def send_all(self, lane: Lane, step: Letters) -> None:
         """Send the letters of a procedure, which goes on when all are confirmed."""
@@ -55,7 +60,7 @@ class Post:
 
     def _send(self, sent: Letter, confirmed: Callable[[], None]) -> None:
         ticket = self._out.ticket()
-        self._under_way[ticket] = lambda: self._tell(sent, confirmed)
+        self._under_way[ticket] = self._out.now_s, lambda: self._tell(sent, confirmed)
         self._out.put(DeadLetter(ticket, sent.record, sent.reason, sent.code, sent.error, sent.run))
 
     def _tell(self, sent: Letter, confirmed: Callable[[], None]) -> None:
@@ -66,4 +71,5 @@ class Post:
 
     def confirmed(self, given: DeadLettered) -> None:
         """Note that the topic has confirmed a letter."""
-        self._under_way.pop(given.ticket)()
+        _, follow = self._under_way.pop(given.ticket)
+        follow()

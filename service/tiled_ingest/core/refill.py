@@ -8,9 +8,9 @@ from collections.abc import Iterator
 from typing import Any
 
 from .acceptance import Acceptance
-from .decode import Decoder
 from .documents import normalise_descriptor, rename_reserved
 from .effects import LogRead
+from .eras import Decode
 from .errors import InvalidDocument
 from .events import Event, EventPage
 from .record import Record
@@ -40,7 +40,7 @@ class Refill:
         """Whether all of the log was taken."""
         return self.next_offset >= self.stop
 
-    def take(self, chunk: LogRead, decode: Decoder) -> Batch | None:
+    def take(self, chunk: LogRead, decode: Decode) -> Batch | None:
         """Return the accepted rows of a chunk; `None` if it has none."""
         buffer = RowBuffer()
         for record in chunk.records:
@@ -50,7 +50,7 @@ class Refill:
         self.next_offset = chunk.next_offset
         return buffer.take() if buffer.rows else None
 
-    def _accepted(self, record: Record, decode: Decoder) -> Iterator[Event]:
+    def _accepted(self, record: Record, decode: Decode) -> Iterator[Event]:
         try:
             kind, doc = decode(record)
         except InvalidDocument:

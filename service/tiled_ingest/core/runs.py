@@ -8,8 +8,8 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from .decode import Decoder
 from .documents import content_hash, normalise_descriptor, rename_reserved
+from .eras import Decode
 from .errors import InvalidDocument
 from .events import Event, EventPage, Reference, references
 from .offsets import Hold
@@ -48,7 +48,7 @@ class Runs:
         self,
         home: Home,
         policy: Policy,
-        decode: Decoder,
+        decode: Decode,
         *,
         hold: Callable[[int], Hold],
         count: Callable[[str, str], None],
@@ -109,6 +109,7 @@ class Runs:
             self._give(run, kind, doc, record, now_s)
         except InvalidDocument as error:
             error.run = self._run_of(named)
+            error.about = named.uid[:UID_CHARS_MAX]
             raise
         return run
 

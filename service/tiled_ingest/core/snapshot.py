@@ -40,10 +40,20 @@ class EngineSnapshot:
     runs: tuple[RunView, ...]
     buffered_bytes: int
     down_s: float | None
+    letters_s: float | None  # how long the oldest dead letter has waited for its confirmation
     paused: bool
+    ending: bool
 
 
-def snapshot_of(claims: Iterable[Claim], now_s: float, down_since_s: float | None, paused: bool) -> EngineSnapshot:
+def snapshot_of(
+    claims: Iterable[Claim],
+    now_s: float,
+    *,
+    down_since_s: float | None,
+    letters_since_s: float | None,
+    paused: bool,
+    ending: bool,
+) -> EngineSnapshot:
     """Return the snapshot."""
     claims = tuple(claims)
     runs = tuple(_run(run, now_s) for claim in claims for run in claim.runs)
@@ -51,9 +61,15 @@ def snapshot_of(claims: Iterable[Claim], now_s: float, down_since_s: float | Non
         tuple(_partition(claim) for claim in claims),
         runs,
         sum(claim.nbytes for claim in claims),
-        None if down_since_s is None else now_s - down_since_s,
+        _seconds_since(down_since_s, now_s),
+        _seconds_since(letters_since_s, now_s),
         paused,
+        ending,
     )
+
+
+def _seconds_since(since_s: float | None, now_s: float) -> float | None:
+    return None if since_s is None else now_s - since_s
 
 
 def _partition(claim: Claim) -> PartitionView:

@@ -13,7 +13,7 @@ from collections.abc import Generator
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
 
-from .decode import Decoder
+from .eras import Decode
 from .errors import Forbidden, TiledRejected
 from .policy import Policy
 from .record import Home, Record
@@ -36,10 +36,11 @@ from .writes import (
 
 @dataclass(frozen=True, slots=True)
 class Sleep:
-    """Go on after `seconds`; `down` says that this is a wait for Tiled, not for something of our own."""
+    """Go on after `seconds`; `down` says that this is a wait for Tiled, not for something of our own, and `why`."""
 
     seconds: float
     down: bool = True
+    why: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +117,10 @@ class Surroundings(Protocol):
     topic_id: str
     epoch: int
     nonce: str
-    decode: Decoder
+
+    @property
+    def decode(self) -> Decode:
+        """Turns a record into a document, as when it was read first."""
 
     def fresh_nonce(self) -> str:
         """Return a new random word."""
@@ -159,7 +163,7 @@ class Patience:
         self.failures += 1
         self._count_server_error(outcome)
         asked = outcome.retry_after_s if isinstance(outcome, Unprocessed) else None
-        return Sleep(max(self._backoff(), asked or 0.0))
+        return Sleep(max(self._backoff(), asked or 0.0), why=getattr(outcome, "detail", ""))
 
     def _count_server_error(self, outcome: Outcome) -> None:
         if not isinstance(outcome, Unknown) or outcome.status != 500:

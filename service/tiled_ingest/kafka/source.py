@@ -15,7 +15,7 @@ from tiled_ingest.core.errors import IngestError
 from tiled_ingest.core.record import Home
 
 from . import properties as props
-from .claims import home_of, look_up, place_of, start_of
+from .claims import committed_of, home_of, look_up, place_of, start_of
 from .errors import CommitError, commit_error, kafka_error, stopping_error
 from .lag import Lag
 from .messages import arrivals, only
@@ -167,6 +167,10 @@ class Source:
     def end_offsets(self) -> dict[Home, int]:
         """Return where the logs of all partitions of our topics end now, ours or not."""
         return self._topics.highs(self._topics.homes(self._wanted))
+
+    def committed(self, homes: Sequence[Home]) -> dict[Home, int]:
+        """Return the group's committed offsets, of partitions that other members own, too; 0 without one."""
+        return committed_of(self._consumer, homes, self._call_s_max)
 
     def close(self) -> None:
         """Leave the group. The owner has drained and committed before: it is not asked again."""

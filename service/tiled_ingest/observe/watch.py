@@ -16,6 +16,7 @@ from .metrics import Metrics
 from .snapshot import Snapshot
 
 LOOK_EVERY_S = 1.0
+LETTER_S_MAX = 10.0  # a dead letter that is not confirmed so long counts as failed, until it is
 # Quiet when all is well: one line for each run at its end. What is not listed is for `debug`.
 LEVELS = {
     "claimed": "info",
@@ -52,6 +53,7 @@ class Watch:
         self._health = health
         self._log = structlog.get_logger("tiled_ingest")
         self._looked_s = 0.0
+        self._progress = 0
         self._paused: set[Home] = set()
         self._kafka_error = ""
 
@@ -98,7 +100,8 @@ class Watch:
 
     def turned(self, engine: Engine, source: Lagging) -> None:
         """The loop made one turn; about once a second, look at where everything stands."""
-        self.alive()
+        if self._makes_progress(engine):
+            self.alive()
         self._metrics.polled(time.time())
         if time.monotonic() - self._looked_s >= LOOK_EVERY_S:
             self._looked_s = time.monotonic()
@@ -110,6 +113,11 @@ class Watch:
         self.alive()
         self._heed(error)
         self._health.update(Snapshot(kafka_error=error))
+
+    def _makes_progress(self, engine: Engine) -> bool:
+        """Whether something was done since the last turn, there is nothing to do, or Tiled is waited for."""
+        before, self._progress = self._progress, engine.progress
+        return self._progress != before or not engine.busy or engine.waits_for_tiled
 
     def _heed(self, kafka_error: str) -> None:
         """Say once what Kafka's client complains of: it goes on trying by itself."""
@@ -142,7 +150,9 @@ def _snapshot(seen: EngineSnapshot, lag: Mapping[Home, int], paused: set[Home], 
         oldest_unsettled_age_s=max(0.0, now_ms - min(stamps, default=now_ms)) / 1000 if sum(lag.values()) else 0.0,
         retry_s=seen.down_s or 0.0,
         tiled_reachable=seen.down_s is None,
+        dead_letters_ok=(seen.letters_s or 0.0) < LETTER_S_MAX,
         kafka_error=kafka_error,
+        stopping="what was begun is finished" if seen.ending else "",
         lag={str(home): messages for home, messages in lag.items()},
     )
 

@@ -1,0 +1,112 @@
+"""The loop takes in no more than there is memory for, and leaves to the next owner what it has not taken in."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from tiled_ingest.core import effects as fx
+from tiled_ingest.core.record import Home, Record
+from tiled_ingest.ingestor import SLICE_BYTES_MAX, SLICE_RECORDS_MAX, Ingestor
+
+ONE, OTHER = Home("t", 0), Home("t", 1)
+
+
+@dataclass
+class Full:
+    """An engine that takes so many records, and is full then."""
+
+    room: int
+    taken: list[Record] = field(default_factory=list)
+    given: list[Any] = field(default_factory=list)
+    busy = False
+
+    @property
+    def full(self) -> bool:
+        return len(self.taken) >= self.room
+
+    def step(self, _now_s: float, given: fx.Input) -> list[fx.Effect]:
+        self.given.append(given)
+        if isinstance(given, fx.Records):
+            self.taken += given.records
+        return []
+
+    def drained(self, _homes: Any) -> bool:
+        return True
+
+
+class Nothing:
+    """Lanes, letters and a watch that have nothing to say."""
+
+    def results(self, _wait_s: float) -> list[Any]:
+        return []
+
+    def poll(self) -> list[Any]:
+        return []
+
+    def __getattr__(self, name: str) -> Any:
+        return lambda *_: None
+
+
+@dataclass
+class Polled:
+    """A consumer that returns these inputs, one list for each poll."""
+
+    polls: list[list[fx.Input]]
+
+    def poll(self, _records_max: int, _timeout_s: float) -> list[fx.Input]:
+        return self.polls.pop(0) if self.polls else []
+
+
+def records(home: Home, count: int, nbytes: int = 10) -> list[Record]:
+    return [Record(home.topic, home.partition, offset, 0, None, b"x" * nbytes) for offset in range(count)]
+
+
+def loop(engine: Full) -> Ingestor:
+    nothing: Any = Nothing()
+    made: Any = engine
+    return Ingestor(made, nothing, nothing, nothing, 1.0)
+
+
+def turn(ingestor: Ingestor, *polls: list[fx.Input]) -> None:
+    source: Any = Polled(list(polls))
+    for _ in polls or [None]:
+        ingestor._turn(source)
+
+
+def test_all_is_taken_in_in_order_and_in_slices() -> None:
+    engine = Full(10**9)
+    all_of_it = records(ONE, 2_500)
+    turn(loop(engine), [fx.Records(all_of_it), fx.EndReached(ONE, 2_500)])
+    assert engine.taken == all_of_it
+    sizes = [len(given.records) for given in engine.given if isinstance(given, fx.Records)]
+    assert sizes == [SLICE_RECORDS_MAX, SLICE_RECORDS_MAX, 500]
+    assert [type(given) for given in engine.given if not isinstance(given, fx.Tick)][-1] is fx.EndReached
+
+
+def test_a_slice_of_large_records_is_short() -> None:
+    engine = Full(10**9)
+    turn(loop(engine), [fx.Records(records(ONE, 10, SLICE_BYTES_MAX // 2))])
+    assert [len(given.records) for given in engine.given if isinstance(given, fx.Records)] == [2] * 5
+
+
+def test_what_finds_no_room_waits() -> None:
+    engine = Full(1_000)
+    ingestor = loop(engine)
+    turn(ingestor, [fx.Records(records(ONE, 2_500))])
+    assert len(engine.taken) == 1_000
+    engine.room = 10**9
+    turn(ingestor)
+    assert [record.offset for record in engine.taken] == list(range(2_500))
+
+
+def test_what_was_not_taken_in_goes_with_its_partition() -> None:
+    engine = Full(0)
+    ingestor = loop(engine)
+    mixed = [record for pair in zip(records(ONE, 5), records(OTHER, 5), strict=True) for record in pair]
+    turn(ingestor, [fx.Records(mixed), fx.EndReached(ONE, 5), fx.EndReached(OTHER, 5)])
+    ingestor.revoked((ONE,))
+    engine.room = 10**9
+    turn(ingestor)
+    assert engine.taken == records(OTHER, 5)
+    assert [given.home for given in engine.given if isinstance(given, fx.EndReached)] == [OTHER]
