@@ -18,6 +18,7 @@ SECRETS = "/etc/tiled-ingest/secrets"
 
 
 CONFIG = "TILED_INGEST_CONFIG"
+CLUSTER = ("--namespace", "beamlines", "--kube-version", "1.34")
 
 
 def rendered(values: Path, *more: str) -> list[Object]:
@@ -27,7 +28,7 @@ def rendered(values: Path, *more: str) -> list[Object]:
 
 @cache
 def _template(values: Path, *more: str) -> str:
-    return run([helm(), "template", "release", CHART, "--namespace", "beamlines", "--values", values, *more])
+    return run([helm(), "template", "release", CHART, *CLUSTER, "--values", values, *more])
 
 
 def one(objects: list[Object], kind: str, **labels: str) -> Object:

@@ -15,6 +15,7 @@ import yaml
 from cloudcoil.models.prometheus_operator.v1 import PodMonitor, PrometheusRule
 
 from tests.deploy.chart import (
+    CLUSTER,
     CONFIG,
     Object,
     mounted_files,
@@ -43,7 +44,7 @@ each_case = pytest.mark.parametrize("values", CI_VALUES, ids=lambda path: path.s
 def refused(*arguments: str) -> str:
     """What Helm says when it refuses the minimal values with something more."""
     with pytest.raises(AssertionError) as error:
-        run([helm(), "template", "release", CHART, "--values", MINIMAL, *arguments])
+        run([helm(), "template", "release", CHART, *CLUSTER, "--values", MINIMAL, *arguments])
     return str(error.value)
 
 
