@@ -132,14 +132,16 @@ class Watch:
 
 def _snapshot(seen: EngineSnapshot, lag: Mapping[Home, int], paused: set[Home], kafka_error: str) -> Snapshot:
     now_ms = time.time() * 1000
-    stamps = [view.oldest_timestamp_ms for view in seen.partitions if view.oldest_timestamp_ms >= 0]
+    # Where all that was received is settled the timestamp is that of the last record: on an idle partition, of last week.
+    waiting = [view.oldest_timestamp_ms for view in seen.partitions if view.committable < view.next_offset]
+    stamps = [stamp for stamp in waiting if stamp >= 0]
     return Snapshot(
         assigned_partitions=sum(view.live for view in seen.partitions),
         paused_partitions=len(paused),
         open_runs=len(seen.runs),
         oldest_open_run_age_s=max((run.age_s for run in seen.runs), default=0.0),
         buffered_bytes=seen.buffered_bytes,
-        oldest_unsettled_age_s=max(0.0, now_ms - min(stamps, default=now_ms)) / 1000 if sum(lag.values()) else 0.0,
+        oldest_unsettled_age_s=max(0.0, now_ms - min(stamps, default=now_ms)) / 1000,
         retry_s=seen.down_s or 0.0,
         tiled_reachable=seen.down_s is None,
         kafka_error=kafka_error,
