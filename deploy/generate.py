@@ -1,4 +1,4 @@
-"""What the chart is made of that has its source elsewhere: `python deploy/generate.py [--check]`.
+"""What the chart is made of that has its source elsewhere: `python -m deploy.generate [--check]`.
 
 - `helm/values.schema.json`: the names below `settings` are those of the service's own model
 - `helm/files/defaults.json`: the defaults of the model that the chart counts with
@@ -14,9 +14,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import dashboard
-import values
 
+
+
+from deploy import dashboard, values
 from tiled_ingest.settings import Http, Limits
 
 CHART = Path(__file__).parent.parent / "helm"

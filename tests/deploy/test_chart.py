@@ -181,7 +181,7 @@ def test_a_network_policy_must_say_where_kafka_and_tiled_are() -> None:
 
 
 def test_what_is_generated_is_current() -> None:
-    run([sys.executable, ROOT / "deploy" / "generate.py", "--check"])
+    run([sys.executable, "-m", "deploy.generate", "--check"])
 
 
 def test_the_schema_knows_every_setting() -> None:
