@@ -30,8 +30,8 @@ from tiled_ingest.demo.processes import Process, free_port
 
 HERE = Path(__file__).parent
 COMPOSE = HERE / "compose.yaml"
-READY_S_MAX = 90.0
-SETTLED_S_MAX = 60.0
+READY_S_MAX = 240.0  # the first start creates the catalog's tables
+SETTLED_S_MAX = 120.0
 BEAMLINE_S_MAX = 120.0
 PROGRAMS = Path(sys.executable).parent
 # Where the broker's parts live is this machine's affair; `KafkaBroker` says it.
@@ -57,10 +57,13 @@ class Composed:
 
     def text(self, value: str) -> str:
         """Return a text of the file as it is meant here."""
-        filled = re.sub(r"\$\{(\w+)(?::\?[^}]*)?\}", lambda found: self._environ[found[1]], value)
+        return self.here(re.sub(r"\$\{(\w+)(?::\?[^}]*)?\}", lambda found: self._environ[found[1]], value))
+
+    def here(self, value: str) -> str:
+        """Return a text with the addresses that its services have here."""
         for there, here in self._addresses.items():
-            filled = re.sub(rf"(?<![\w.]){re.escape(there)}\b", here, filled)
-        return filled
+            value = re.sub(rf"(?<![\w.]){re.escape(there)}\b", here, value)
+        return value
 
     def environment(self, service: str) -> dict[str, str]:
         """Return a service's variables."""
@@ -82,7 +85,6 @@ class Native:
 
     def __init__(self, folder: Path, environ: Mapping[str, str], stack: ExitStack) -> None:
         self._folder, self._environ, self._stack = folder, dict(environ), stack
-        self._processes: list[Process] = []
         for name in ("POSTGRES_PASSWORD", "TILED_API_KEY"):
             self._environ.setdefault(name, secrets.token_hex(16))
         self.api_key = self._environ["TILED_API_KEY"]
@@ -155,11 +157,8 @@ class Native:
     def _tiled(self) -> Process:
         config = self._folder / "tiled.yml"
         (self._folder / "storage").mkdir()
-        text = (HERE / "dev" / "tiled.yml").read_text()
-        # The variables stay: Tiled fills them in itself, as in its container.
-        without = Composed({}, self.composed._addresses).text  # noqa: SLF001  of this module
-        keep = re.sub(r"\$\{(\w+)\}", r"$<\1>", text)
-        config.write_text(re.sub(r"\$<(\w+)>", r"${\1}", without(keep)).replace("/storage\n", f"{self._folder}/storage\n", 1))
+        text = self.composed.here((HERE / "dev" / "tiled.yml").read_text())  # Tiled itself fills in the variables
+        config.write_text(text.replace("- /storage\n", f"- {self._folder}/storage\n"))
         moved = {"/deploy/config/tiled.yml": str(config), "0.0.0.0": "127.0.0.1", "8000": str(self._tiled_port)}
         program, *arguments = self.composed.command("tiled")
         command = [sys.executable, "-m", program, *(moved.get(each, each) for each in arguments)]
