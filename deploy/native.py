@@ -32,7 +32,7 @@ HERE = Path(__file__).parent
 COMPOSE = HERE / "compose.yaml"
 READY_S_MAX = 240.0  # the first start creates the catalog's tables
 SETTLED_S_MAX = 120.0
-BEAMLINE_S_MAX = 120.0
+BEAMLINE_S_MAX = 180.0
 PROGRAMS = Path(sys.executable).parent
 # Where the broker's parts live is this machine's affair; `KafkaBroker` says it.
 PLACES = ("node.id", "process.roles", "controller.", "listener", "advertised.", "log.dirs")

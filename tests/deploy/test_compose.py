@@ -76,6 +76,7 @@ def test_its_settings_are_settings() -> None:
     assert load(environ=environment).beamline == "sim"
 
 
+@pytest.mark.timeout(900)  # Tiled's catalog is made in a new PostgreSQL
 def test_the_same_processes_without_containers_bring_runs_into_tiled() -> None:
     """What a newcomer does with `python -m deploy.native`, up to a reader's look."""
     with started() as native:

@@ -27,6 +27,7 @@ from tiled_ingest.demo.tiled_server import TiledServer
 DOCKERFILE = ROOT / "Dockerfile"
 NAME = "localhost/tiled-ingest:test"
 API_KEY = "sentinel93ab71"
+pytestmark = pytest.mark.timeout(1200)  # the base is bootstrapped, the image is built
 
 
 def test_hadolint_finds_nothing() -> None:
@@ -97,7 +98,7 @@ def test_it_brings_documents_into_tiled(image: Image, broker: Broker, topic: Top
         service = image.process(log, env=env, files=tmp_path)
         service.start()
         try:
-            service.wait_until(lambda: log.read_text().count('"run_closed"') == 3, limit_s=60)
+            service.wait_until(lambda: log.read_text().count('"run_closed"') == 3, limit_s=120)
             assert urllib.request.urlopen(f"http://127.0.0.1:{port}/readyz", timeout=5).status == 200
             service.send(signal.SIGTERM)
             assert service.wait(30) == 0
