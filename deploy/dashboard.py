@@ -46,7 +46,9 @@ def of_process(name: str) -> str:
 LAG = f"max by (namespace, beamline, topic, partition) ({metric('consumer_lag_messages', TOPIC)})"
 
 
-def _panel(title: str, about: str, targets: Sequence[Target], *, kind: str, unit: str, width: int, **more: Any) -> Panel:
+def _panel(
+    title: str, about: str, targets: Sequence[Target], *, kind: str, unit: str, width: int, **more: Any
+) -> Panel:
     defaults = {"unit": unit, "min": 0, **more.pop("defaults", {})}
     return {
         "type": kind,
@@ -74,7 +76,9 @@ def graph(title: str, about: str, *targets: Target, unit: str = "short", width: 
     )
 
 
-def number(title: str, about: str, query: str, *, unit: str = "short", steps: Sequence[tuple[float | None, str]]) -> Panel:
+def number(
+    title: str, about: str, query: str, *, unit: str = "short", steps: Sequence[tuple[float | None, str]]
+) -> Panel:
     """Return a panel with one number, coloured by steps (from this value on, this colour)."""
     thresholds = {"mode": "absolute", "steps": [{"value": value, "color": color} for value, color in steps]}
     options = {"reduceOptions": {"calcs": ["lastNotNull"]}, "colorMode": "background", "graphMode": "area"}
@@ -85,7 +89,7 @@ def number(title: str, about: str, query: str, *, unit: str = "short", steps: Se
 
 
 def glance() -> Iterator[Panel]:
-    """Does data flow, and is it in time?"""
+    """Panels that say at a glance whether data flow, and in time."""
     good = [(None, "red"), (0.99, "green")]
     yield number(
         "Within 30 s (30 days)", "Service level: 99 % of documents in Tiled within 30 s.",
@@ -115,10 +119,12 @@ def glance() -> Iterator[Panel]:
 
 
 def lag() -> Iterator[Panel]:
-    """How far behind?"""
+    """Panels that say how far behind we are."""
     yield graph("Lag by topic", "", (f"sum by (beamline, topic) ({LAG})", "{{beamline}} {{topic}}"))
     yield graph(
-        "Lag by partition", "A run lives in one partition: one busy run is one curve.", (LAG, "{{topic}}[{{partition}}]")
+        "Lag by partition",
+        "A run lives in one partition: one busy run is one curve.",
+        (LAG, "{{topic}}[{{partition}}]"),
     )
     yield graph(
         "Oldest unsettled record", "",
@@ -127,7 +133,7 @@ def lag() -> Iterator[Panel]:
 
 
 def flow() -> Iterator[Panel]:
-    """What goes in, what comes out?"""
+    """Panels of what goes in and what comes out."""
     yield graph(
         "Documents in and out", "Offsets committed (in) beside documents by what became of them (out), per second.",
         (f"sum({rate('offsets_committed_total', TOPIC)})", "committed"),
@@ -140,7 +146,9 @@ def flow() -> Iterator[Panel]:
     yield graph(
         "Results by kind", "", (f"sum by (name, result) ({rate('documents_total')})", "{{name}} {{result}}"), stack=True
     )
-    yield graph("Batches by what ended them", "", (f"sum by (reason) ({rate('flushes_total')})", "{{reason}}"), stack=True)
+    yield graph(
+        "Batches by what ended them", "", (f"sum by (reason) ({rate('flushes_total')})", "{{reason}}"), stack=True
+    )
     yield graph(
         "Rows of a batch", "Large in a backlog, small while it is live.",
         (quantile(0.5, "flush_rows"), "p50"), (quantile(0.99, "flush_rows"), "p99"),
@@ -148,7 +156,7 @@ def flow() -> Iterator[Panel]:
 
 
 def time() -> Iterator[Panel]:
-    """How long does it take, and who takes it?"""
+    """Panels that say how long it takes, and who takes it."""
     yield graph(
         "From the broker to Tiled", "The broker's timestamp to Tiled's confirmation.",
         (quantile(0.5, "end_to_end_latency_seconds"), "p50"), (quantile(0.99, "end_to_end_latency_seconds"), "p99"),
@@ -165,14 +173,17 @@ def time() -> Iterator[Panel]:
 
 
 def trouble() -> Iterator[Panel]:
-    """What goes wrong?"""
+    """Panels of what goes wrong."""
     yield graph("Dead letters", "", (f"sum by (reason) (increase({metric('dead_letters_total')}[5m]))", "{{reason}}"))
     yield graph(
         "Writes of unknown outcome", "A reply was lost; how it was resolved.",
         (f"sum by (outcome) (increase({metric('ambiguous_writes_total')}[5m]))", "{{outcome}}"),
     )  # fmt: skip
     yield graph(
-        "Waiting for Tiled", "", (f"max by (beamline) ({metric('retry_in_progress_seconds')})", "{{beamline}}"), unit="s"
+        "Waiting for Tiled",
+        "",
+        (f"max by (beamline) ({metric('retry_in_progress_seconds')})", "{{beamline}}"),
+        unit="s",
     )
     yield graph(
         "Rebalances and failed commits", "In five minutes.",
@@ -191,16 +202,19 @@ def trouble() -> Iterator[Panel]:
 
 
 def runs() -> Iterator[Panel]:
-    """What is open?"""
+    """Panels of what is open."""
     yield graph("Open runs", "", (f"sum by (beamline) ({metric('open_runs')})", "{{beamline}}"))
     yield graph(
-        "Oldest open run", "", (f"max by (beamline) ({metric('oldest_open_run_age_seconds')})", "{{beamline}}"), unit="s"
+        "Oldest open run",
+        "",
+        (f"max by (beamline) ({metric('oldest_open_run_age_seconds')})", "{{beamline}}"),
+        unit="s",
     )
     yield graph("Runs closed in an hour", "", (f"sum by (state) (increase({metric('runs_total')}[1h]))", "{{state}}"))
 
 
 def process() -> Iterator[Panel]:
-    """What does it cost?"""
+    """Panels that say what it costs."""
     yield graph(
         "CPU", "Cores.", (of_process("rate(process_cpu_seconds_total[$__rate_interval])"), "{{beamline}} {{instance}}")
     )
@@ -264,7 +278,9 @@ def _laid_out() -> list[Panel]:
     panels: list[Panel] = []
     top = 0
     for title, make in ALL_ROWS:
-        panels.append({"type": "row", "title": title, "collapsed": False, "panels": [], "gridPos": _at(0, top, WIDTH, 1)})
+        panels.append(
+            {"type": "row", "title": title, "collapsed": False, "panels": [], "gridPos": _at(0, top, WIDTH, 1)}
+        )
         top, left = top + 1, 0
         row_height = 0
         for panel in make():

@@ -14,9 +14,6 @@ import sys
 from pathlib import Path
 from typing import Any
 
-
-
-
 from deploy import dashboard, values
 from tiled_ingest.settings import Http, Limits
 

@@ -23,8 +23,8 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-
 from tests.rig.postgres import Postgres
+
 from tiled_ingest.demo.broker import KafkaBroker
 from tiled_ingest.demo.processes import Process, free_port
 

@@ -1,4 +1,4 @@
-"""The schema of the chart's values. What stands below `settings` is the service's own model, less what the chart sets."""
+"""The schema of the chart's values. Below `settings` stands the service's own model, less what the chart sets."""
 
 from __future__ import annotations
 

@@ -33,7 +33,9 @@ def _template(values: Path, *more: str) -> str:
 
 def one(objects: list[Object], kind: str, **labels: str) -> Object:
     """Return the one object of a kind."""
-    (found,) = [each for each in objects if each["kind"] == kind and labels.items() <= each["metadata"]["labels"].items()]
+    (found,) = [
+        each for each in objects if each["kind"] == kind and labels.items() <= each["metadata"]["labels"].items()
+    ]
     return found
 
 

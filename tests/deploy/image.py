@@ -1,7 +1,7 @@
-"""An image, run without a container engine: its own file system, read-only, its own user, nothing but a /tmp of its own.
+"""An image, run without a container engine: its own file system, read-only, its own user, a /tmp of its own.
 
-Debian's buildah builds; the kernel's mount namespace, `chroot` and `setpriv` do to the process what Kubernetes does to the
-pod: no root, no capability, no way to more rights.
+Debian's buildah builds; the kernel's mount namespace, `chroot` and `setpriv` do to the process what Kubernetes does to
+the pod: no root, no capability, no way to more rights.
 """
 
 from __future__ import annotations

@@ -27,7 +27,7 @@ from tests.deploy.chart import (
     settings_text,
     values_of,
 )
-from tests.deploy.tools import CHART, CI_VALUES, ROOT, checkov, helm, run
+from tests.deploy.tools import CHART, CI_VALUES, checkov, helm, run
 from tiled_ingest import __version__
 from tiled_ingest.settings import Settings
 
@@ -288,7 +288,9 @@ def test_selectors_select_the_pods_and_not_the_tests(values: Path) -> None:
     for pod in (each for each in objects if each["kind"] == "Pod"):
         assert not selector.items() <= pod["metadata"]["labels"].items()
         assert pod["spec"]["containers"][0]["args"] == ["check"]
-        assert {"name": CONFIG, "value": "/etc/tiled-ingest/settings/settings.yaml"} in pod["spec"]["containers"][0]["env"]
+        assert {"name": CONFIG, "value": "/etc/tiled-ingest/settings/settings.yaml"} in pod["spec"]["containers"][0][
+            "env"
+        ]
 
 
 def test_rules_are_narrowed_to_the_beamline() -> None:

@@ -12,9 +12,9 @@ from typing import Any
 import jsonschema
 import pytest
 import yaml
+from deploy.native import started
 from tiled.client import from_uri
 
-from deploy.native import started
 from tests.deploy.tools import CHART, ROOT, compose_schema, run
 from tiled_ingest.settings import Limits, load
 

@@ -19,7 +19,6 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from tests.deploy.prometheus import Prometheus
 from tests.deploy.tools import CHART, ROOT, program, run
-from tests.rig.fixtures import TopicFactory
 from tests.system.publishing import Publication, interleaved, key_for, runs
 from tests.system.service import Service
 from tiled_ingest.demo.broker import Broker
@@ -127,7 +126,9 @@ class Live:
         families = text_string_to_metric_families(self.service.get("/metrics")[1])
         samples = [sample for family in families for sample in family.samples]
         documents = [each for each in samples if each.name == "tiled_ingest_documents_total" and each.value]
-        return Counter({each.labels["name"]: int(each.value) for each in documents if each.labels["result"] == "written"})
+        return Counter(
+            {each.labels["name"]: int(each.value) for each in documents if each.labels["result"] == "written"}
+        )
 
     def lag(self) -> dict[str, float]:
         """Lag by partition, as Prometheus has it."""

@@ -9,6 +9,7 @@ from tests.deploy.tools import ROOT, program, run
 from tiled_ingest.settings import Limits
 
 UNIT = ROOT / "deploy" / "systemd" / "tiled-ingest@.service"
+MERGED = ("sh", "-c", 'exec "$@" 2>&1', "sh")  # standard error beside standard output
 EXPOSURE_MAX = 2.0  # of 10; systemd calls that OK
 
 
@@ -26,8 +27,8 @@ def installed(root: Path, text: str) -> Path:
 
 def verified(unit: Path) -> str:
     """What systemd finds wrong about a unit of ours; units of this machine may have their own troubles."""
-    command = [program("systemd-analyze", "systemd"), "verify", "--man=no", unit]
-    said = run(["sh", "-c", 'exec "$@" 2>&1', "sh", *command])
+    command: list[str | Path] = [program("systemd-analyze", "systemd"), "verify", "--man=no", unit]
+    said = run([*MERGED, *command])
     return "\n".join(line for line in said.splitlines() if unit.stem in line)
 
 

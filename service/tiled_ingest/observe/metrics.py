@@ -18,8 +18,8 @@ event              fields                                          metrics
 `rebalance`                                                        `rebalances_total`
 =================  ==============================================  =======================================
 
-Any other event (`run_opened`, `switched`, `retrying`, ...) is for the log alone. The process's own CPU and memory are there
-under the names that Prometheus' clients share (`process_...`).
+Any other event (`run_opened`, `switched`, `retrying`, ...) is for the log alone. The process's own CPU and memory are
+there under the names that Prometheus' clients share (`process_...`).
 """
 
 import time

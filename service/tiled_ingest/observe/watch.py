@@ -132,7 +132,7 @@ class Watch:
 
 def _snapshot(seen: EngineSnapshot, lag: Mapping[Home, int], paused: set[Home], kafka_error: str) -> Snapshot:
     now_ms = time.time() * 1000
-    # Where all that was received is settled the timestamp is that of the last record: on an idle partition, of last week.
+    # Where all that was received is settled the timestamp is the last record's: on an idle partition, last week's.
     waiting = [view.oldest_timestamp_ms for view in seen.partitions if view.committable < view.next_offset]
     stamps = [stamp for stamp in waiting if stamp >= 0]
     return Snapshot(
