@@ -33,9 +33,10 @@ $(VENV)/.deploy: $(VENV)/.installed
 	UV_PROJECT_ENVIRONMENT=$(VENV) $(SYNC) --all-extras --group deploy
 	@touch $@
 
-test-deploy: $(VENV)/.deploy  ## chart, rules, page, compose files, unit and image, by tools that can fail and for real
+test-deploy: $(VENV)/.deploy  ## chart, rules, page, compose files, unit, image (IMAGE=no: without it), by tools that can fail and for real
 	deploy/packages.sh
-	$(BIN)/python -m pytest tests/deploy $(PYTEST_ARGS)
+	$(BIN)/python -m pytest tests/deploy $(if $(filter no,$(IMAGE)),--ignore=tests/deploy/test_image.py) $(PYTEST_ARGS)
+	@[ "$(IMAGE)" != no ] || echo "NOT RUN, because of IMAGE=no: the image's build and run (tests/deploy/test_image.py)"
 
 image:  ## the container image, by buildah, podman or docker (NAME=..., BASE=another base, or stand-in)
 	deploy/image.sh $(or $(NAME),tiled-ingest:dev) $(BASE)

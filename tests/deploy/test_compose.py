@@ -30,12 +30,12 @@ def services() -> dict[str, Any]:
 
 @each_file
 def test_the_schema_takes_them(path: Path) -> None:
-    schema = json.loads(compose_schema().read_text())
+    validator = jsonschema.Draft201909Validator(json.loads(compose_schema().read_text()))
     content = yaml.safe_load(path.read_text())
-    jsonschema.validate(content, schema)
+    content.pop("name", None)  # this copy of the schema is older than the project's name
+    assert [error.message for error in validator.iter_errors(content)] == []
     content["services"][next(iter(content["services"]))]["enviroment"] = {}
-    with pytest.raises(jsonschema.ValidationError):
-        jsonschema.validate(content, schema)
+    assert not validator.is_valid(content)
 
 
 @each_file

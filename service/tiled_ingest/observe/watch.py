@@ -1,7 +1,9 @@
 """What the loop shows of itself: it passes the engine's words to logs and metrics, and its state to the probes."""
 
 import time
+from collections import deque
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import Any, Protocol
 
 import structlog
@@ -16,6 +18,9 @@ from .metrics import Metrics
 from .snapshot import Snapshot
 
 LOOK_EVERY_S = 1.0
+RUNS_SHOWN_MAX = 200
+REMEMBERED_MAX = 20  # closed runs, and dead letters, for the page
+TEXT_CHARS_MAX = 300  # of what a server said
 # Quiet when all is well: one line for each run at its end. What is not listed is for `debug`.
 LEVELS = {
     "claimed": "info",
@@ -54,6 +59,8 @@ class Watch:
         self._looked_s = 0.0
         self._paused: set[Home] = set()
         self._kafka_error = ""
+        self._closed: deque[Mapping[str, Any]] = deque(maxlen=REMEMBERED_MAX)
+        self._letters: deque[Mapping[str, Any]] = deque(maxlen=REMEMBERED_MAX)
 
     # ------------------------------------------------------------ words
 
@@ -64,6 +71,9 @@ class Watch:
             self._metrics.committed(tell.fields["home"], tell.fields["number"])
         if tell.event == "flush":
             self._written(tell.fields)
+        if tell.event in {"run_closed", "dead_letter"}:
+            last = self._closed if tell.event == "run_closed" else self._letters
+            last.appendleft({"at": time.time(), **_short(tell.fields)})
         level = LEVELS.get(tell.event, "debug")
         getattr(self._log, level)(tell.event, **_plain(tell.fields))
 
@@ -124,7 +134,8 @@ class Watch:
             for view in seen.partitions
             if (home := Home(view.topic, view.partition)) in ends and view.committed is not None
         }
-        snapshot = _snapshot(seen, lag, self._paused & ends.keys(), self._kafka_error)
+        now = _snapshot(seen, lag, self._paused & ends.keys(), self._kafka_error)
+        snapshot = replace(now, closed=tuple(self._closed), letters=tuple(self._letters))
         self._metrics.lag(lag)
         self._metrics.status(snapshot)
         self._health.update(snapshot)
@@ -146,7 +157,13 @@ def _snapshot(seen: EngineSnapshot, lag: Mapping[Home, int], paused: set[Home], 
         tiled_reachable=seen.down_s is None,
         kafka_error=kafka_error,
         lag={str(home): messages for home, messages in lag.items()},
+        runs=tuple(sorted(seen.runs, key=lambda run: -run.age_s)[:RUNS_SHOWN_MAX]),
+        partitions=seen.partitions,
     )
+
+
+def _short(fields: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value[:TEXT_CHARS_MAX] if isinstance(value, str) else value for name, value in fields.items()}
 
 
 def _plain(fields: Mapping[str, Any]) -> dict[str, Any]:
