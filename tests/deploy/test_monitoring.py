@@ -230,6 +230,15 @@ def _with_variables(query: str) -> str:
     return query
 
 
+def test_the_page_has_what_it_shows(live: Live) -> None:
+    """Runs and letters of the tests before this one, and every partition."""
+    status = live.service.status()
+    assert {each["partition"] for each in status["partitions"]} == set(range(PARTITIONS))
+    assert {each["state"] for each in status["closed"]} == {"complete"}
+    assert [each["code"] for each in status["letters"]] == ["undecodable"]
+    assert status["open_runs"] == len(status["runs"]) == 0
+
+
 def test_the_key_is_nowhere(live: Live) -> None:
     """A secret that came from a file is in no log line, no metric and no page."""
     pages = [live.service.get(path)[1] for path in ("/", "/status", "/metrics", "/livez", "/readyz")]
