@@ -123,7 +123,7 @@ def test_it_says_in_words_how_it_stands(
 ) -> None:
     assert said in page(snapshot)
     assert [each for each in browser.get_log("browser") if "favicon" not in each["message"]] == []
-    picture(browser, said.split()[0].lower())
+    picture(browser, said.split(maxsplit=1)[0].lower())
 
 
 def test_it_shows_lag_runs_and_outcomes(browser: Browser, page: Callable[[Snapshot], str]) -> None:

@@ -3,8 +3,8 @@
 import http.client
 import json
 from base64 import b64encode
-from hashlib import sha256
 from collections.abc import Iterator
+from hashlib import sha256
 
 import pytest
 from prometheus_client import CollectorRegistry
