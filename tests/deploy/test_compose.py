@@ -85,6 +85,7 @@ def test_the_same_processes_without_containers_bring_runs_into_tiled() -> None:
         client = from_uri(native.tiled_uri, api_key=native.api_key)
         states = {uid: client[uid].metadata["tiled_ingest"]["state"] for uid in runs}
         rows = [len(client[uid]["primary"].base["internal"].read()) for uid in runs]
+        client.context.http_client.close()
     assert list(states.values()) == ["complete"] * 3
     assert rows == [20, 10, 10]
 

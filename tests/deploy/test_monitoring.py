@@ -232,6 +232,7 @@ def _with_variables(query: str) -> str:
 
 def test_the_page_has_what_it_shows(live: Live) -> None:
     """Runs and letters of the tests before this one, and every partition."""
+    live.service.wait_until(lambda: not live.service.status()["open_runs"], "every run is closed")
     status = live.service.status()
     assert {each["partition"] for each in status["partitions"]} == set(range(PARTITIONS))
     assert {each["state"] for each in status["closed"]} == {"complete"}
