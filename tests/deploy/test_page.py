@@ -20,7 +20,7 @@ from tiled_ingest.observe.health import Health, HealthServer
 from tiled_ingest.observe.metrics import Metrics
 from tiled_ingest.observe.snapshot import Snapshot
 
-Browser = webdriver.Chrome
+Browser = Any  # selenium.webdriver.Chrome
 LIMIT_S = 30
 EVIL = "<img src=x onerror=\"document.title='taken'\"><script>document.title='taken'</script>"
 pytestmark = pytest.mark.timeout(180)
