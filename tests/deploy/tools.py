@@ -10,6 +10,7 @@ import hashlib
 import os
 import shutil
 import subprocess
+import sys
 import tarfile
 import tempfile
 import zipfile
@@ -75,7 +76,7 @@ def compose_schema() -> Path:
 
 def checkov(*arguments: str) -> list[str]:
     """Return the command of checkov; uv makes its environment the first time."""
-    uv = Path(os.environ.get("VIRTUAL_ENV", ROOT / ".venv")) / "bin" / "uv"
+    uv = Path(sys.executable).with_name("uv")
     return [str(uv), "tool", "run", "--exclude-newer", CHECKOV_DAY, "--from", CHECKOV, "checkov", *arguments]
 
 
