@@ -4,10 +4,6 @@ from pathlib import Path
 
 import pytest
 
-from tests.rig.fixtures import broker, postgres, tiled_duckdb, tiled_postgres, topic
-
-__all__ = ["broker", "postgres", "tiled_duckdb", "tiled_postgres", "topic"]
-
 HERE = Path(__file__).parent
 
 
