@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 SYNC := $(BIN)/uv sync --frozen --inexact --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test check format chaos fuzz clean
+.PHONY: help install demo test test-deploy image check generate format chaos fuzz clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
@@ -29,6 +29,21 @@ demo: install  ## the main job on real parts, on this machine
 test: install  ## the whole test suite
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
 
+$(VENV)/.deploy: $(VENV)/.installed
+	UV_PROJECT_ENVIRONMENT=$(VENV) $(SYNC) --all-extras --group deploy
+	@touch $@
+
+test-deploy: $(VENV)/.deploy  ## chart, rules, page, compose files, unit, image (IMAGE=no: without it), by tools that can fail and for real
+	deploy/packages.sh
+	$(BIN)/python -m pytest tests/deploy $(if $(filter no,$(IMAGE)),--ignore=tests/deploy/test_image.py) $(PYTEST_ARGS)
+	@[ "$(IMAGE)" != no ] || echo "NOT RUN, because of IMAGE=no: the image's build and run (tests/deploy/test_image.py)"
+
+image:  ## the container image, by buildah, podman or docker (NAME=..., BASE=another base, or stand-in)
+	deploy/image.sh $(or $(NAME),tiled-ingest:dev) $(BASE)
+
+generate: install  ## what the chart is made of that has its source elsewhere: schema, defaults, dashboard
+	$(BIN)/python -m deploy.generate
+
 chaos: install  ## the long fault runs: every kill point by itself, many random ones, many histories
 	TILED_INGEST_CHAOS=1 SIMULATION_HISTORIES=$(or $(HISTORIES),20000) \
 	  $(BIN)/python -m pytest tests/simulation tests/system --timeout=7200 $(PYTEST_ARGS)
@@ -42,6 +57,7 @@ check: install  ## format, lint, types, import contracts, links in the docs
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/python -m deploy.generate --check
 	$(BIN)/python -m tests.links README.md CONTRIBUTING.md CHANGELOG.md docs
 
 format: install  ## mend what a tool can mend

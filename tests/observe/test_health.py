@@ -2,7 +2,9 @@
 
 import http.client
 import json
+from base64 import b64encode
 from collections.abc import Iterator
+from hashlib import sha256
 
 import pytest
 from prometheus_client import CollectorRegistry
@@ -92,12 +94,22 @@ def test_metrics_and_status(server: HealthServer, health: Health) -> None:
     assert (status["assigned_partitions"], status["lag"], status["live"]) == (3, {"t[0]": 5}, True)
 
 
-def test_the_page_escapes_what_it_shows(server: HealthServer, health: Health) -> None:
+def test_the_page_holds_nothing_of_messages(server: HealthServer, health: Health) -> None:
+    """It asks for `/status` and shows it as text; `tests/deploy/test_page.py` looks at it in a browser."""
     health.update(Snapshot(stopping="</pre><script>alert(1)</script>"))
     response, body = ask(server, "/")
     assert response.headers["Content-Type"] == "text/html; charset=utf-8"
-    assert "<script>" not in body
-    assert "&lt;script&gt;" in body
+    assert "alert(1)" not in body
+    assert "innerHTML" not in body
+
+
+def test_the_page_may_run_its_own_script_alone(server: HealthServer) -> None:
+    response, body = ask(server, "/")
+    script = body.partition("<script>")[2].partition("</script>")[0].encode()
+    policy = response.headers["Content-Security-Policy"]
+    assert f"script-src 'sha256-{b64encode(sha256(script).digest()).decode()}';" in policy
+    assert "default-src 'none'" in policy
+    assert body.count("<script") == 1
 
 
 @pytest.mark.parametrize("path", ["/nope", "/livez/", "/../etc/passwd", "/<script>"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any
@@ -9,9 +10,11 @@ from typing import Any
 import pytest
 from prometheus_client import CollectorRegistry
 
-from tiled_ingest.core.snapshot import EngineSnapshot
+from tiled_ingest.core.record import Home
+from tiled_ingest.core.snapshot import EngineSnapshot, PartitionView
 from tiled_ingest.observe.health import Health
 from tiled_ingest.observe.metrics import Metrics
+from tiled_ingest.observe.snapshot import Snapshot
 from tiled_ingest.observe.watch import Watch
 
 NOW_S = 1_000.0
@@ -26,10 +29,11 @@ class Loop:
     waits_for_tiled: bool = False
     letters_s: float | None = None
     ending: bool = False
+    partitions: tuple[PartitionView, ...] = ()
 
     def snapshot(self) -> EngineSnapshot:
         down_s = 1.0 if self.waits_for_tiled else None
-        return EngineSnapshot((), (), 0, down_s, self.letters_s, paused=False, ending=self.ending)
+        return EngineSnapshot(self.partitions, (), 0, down_s, self.letters_s, paused=False, ending=self.ending)
 
 
 @pytest.fixture
@@ -76,3 +80,49 @@ def test_a_loop_that_only_turns_is_not_alive(
 def test_why_it_is_not_ready(watch: Watch, health: Health, loop: Loop, reason: str) -> None:
     turn(watch, loop)
     assert reason in health.not_ready()
+
+
+# ---------------------------------------------------------------- ages
+
+
+WEEK_S = 7 * 86_400.0
+
+
+class Source:
+    last_error = ""
+
+    def __init__(self, ends: dict[Home, int]) -> None:
+        self.ends = ends
+
+    def lag(self) -> dict[Home, tuple[int | None, int]]:
+        return {home: (None, end) for home, end in self.ends.items()}
+
+
+def view(partition: int, *, received: int, settled: int, age_s: float) -> PartitionView:
+    return PartitionView("t", partition, True, received, settled, settled, int((time.time() - age_s) * 1000))
+
+
+def seen(*partitions: PartitionView, end: int = 10) -> Snapshot:
+    health = Health(60)
+    watch = Watch(Metrics(CollectorRegistry(), "sim", "1"), health)
+    watch.turned(Loop(partitions=partitions), Source({Home("t", each.partition): end for each in partitions}))  # type: ignore[arg-type]
+    return health.snapshot
+
+
+def test_the_age_is_that_of_the_oldest_record_that_waits() -> None:
+    snapshot = seen(view(0, received=10, settled=4, age_s=5), view(1, received=10, settled=9, age_s=50))
+    assert snapshot.oldest_unsettled_age_s == pytest.approx(50, abs=2)
+    assert snapshot.lag == {"t[0]": 6, "t[1]": 1}
+
+
+def test_an_idle_partition_is_not_old() -> None:
+    """Its last record came last week, and is settled; beside it another partition has work."""
+    idle = view(0, received=10, settled=10, age_s=WEEK_S)
+    assert seen(idle).oldest_unsettled_age_s == 0
+    assert seen(idle, view(1, received=10, settled=9, age_s=3)).oldest_unsettled_age_s == pytest.approx(3, abs=2)
+
+
+def test_what_has_not_come_yet_does_not_make_a_settled_record_old() -> None:
+    snapshot = seen(view(0, received=10, settled=10, age_s=WEEK_S), end=11)
+    assert snapshot.oldest_unsettled_age_s == 0
+    assert snapshot.lag == {"t[0]": 1}

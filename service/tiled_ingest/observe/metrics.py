@@ -18,7 +18,8 @@ event              fields                                          metrics
 `rebalance`                                                        `rebalances_total`
 =================  ==============================================  =======================================
 
-Any other event (`run_opened`, `switched`, `retrying`, ...) is for the log alone.
+Any other event (`run_opened`, `switched`, `retrying`, ...) is for the log alone. The process's own CPU and memory are
+there under the names that Prometheus' clients share (`process_...`).
 """
 
 import time
@@ -28,7 +29,7 @@ from itertools import accumulate
 from threading import Lock
 from typing import Any
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 from prometheus_client.core import HistogramMetricFamily
 from prometheus_client.registry import Collector
 
@@ -115,6 +116,7 @@ class Metrics:
         self._make_times()
         self._make_state()
         self._gauge("build_info", "1; the version is in the label", "version").labels(beamline, version).set(1)
+        ProcessCollector(registry=registry)  # CPU and memory, by their usual names, without labels of ours
         self._lagging: set[Home] = set()
         self._tellers: Mapping[str, Callable[[Mapping[str, Any]], None]] = {
             "documents": lambda f: self._documents.labels(beamline, f["name"], f["result"]).inc(f["count"]),

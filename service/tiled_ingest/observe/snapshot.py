@@ -2,6 +2,9 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
+
+from tiled_ingest.core.snapshot import PartitionView, RunView
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +27,13 @@ class Snapshot:
         What Kafka's client complained of last, empty if of nothing.
     stopping
         Why the service is ending, empty while it is not.
+    runs
+        The open runs, the oldest first; at most as many as a page can show (`open_runs` counts all).
+    partitions
+        The partitions that are ours.
+    closed, letters
+        What the log said of the last closed runs and the last dead letters, the newest first; `at` is in seconds since
+        1970.
     """
 
     assigned_partitions: int = 0
@@ -38,3 +48,7 @@ class Snapshot:
     kafka_error: str = ""
     stopping: str = ""
     lag: Mapping[str, int] = field(default_factory=dict)
+    runs: tuple[RunView, ...] = ()
+    partitions: tuple[PartitionView, ...] = ()
+    closed: tuple[Mapping[str, Any], ...] = ()
+    letters: tuple[Mapping[str, Any], ...] = ()

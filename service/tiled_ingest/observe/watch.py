@@ -1,7 +1,9 @@
 """What the loop shows of itself: it passes the engine's words to logs and metrics, and its state to the probes."""
 
 import time
+from collections import deque
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import Any, Protocol
 
 import structlog
@@ -17,6 +19,9 @@ from .snapshot import Snapshot
 
 LOOK_EVERY_S = 1.0
 LETTER_S_MAX = 10.0  # a dead letter that is not confirmed so long counts as failed, until it is
+RUNS_SHOWN_MAX = 200
+REMEMBERED_MAX = 20  # closed runs, and dead letters, for the page
+TEXT_CHARS_MAX = 300  # of what a server said
 # Quiet when all is well: one line for each run at its end. What is not listed is for `debug`.
 LEVELS = {
     "claimed": "info",
@@ -56,6 +61,8 @@ class Watch:
         self._progress = 0
         self._paused: set[Home] = set()
         self._kafka_error = ""
+        self._closed: deque[Mapping[str, Any]] = deque(maxlen=REMEMBERED_MAX)
+        self._letters: deque[Mapping[str, Any]] = deque(maxlen=REMEMBERED_MAX)
 
     # ------------------------------------------------------------ words
 
@@ -66,6 +73,9 @@ class Watch:
             self._metrics.committed(tell.fields["home"], tell.fields["number"])
         if tell.event == "flush":
             self._written(tell.fields)
+        if tell.event in {"run_closed", "dead_letter"}:
+            last = self._closed if tell.event == "run_closed" else self._letters
+            last.appendleft({"at": time.time(), **_short(tell.fields)})
         level = LEVELS.get(tell.event, "debug")
         getattr(self._log, level)(tell.event, **_plain(tell.fields))
 
@@ -132,7 +142,8 @@ class Watch:
             for view in seen.partitions
             if (home := Home(view.topic, view.partition)) in ends and view.committed is not None
         }
-        snapshot = _snapshot(seen, lag, self._paused & ends.keys(), self._kafka_error)
+        now = _snapshot(seen, lag, self._paused & ends.keys(), self._kafka_error)
+        snapshot = replace(now, closed=tuple(self._closed), letters=tuple(self._letters))
         self._metrics.lag(lag)
         self._metrics.status(snapshot)
         self._health.update(snapshot)
@@ -140,21 +151,29 @@ class Watch:
 
 def _snapshot(seen: EngineSnapshot, lag: Mapping[Home, int], paused: set[Home], kafka_error: str) -> Snapshot:
     now_ms = time.time() * 1000
-    stamps = [view.oldest_timestamp_ms for view in seen.partitions if view.oldest_timestamp_ms >= 0]
+    # Where all that was received is settled the timestamp is the last record's: on an idle partition, last week's.
+    waiting = [view.oldest_timestamp_ms for view in seen.partitions if view.committable < view.next_offset]
+    stamps = [stamp for stamp in waiting if stamp >= 0]
     return Snapshot(
         assigned_partitions=sum(view.live for view in seen.partitions),
         paused_partitions=len(paused),
         open_runs=len(seen.runs),
         oldest_open_run_age_s=max((run.age_s for run in seen.runs), default=0.0),
         buffered_bytes=seen.buffered_bytes,
-        oldest_unsettled_age_s=max(0.0, now_ms - min(stamps, default=now_ms)) / 1000 if sum(lag.values()) else 0.0,
+        oldest_unsettled_age_s=max(0.0, now_ms - min(stamps, default=now_ms)) / 1000,
         retry_s=seen.down_s or 0.0,
         tiled_reachable=seen.down_s is None,
         dead_letters_ok=(seen.letters_s or 0.0) < LETTER_S_MAX,
         kafka_error=kafka_error,
         stopping="what was begun is finished" if seen.ending else "",
         lag={str(home): messages for home, messages in lag.items()},
+        runs=tuple(sorted(seen.runs, key=lambda run: -run.age_s)[:RUNS_SHOWN_MAX]),
+        partitions=seen.partitions,
     )
+
+
+def _short(fields: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value[:TEXT_CHARS_MAX] if isinstance(value, str) else value for name, value in fields.items()}
 
 
 def _plain(fields: Mapping[str, Any]) -> dict[str, Any]:

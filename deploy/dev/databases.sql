@@ -1,0 +1,2 @@
+-- The catalog's database is POSTGRES_DB; this one holds the tables.
+CREATE DATABASE storage;

@@ -1,0 +1,247 @@
+"""Alerts and dashboard: by promtool, and by a real Prometheus that scrapes the real service while documents flow."""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import confluent_kafka as ck
+import pytest
+import yaml
+from prometheus_client.parser import text_string_to_metric_families
+
+from tests.deploy.prometheus import Prometheus
+from tests.deploy.tools import CHART, ROOT, program, run
+from tests.system.publishing import Publication, interleaved, key_for, runs
+from tests.system.service import Service
+from tiled_ingest.demo.broker import Broker
+from tiled_ingest.demo.tiled_server import TiledServer
+
+ALERTS = CHART / "files" / "alerts.yaml"
+DASHBOARD = CHART / "files" / "dashboard.json"
+CONFIG = ROOT / "deploy" / "monitoring" / "prometheus.yml"
+RUNBOOKS = ROOT / "docs" / "runbooks"
+PARTITIONS = 3
+API_KEY = "sentinel5f0be11"  # Tiled takes letters and digits
+
+# What the live run makes shorter, and to what. Windows and thresholds shrink; the expressions stay.
+SHORTER = (
+    (r"for: \d+[mh]", "for: 2s"),
+    (r"\[10m\]", "[8s]"),
+    (r"> 120$", "> 3"),
+)
+
+
+def rules() -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = yaml.safe_load(ALERTS.read_text())["groups"][0]["rules"]
+    return found
+
+
+def panels() -> dict[str, list[str]]:
+    """Return the queries of every panel of the dashboard."""
+    content = json.loads(DASHBOARD.read_text())
+    return {
+        panel["title"] + f" ({panel['id']})": [target["expr"] for target in panel["targets"]]
+        for panel in content["panels"]
+        if panel["type"] != "row"
+    }
+
+
+# ---------------------------------------------------------------- on paper
+
+
+def test_promtool_takes_rules_and_configuration(tmp_path: Path) -> None:
+    promtool = program("promtool", "prometheus")
+    run([promtool, "check", "rules", ALERTS])
+    config = tmp_path / "prometheus.yml"
+    config.write_text(CONFIG.read_text().replace("/etc/prometheus/rules/alerts.yaml", str(ALERTS)))
+    run([promtool, "check", "config", config])
+
+
+def test_every_alert_fires_and_is_quiet_as_it_should() -> None:
+    tests = Path(__file__).with_name("alerts.test.yaml")
+    run([program("promtool", "prometheus"), "test", "rules", tests])
+    text = tests.read_text()
+    tested = {rule["alert"] for rule in rules() if re.search(rf"{rule['alert']}\b", text)}
+    by_pattern = {"TiledIngestBacklogOld"} if "(BacklogOld|" in text else set()
+    assert tested | by_pattern == {rule["alert"] for rule in rules()}
+
+
+def test_every_alert_has_its_runbook() -> None:
+    for rule in rules():
+        page = RUNBOOKS / rule["annotations"]["runbook_url"].rpartition("/")[2]
+        assert page.stem == rule["alert"]
+        text = page.read_text()
+        assert [f"## {part}" in text for part in ("What it means", "What to look at", "What to do")] == [True] * 3, page
+    assert {path.stem for path in RUNBOOKS.glob("Tiled*.md")} == {rule["alert"] for rule in rules()}
+
+
+def test_only_promised_metrics_are_asked_for(live: Live) -> None:
+    """Chart and dashboard ask for nothing that the service does not have."""
+    text = ALERTS.read_text() + DASHBOARD.read_text()
+    asked = set(re.findall(r"\b(tiled_ingest_[a-z_]+|process_[a-z_]+)\b", text))
+    live.service.wait_until(lambda: "consumer_lag_messages{" in live.service.get("/metrics")[1], "the first look")
+    served = {re.split(r"[{ ]", line)[0] for line in live.service.get("/metrics")[1].splitlines() if line[0] != "#"}
+    assert asked - served == set()
+    assert len(asked) > 20
+
+
+def test_panels_do_not_overlap() -> None:
+    boxes = [panel["gridPos"] for panel in json.loads(DASHBOARD.read_text())["panels"]]
+    cells = [(box["x"] + x, box["y"] + y) for box in boxes for x in range(box["w"]) for y in range(box["h"])]
+    assert len(cells) == len(set(cells))
+    assert max(x for x, _ in cells) == 23
+
+
+# ---------------------------------------------------------------- for real
+
+
+@dataclass
+class Live:
+    """A broker, Tiled, the service, and a Prometheus that watches it."""
+
+    broker: Broker
+    tiled: TiledServer
+    topic: str
+    service: Service
+    prometheus: Prometheus
+
+    def publish(self, count: int = 3, partition: int = 0) -> Publication:
+        """Publish some runs, wholly, into one partition."""
+        publication = Publication(
+            self.broker.bootstrap_servers, self.topic, interleaved(runs(count)), key_for(partition, PARTITIONS)
+        )
+        publication.publish()
+        return publication
+
+    def written(self) -> Counter[str]:
+        """Documents by kind that the service counts as written."""
+        families = text_string_to_metric_families(self.service.get("/metrics")[1])
+        samples = [sample for family in families for sample in family.samples]
+        documents = [each for each in samples if each.name == "tiled_ingest_documents_total" and each.value]
+        return Counter(
+            {each.labels["name"]: int(each.value) for each in documents if each.labels["result"] == "written"}
+        )
+
+    def lag(self) -> dict[str, float]:
+        """Lag by partition, as Prometheus has it."""
+        found = self.prometheus.query("tiled_ingest_consumer_lag_messages")
+        return {each["metric"]["partition"]: float(each["value"][1]) for each in found}
+
+
+@pytest.fixture(scope="module")
+def live(broker: Broker, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
+    folder = tmp_path_factory.mktemp("live")
+    topic = f"live.{folder.name}.{time.time_ns()}"
+    broker.create_topic(topic, PARTITIONS)
+    (folder / "key").write_text(API_KEY + "\n")
+    with ExitStack() as stack:
+        tiled = stack.enter_context(TiledServer(api_key=API_KEY))
+        service = Service(
+            folder,
+            {
+                "beamline": "live",
+                "kafka.bootstrap_servers": broker.bootstrap_servers,
+                "kafka.group_id": topic,
+                "kafka.topics": [topic],
+                "kafka.instance_id": "live-0",
+                "tiled.uri": tiled.uri,
+                "tiled.api_key_file": str(folder / "key"),
+                "tiled.timeout_s": 3,
+            },
+        )
+        stack.callback(service.kill)
+        service.start_claimed()
+        text = ALERTS.read_text()
+        for pattern, short in SHORTER:
+            text, times = re.subn(pattern, short, text, flags=re.MULTILINE)
+            assert times, f"nothing to make shorter: {pattern}"
+        targets = {"ingest:8080": f"127.0.0.1:{service.port}"}
+        prometheus = stack.enter_context(Prometheus(CONFIG, text, targets))
+        yield Live(broker, tiled, topic, service, prometheus)
+
+
+def test_silent_partitions_have_a_lag_too(live: Live) -> None:
+    """Documents go to one partition of three; all three are watched."""
+    published = live.publish()
+    live.prometheus.wait_until(lambda: live.lag() == {"0": 0, "1": 0, "2": 0}, "a lag of zero everywhere")
+    committed = f'tiled_ingest_offsets_committed_total{{topic="{live.topic}"}} == {len(published.published)}'
+    live.prometheus.wait_until(lambda: live.prometheus.query(committed), "all that was published is committed")
+
+
+def test_counters_count_what_was_published(live: Live) -> None:
+    before = live.written()
+    published = live.publish(partition=1).published
+    # The service counts a page as the events that are in it.
+    pages = [len(doc["seq_num"]) for name, doc in published if name == "event_page"]
+    expected = before + Counter(name for name, _ in published if name != "event_page") + Counter(event=sum(pages))
+    live.service.wait_until(lambda: live.written()["stop"] == expected["stop"], "every run is closed")
+    assert live.written() == expected
+
+
+def test_garbage_wakes_somebody(live: Live) -> None:
+    producer = ck.Producer({"bootstrap.servers": live.broker.bootstrap_servers})
+    producer.produce(live.topic, b"\xff no document", b"key", 2)
+    assert producer.flush(20) == 0
+    live.prometheus.wait_until(lambda: "TiledIngestDeadLetter" in live.prometheus.alerts(), "DeadLetter fires")
+    labels = live.prometheus.alerts()["TiledIngestDeadLetter"]
+    assert (labels["beamline"], labels["reason"]) == ("live", "InvalidDocument")
+
+
+def test_a_tiled_that_is_away_wakes_somebody_and_all_is_quiet_after(live: Live) -> None:
+    quiet = {"TiledIngestStalled", "TiledIngestRetrying", "TiledIngestAbsent", "TiledIngestUnassigned"}
+    live.prometheus.wait_until(lambda: not quiet & live.prometheus.alerts().keys(), "quiet before")
+    live.tiled.kill()
+    live.publish()
+    live.prometheus.wait_until(
+        lambda: {"TiledIngestStalled", "TiledIngestRetrying"} <= live.prometheus.alerts().keys(), "both fire", 90
+    )
+    assert live.prometheus.alerts()["TiledIngestStalled"]["topic"] == live.topic
+    assert live.prometheus.query("tiled_ingest_oldest_unsettled_age_seconds > 3")
+    live.tiled.restart()
+    live.prometheus.wait_until(lambda: not quiet & live.prometheus.alerts().keys(), "quiet after", 90)
+    live.prometheus.wait_until(lambda: set(live.lag().values()) == {0}, "everything committed")
+    assert not live.prometheus.query("tiled_ingest_oldest_unsettled_age_seconds > 0")
+
+
+def test_every_panel_shows_data(live: Live) -> None:
+    live.publish()
+    time.sleep(3)  # a rate needs two scrapes
+    empty = [
+        (title, query)
+        for title, queries in panels().items()
+        for query in queries
+        if not [each for each in live.prometheus.query(_with_variables(query)) if each["value"][1] != "NaN"]
+    ]
+    assert empty == []
+
+
+def _with_variables(query: str) -> str:
+    for name, value in (("namespace", ".*"), ("beamline", "live"), ("topic", ".*"), ("__rate_interval", "30s")):
+        query = query.replace(f"${name}", value)
+    assert "$" not in query
+    return query
+
+
+def test_the_page_has_what_it_shows(live: Live) -> None:
+    """Runs and letters of the tests before this one, and every partition."""
+    live.service.wait_until(lambda: not live.service.status()["open_runs"], "every run is closed")
+    status = live.service.status()
+    assert {each["partition"] for each in status["partitions"]} == set(range(PARTITIONS))
+    assert {each["state"] for each in status["closed"]} == {"complete"}
+    assert [each["code"] for each in status["letters"]] == ["undecodable"]
+    assert status["open_runs"] == len(status["runs"]) == 0
+
+
+def test_the_key_is_nowhere(live: Live) -> None:
+    """A secret that came from a file is in no log line, no metric and no page."""
+    pages = [live.service.get(path)[1] for path in ("/", "/status", "/metrics", "/livez", "/readyz")]
+    assert all(pages)
+    assert [API_KEY in text for text in [*pages, live.service.text()]] == [False] * 6
