@@ -1,0 +1,1 @@
+"""The dead-letter topic: looked at by a person, and counted."""

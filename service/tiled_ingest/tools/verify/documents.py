@@ -1,0 +1,154 @@
+"""From a record's bytes to a document: what the publisher wrote, decoded without running or trusting anything.
+
+Written apart from the service's own decoder, which this tool is to check. An array of Python objects (a pickle) is
+refused unread.
+"""
+
+import math
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+import numpy as np
+
+Document = dict[str, Any]
+
+KINDS = frozenset(
+    "start descriptor event event_page stop resource datum datum_page stream_resource stream_datum "
+    "bulk_events bulk_datum".split()
+)
+_LEVELS_MAX = 64
+_FIELDS_MAX = 4_096
+_PLAIN = frozenset({str, int, float, bool, type(None), bytes})
+_DTYPE = re.compile(r"[<>|=]?[?biufcSUVmM][0-9]{0,8}(\[[0-9]{0,6}[A-Za-z]{1,3}\])?")
+_message = msgspec.msgpack.Decoder(tuple[str, dict[Any, Any]])
+
+
+class Unreadable(ValueError):
+    """The bytes are no document that anybody could write to Tiled; the text says why."""
+
+
+def opened(value: bytes | None) -> tuple[str, Document]:
+    """Return the kind and the document that a message holds, with numpy's values revived.
+
+    Raises
+    ------
+    Unreadable
+        No msgpack, not a pair of a known name and a mapping, nested too deeply, or with a pickle inside.
+    """
+    if not value:
+        raise Unreadable("no value")
+    try:
+        name, document = _message.decode(value)
+        if name not in KINDS:
+            raise Unreadable(f"{name[:40]!a} is no kind of document")
+        return name, revived(document)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise Unreadable(str(error)[:200]) from error
+
+
+def revived(value: Any, level: int = 0) -> Any:
+    """Return the value with everything that msgpack-numpy encoded in it as numpy arrays and Python numbers."""
+    if type(value) in _PLAIN:
+        return value
+    if level > _LEVELS_MAX:
+        raise Unreadable("nested too deeply")
+    if isinstance(value, Mapping):
+        if b"nd" in value or b"complex" in value:
+            return _encoded(value)
+        return {str(key): revived(item, level + 1) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return value if _PLAIN.issuperset(map(type, value)) else [revived(item, level + 1) for item in value]
+    raise Unreadable(f"a {type(value).__name__} is no value of a document")
+
+
+def _encoded(fields: Mapping[Any, Any]) -> Any:
+    try:
+        if b"complex" in fields:
+            return complex(_text(fields[b"data"]))
+        array = _array(_dtype(fields[b"type"], fields.get(b"kind")), fields.get(b"shape", ()), fields[b"data"])
+        return array.item() if array.ndim == 0 else array
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
+        raise Unreadable(f"an array whose description does not fit it ({type(error).__name__})") from error
+
+
+def _array(dtype: np.dtype[Any], shape: Any, data: bytes) -> np.ndarray[Any, Any]:
+    # Made over the message's own bytes: a shape that promises more than there is, is refused by numpy.
+    sizes = tuple(int(size) for size in shape)
+    if math.prod(sizes) * dtype.itemsize != len(data) or math.prod(max(size, 1) for size in sizes) > 2**32:
+        raise ValueError("shape")
+    return np.ndarray(sizes, dtype, data)
+
+
+def _dtype(described: Any, kind: Any, levels: int = 8) -> np.dtype[Any]:
+    if _text(kind) == "O":
+        raise ValueError("a pickle is never opened")
+    if isinstance(described, list | tuple) and levels and 0 < len(described) <= _FIELDS_MAX:
+        return np.dtype([(_text(name), _dtype(inner, None, levels - 1), *more) for name, inner, *more in described])
+    text = _text(described)
+    if not _DTYPE.fullmatch(text):
+        raise ValueError("type")
+    return np.dtype(text)
+
+
+def _text(value: Any) -> Any:
+    return value.decode("utf-8", "replace") if isinstance(value, bytes) else value
+
+
+def rows_of(kind: str, document: Document) -> list[Document]:
+    """Return the events that an `event`, an `event_page` or a `bulk_events` document holds, in order.
+
+    Raises
+    ------
+    Unreadable
+        A field that every event has is missing or of another type, or the columns of a page differ in length.
+    """
+    try:
+        if kind == "event":
+            return [_checked(document)]
+        if kind == "bulk_events":
+            return [_checked(row) for rows in document.values() for row in rows]
+        return [_checked(row) for row in _unpacked(document)]
+    except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
+        raise Unreadable(f"{kind}: {type(error).__name__}") from error
+
+
+def _unpacked(page: Document) -> list[Document]:
+    uids = list(page["uid"])
+    tables = {name: {key: _column(column) for key, column in (page.get(name) or {}).items()} for name in _BY_KEY}
+    columns = [column for table in tables.values() for column in table.values()]
+    if any(len(column) != len(uids) for column in (page["time"], page["seq_num"], *columns)):
+        raise ValueError("the columns differ in length")
+    return [
+        {
+            "descriptor": page["descriptor"],
+            "uid": uid,
+            "time": page["time"][row],
+            "seq_num": page["seq_num"][row],
+            **{name: {key: column[row] for key, column in table.items()} for name, table in tables.items()},
+        }
+        for row, uid in enumerate(uids)
+    ]
+
+
+_BY_KEY = ("data", "timestamps", "filled")
+
+
+def _column(column: Any) -> Any:
+    return column.tolist() if isinstance(column, np.ndarray) and column.ndim == 1 else column
+
+
+def _checked(event: Document) -> Document:
+    if not isinstance(event["uid"], str) or not isinstance(event["descriptor"], str):
+        raise TypeError("uid")
+    seq_num, time, data, stamps = event["seq_num"], event["time"], event["data"], event["timestamps"]
+    return {
+        "descriptor": event["descriptor"],
+        "uid": event["uid"],
+        "seq_num": int(seq_num),
+        "time": float(time),
+        "data": dict(data),
+        "timestamps": dict(stamps),
+        "filled": dict(event.get("filled") or {}),
+    }
