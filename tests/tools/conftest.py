@@ -116,5 +116,3 @@ def read(node: Any) -> pa.Table:
     table = pa.ipc.open_file(pa.BufferReader(buffer.getvalue())).read_all()
     structure: TableStructure = node.structure()
     return table.select(structure.columns).cast(structure.arrow_schema_decoded)
-
-

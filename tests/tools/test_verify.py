@@ -7,7 +7,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from tests.tools.conftest import Change, Written, rewrite
+from tests.tools.conftest import Change, Written, read, rewrite
 from tiled_ingest.tools.progress import Silent
 from tiled_ingest.tools.verify import Report, RunReport, Wanted, verify
 
@@ -72,23 +72,107 @@ def changed(column: str, row: int, value: Any) -> Change:
     return change
 
 
-@pytest.mark.parametrize(
-    ("column", "value"),
-    [("det", 0.123456), ("sample", "Ge"), ("spectrum", [0.0, 1.0, 99.0]), ("frames", 77), ("ts_det", 1.5), ("det", None)],
-)
+VALUES = [
+    ("det", 0.123456),
+    ("det", None),
+    ("sample", "Ge"),
+    ("spectrum", [0.0, 1.0, 99.0]),
+    ("spectrum", [0.0, 1.0]),
+    ("frames", 77),
+    ("ts_det", 1.5),
+    ("time", 1.5),
+    ("seq_num", 1_000),
+]
+
+
+@pytest.mark.parametrize(("column", "value"), VALUES)
 def test_a_changed_value(written: Written, column: str, value: Any) -> None:
-    run = next(written.scene.client[uid] for uid in list(written.runs)[:1])
-    table = run["primary"].base["internal"]
-    before: list[pa.Table] = []
-
-    def keep_and_change(rows: pa.Table) -> pa.Table:
-        before.append(rows)
-        return changed(column, 3, value)(rows)
-
-    del table
-    rewrite(run, "primary", keep_and_change)
+    run = written.scene.client[list(written.runs)[-1]]
+    whole = read(run["primary"].base["internal"])
+    rewrite(run, "primary", changed(column, 3, value))
     report = look_at(written, run)
-    rewrite(run, "primary", lambda _: before[0])
+    rewrite(run, "primary", lambda _: whole)
     assert rows_of(report) == {"different": 1}
-    assert column in sentences(report)
-    assert look_at(written, run).is_same, "and with its own value again it passes"
+    assert f"'{column}': " in sentences(report)
+    assert "row 3 (seq_num 4)" in sentences(report)
+
+
+def test_order_counts_where_the_storage_keeps_it(written: Written) -> None:
+    run = written.take()
+    rewrite(run, "primary", lambda rows: rows.take([1, 0, *range(2, rows.num_rows)]))
+    keeps_order = "duckdb" in run["primary"].base["internal"].data_sources()[0].assets[0].data_uri
+    report = look_at(written, run)
+    assert rows_of(report) == ({"misplaced": 2} if keeps_order else {})
+
+
+def test_rows_of_another_run(written: Written) -> None:
+    run, other = written.take(), written.scene.client[list(written.runs)[-1]]
+    strange = read(other["primary"].base["internal"]).slice(0, 3)
+    rewrite(run, "primary", lambda rows: pa.concat_tables([rows, strange.select(rows.column_names)]))
+    assert rows_of(look_at(written, run)) == {"foreign": 3}
+
+
+def test_a_missing_column(written: Written) -> None:
+    run = written.take()
+    rewrite(run, "primary", lambda rows: rows.drop_columns(["det"]))
+    report = look_at(written, run)
+    assert rows_of(report)["different"] > 0
+    assert "no column or node 'det'" in sentences(report)
+
+
+def test_a_missing_stream(written: Written) -> None:
+    run = written.take()
+    run.base.delete_contents("primary", recursive=True, external_only=False)
+    report = look_at(written, run)
+    assert rows_of(report)["missing"] >= 60
+    assert "the stream is missing" in sentences(report)
+
+
+def test_a_stream_that_was_not_published(written: Written) -> None:
+    run = written.take()
+    run.base.create_container("surplus")
+    assert "stream 'surplus' was not published" in sentences(look_at(written, run))
+
+
+def test_a_missing_table(written: Written) -> None:
+    run = written.take()
+    run["primary"].base.delete_contents("internal", external_only=False)
+    report = look_at(written, run)
+    assert rows_of(report)["missing"] >= 60
+    assert "the table is missing" in sentences(report)
+
+
+@pytest.mark.parametrize("document", ["start", "stop"])
+def test_a_changed_document(written: Written, document: str) -> None:
+    run = written.scene.client[list(written.runs)[-2]]
+    before = run.metadata[document]
+    run.replace_metadata({**run.metadata, document: {**before, "sample": "Pb", "time": 1.0}})
+    said = sentences(look_at(written, run))
+    run.replace_metadata({**run.metadata, document: before})
+    assert f"{document}, 'sample': 'Pb' instead of" in said
+    assert f"{document}, 'time': 1.0 instead of" in said
+    assert look_at(written, run).is_same
+
+
+def test_a_changed_descriptor(written: Written) -> None:
+    stream = written.take()["primary"].base
+    keys = {**stream.metadata["data_keys"]}
+    keys["det"] = {**keys["det"], "units": "furlong"}
+    stream.update_metadata({"data_keys": keys})
+    run = written.scene.client[stream.path_parts[-2]]
+    assert "data_keys, 'det', 'units': 'furlong' instead of" in sentences(look_at(written, run))
+
+
+def test_a_missing_run_and_one_that_the_topic_does_not_hold(written: Written) -> None:
+    client = written.scene.client
+    uid = written.take().metadata["start"]["uid"]
+    metadata = dict(client[uid].metadata)
+    client.delete_contents(uid, recursive=True, external_only=False)
+    client.create_container("stranger", metadata=metadata, specs=[])
+    report = look(written)
+    missing = next(run for run in report.runs if run.uid == uid)
+    assert missing.verdict == "missing"
+    assert rows_of(missing)["missing"] >= 60
+    assert report.not_in_topic == [f"stranger (offset {metadata['tiled_ingest']['source']['first_offset']})"]
+    client.delete_contents("stranger", external_only=False)
+    assert not report.passed

@@ -32,7 +32,7 @@ def mixed(codes: Codes) -> Codes:
     return codes ^ (codes >> np.uint64(31))
 
 
-def codes_of(expected: Column, found: pa.ChunkedArray) -> tuple[Codes, Codes]:
+def codes_of(expected: Column, found: "pa.ChunkedArray[Any]") -> tuple[Codes, Codes]:
     """Return codes of the published values and of Tiled's, shapes (rows expected,) and (rows found,)."""
     kind = found.type
     leaf = _leaf(kind, expected)
@@ -75,14 +75,14 @@ def _depth(kind: pa.DataType) -> int:
 # ---------------------------------------------------------------- Arrow arrays
 
 
-def arrow_codes(values: pa.Array, leaf: Leaf) -> Codes:
+def arrow_codes(values: "pa.Array[Any]", leaf: Leaf) -> Codes:
     """Return the codes of an Arrow array's values."""
     kind = values.type
     if pa.types.is_null(kind):
         return np.full(len(values), NULL)
     if pa.types.is_list(kind) or pa.types.is_large_list(kind):
         lengths = np.asarray(pc.fill_null(pc.list_value_length(values), 0)).astype(np.int64)
-        codes = listed(arrow_codes(values.flatten(), leaf), lengths)
+        codes = listed(arrow_codes(pc.list_flatten(values), leaf), lengths)
     elif leaf == "text":
         codes = _text_codes(values)
     else:
@@ -92,7 +92,7 @@ def arrow_codes(values: pa.Array, leaf: Leaf) -> Codes:
     return codes
 
 
-def _number_codes(values: pa.Array, leaf: Leaf) -> Codes:
+def _number_codes(values: "pa.Array[Any]", leaf: Leaf) -> Codes:
     if pa.types.is_string(values.type) or pa.types.is_binary(values.type):
         return np.full(len(values), MISFIT)  # text in a column of numbers
     if pa.types.is_boolean(values.type):
@@ -112,12 +112,12 @@ def number_codes(values: np.ndarray[Any, Any], leaf: Leaf) -> Codes:
     return np.where(np.isnan(floats), NULL, floats.view(np.uint64))
 
 
-def _text_codes(values: pa.Array) -> Codes:
+def _text_codes(values: "pa.Array[Any]") -> Codes:
     if not (pa.types.is_string(values.type) or pa.types.is_large_string(values.type)):
         return _joined_few(values.to_pylist(), None, "text")
     encoded = values.dictionary_encode()
-    words = np.array([text_code(word) for word in encoded.dictionary.to_pylist()], np.uint64)
-    at = np.asarray(pc.fill_null(encoded.indices, 0))
+    words = np.array([text_code(str(word)) for word in encoded.dictionary.to_pylist()], np.uint64)
+    at = encoded.indices.fill_null(0).to_numpy(zero_copy_only=False)
     return words[at] if len(words) else np.full(len(values), NULL)
 
 
@@ -171,8 +171,16 @@ def value_code(value: Any, depth: int, leaf: Leaf) -> int:
     if depth:
         return _list_code(value, depth, leaf)
     if leaf == "text":
-        text = as_text(value)
-        return int(MISFIT) if text is None else text_code(text)
+        return _written_code(value)
+    return _number_code(value, leaf)
+
+
+def _written_code(value: Any) -> int:
+    text = as_text(value)
+    return int(MISFIT) if text is None else text_code(text)
+
+
+def _number_code(value: Any, leaf: Leaf) -> int:
     if not isinstance(value, int | float):
         return int(MISFIT)
     try:

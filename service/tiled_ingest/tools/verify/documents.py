@@ -14,10 +14,8 @@ import numpy as np
 
 Document = dict[str, Any]
 
-KINDS = frozenset(
-    "start descriptor event event_page stop resource datum datum_page stream_resource stream_datum "
-    "bulk_events bulk_datum".split()
-)
+_SINGLE = frozenset({"start", "descriptor", "event", "stop", "resource", "datum", "stream_resource", "stream_datum"})
+KINDS = _SINGLE | {"event_page", "datum_page", "bulk_events", "bulk_datum"}
 _LEVELS_MAX = 64
 _FIELDS_MAX = 4_096
 _PLAIN = frozenset({str, int, float, bool, type(None), bytes})
@@ -85,7 +83,9 @@ def _dtype(described: Any, kind: Any, levels: int = 8) -> np.dtype[Any]:
     if _text(kind) == "O":
         raise ValueError("a pickle is never opened")
     if isinstance(described, list | tuple) and levels and 0 < len(described) <= _FIELDS_MAX:
-        return np.dtype([(_text(name), _dtype(inner, None, levels - 1), *more) for name, inner, *more in described])
+        fields = [(_text(name), _dtype(inner, None, levels - 1), *more) for name, inner, *more in described]
+        structured: np.dtype[Any] = np.dtype(fields)
+        return structured
     text = _text(described)
     if not _DTYPE.fullmatch(text):
         raise ValueError("type")

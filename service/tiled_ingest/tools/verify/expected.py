@@ -96,9 +96,7 @@ class Partition:
     def __init__(self, only: frozenset[str], *, whole: bool) -> None:
         self.runs: dict[str, Run] = {}
         self.stopped: OrderedDict[str, Run] = OrderedDict()  # wait to be compared
-        self.cut: Counter[tuple[str, str]] = (
-            Counter()
-        )  # documents of runs that began before the range, by what they name
+        self.cut: Counter[tuple[str, str]] = Counter()  # of runs that began before the range, by what is named
         self.unaccounted: list[tuple[int, str]] = []
         self.letters: Counter[str] = Counter()
         self.events = 0
@@ -247,7 +245,7 @@ class Partition:
                 document["descriptor"],
                 offset,
                 flag,
-                "a stream_datum of an unknown descriptor or resource",
+                "a stream_datum of nothing known",
             )
             return found[0] if found else None
         run, stream = found

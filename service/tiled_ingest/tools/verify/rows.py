@@ -6,7 +6,7 @@ Rows gather in the order of the log; every few thousand become Arrow arrays, and
 from array import array
 from collections.abc import Iterable, Iterator
 from itertools import chain
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import pyarrow as pa
@@ -16,7 +16,7 @@ from .typed import TypedEvents
 _BLOCK_ROWS = 4_096  # what is in the processor's cache is gathered twice as fast
 _PLAIN = (pa.types.is_integer, pa.types.is_floating, pa.types.is_boolean, pa.types.is_string, pa.types.is_null)
 
-Chunk = pa.Array | list[Any]
+Chunk: TypeAlias = "pa.Array[Any] | list[Any]"
 Bools = np.ndarray[Any, np.dtype[np.bool_]]
 
 
@@ -169,7 +169,7 @@ class Rows:
     # ------------------------------------------------------------ afterwards
 
     @property
-    def heads(self) -> dict[str, pa.Array]:
+    def heads(self) -> "dict[str, pa.Array[Any]]":
         """`seq_num` and `time` of each row."""
         return {"seq_num": pa.array(np.array(self._seq_nums)), "time": pa.array(np.array(self._times))}
 

@@ -81,7 +81,7 @@ class TypedEvents:
         fits = event.descriptor == self._uid and not (event.filled and not all(event.filled.values()))
         return event if fits else None
 
-    def columns(self, events: list[Any]) -> dict[str, pa.Array]:
+    def columns(self, events: list[Any]) -> "dict[str, pa.Array[Any]]":
         """Return the events' values and timestamps by column name.
 
         Raises
