@@ -103,6 +103,7 @@ def check(config: Config = None, overrides: Overrides = None, as_json: AsJson = 
 
 @app.command()
 def verify(
+    *,
     config: Config = None,
     overrides: Overrides = None,
     topics: Annotated[list[str] | None, typer.Option("--topic", help="Only this topic; may be repeated.")] = None,

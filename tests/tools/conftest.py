@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -75,8 +77,6 @@ def written(
 
 
 def new_topic(broker: Broker, hint: str) -> str:
-    import uuid
-
     name = f"{hint}.{uuid.uuid4().hex[:12]}"
     broker.create_topic(name)
     return name
@@ -109,8 +109,6 @@ def rewrite(run: Any, stream: str, change: Change) -> None:
 
 def read(node: Any) -> pa.Table:
     """The table's rows as Arrow, in the order of its structure."""
-    import io
-
     buffer = io.BytesIO()
     node.export(buffer, format=ARROW)
     table = pa.ipc.open_file(pa.BufferReader(buffer.getvalue())).read_all()

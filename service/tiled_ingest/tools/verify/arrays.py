@@ -63,7 +63,8 @@ def _kind(node: Node) -> pa.DataType:
         depth, letter = len(node.structure.get("shape") or (None, None)) - 1, "f"
     else:
         depth, letter = len(node.shape) - 1, dtype_of(node).kind
-    kind = {"f": pa.float64(), "i": pa.int64(), "u": pa.int64(), "b": pa.bool_()}.get(letter, pa.string())
+    kinds: dict[str, pa.DataType] = {"f": pa.float64(), "i": pa.int64(), "u": pa.int64(), "b": pa.bool_()}
+    kind = kinds.get(letter, pa.string())
     for _ in range(depth):
         kind = pa.list_(kind)
     return kind

@@ -89,7 +89,8 @@ def _dtype(described: Any, kind: Any, levels: int = 8) -> np.dtype[Any]:
     text = _text(described)
     if not _DTYPE.fullmatch(text):
         raise ValueError("type")
-    return np.dtype(text)
+    plain: np.dtype[Any] = np.dtype(text)
+    return plain
 
 
 def _text(value: Any) -> Any:

@@ -1,7 +1,7 @@
 """Start, stop and descriptor documents as Tiled keeps them: what must be equal, and what may be added.
 
-JSON has its limits, and TiledWriter's layout adds what a descriptor leaves out: numbers are compared within +-(2**53 - 1),
-NaN is null, tuples are lists; `dtype_numpy` and `object_name` may have been added to a data key.
+JSON has its limits, and TiledWriter's layout adds what a descriptor leaves out: numbers are compared within
++-(2**53 - 1), NaN is null, tuples are lists; `dtype_numpy` and `object_name` may have been added to a data key.
 """
 
 import math

@@ -107,7 +107,7 @@ class StreamComparison:
         """A value that its column cannot hold is null there, if its document is a dead letter, too."""
         return np.where((codes == MISFIT) & self._misfit, NULL, codes) if self._misfit.any() else codes
 
-    def _unplanned(self, name: str, values: pa.ChunkedArray) -> None:
+    def _unplanned(self, name: str, values: "pa.ChunkedArray[Any]") -> None:
         if values.null_count < len(values):
             self._say(f"column {shown(name)} was not published")
 
@@ -188,7 +188,7 @@ def _all_columns(rows: Rows) -> dict[str, Column]:
 
 
 def _groups(columns: Sequence[str], rows: int) -> Iterator[list[str]]:
-    """Yield columns that are read together, `seq_num` and `time` with each: rows may come in another order each time."""
+    """Yield columns that are read together: `seq_num` and `time` with each, for rows may come in another order then."""
     keys = [name for name in KEYS if name in columns]
     others = [name for name in columns if name not in keys]
     together = max(1, TABLE_BYTES_MAX // (16 * max(rows, 1)))
