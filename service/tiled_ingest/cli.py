@@ -16,6 +16,7 @@ from tiled_ingest import __version__
 if TYPE_CHECKING:
     from tiled_ingest.settings import Settings
     from tiled_ingest.tools.check import Finding
+    from tiled_ingest.tools.dlq import Collected
 
 FAILED = 1
 WRONG_USAGE = 2
@@ -148,6 +149,62 @@ def verify(
             _refuse(f"verify: {error}")
     print(json.dumps(report.as_json(), indent=2) if as_json else "\n".join(verifying.lines(report)))
     raise typer.Exit(0 if report.passed else FAILED)
+
+
+dlq = typer.Typer(help="The dead letters: look at them.", no_args_is_help=True, rich_markup_mode=None)
+app.add_typer(dlq, name="dlq")
+
+Runs = Annotated[list[str] | None, typer.Option("--run", metavar="UID", help="Only of this run; may be repeated.")]
+Codes = Annotated[list[str] | None, typer.Option("--code", help="Only with this code; may be repeated.")]
+Positions = Annotated[
+    list[str] | None,
+    typer.Option("--position", metavar="TOPIC:PARTITION:OFFSET", help="Only of this record; may be repeated."),
+]
+
+
+@dlq.command("list")
+def dlq_list(
+    config: Config = None,
+    overrides: Overrides = None,
+    runs: Runs = None,
+    codes: Codes = None,
+    as_json: AsJson = False,
+) -> None:
+    """Count the dead letters: by reason and code, and for each run."""
+    from tiled_ingest.tools.dlq import listed  # noqa: PLC0415
+
+    print(listed(_collected(_settings(config, overrides), runs, codes, None, 0), as_json=as_json))
+
+
+@dlq.command("show")
+def dlq_show(
+    config: Config = None,
+    overrides: Overrides = None,
+    runs: Runs = None,
+    codes: Codes = None,
+    positions: Positions = None,
+    limit: Annotated[int, typer.Option("--limit", min=1, help="At most so many.")] = 20,
+    as_json: AsJson = False,
+) -> None:
+    """Print dead letters with what they hold."""
+    from tiled_ingest.tools.dlq import shown  # noqa: PLC0415
+
+    print(shown(_collected(_settings(config, overrides), runs, codes, positions, limit), as_json=as_json))
+
+
+def _collected(
+    settings: "Settings", runs: list[str] | None, codes: list[str] | None, positions: list[str] | None, keep_max: int
+) -> "Collected":
+    from tiled_ingest.tools.dlq import Choice, WrongPosition, collect, position  # noqa: PLC0415
+    from tiled_ingest.tools.letters import read_letters  # noqa: PLC0415
+
+    try:
+        places = frozenset(map(position, positions or ()))
+    except WrongPosition as error:
+        _refuse(f"--position: {error}")
+    with _tool(settings):
+        choice = Choice(frozenset(runs or ()), frozenset(codes or ()), places)
+        return collect(read_letters(settings.kafka), choice, keep_max)
 
 
 @app.command("settings")

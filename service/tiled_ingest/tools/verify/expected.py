@@ -11,7 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from .documents import Document, Unreadable, opened, rows_of
+from tiled_ingest.tools.decoding import Document, Unreadable, opened
+
+from .documents import rows_of
 from .files import Files, data_of, resolved
 from .rows import Rows
 from .typed import TypedEvents, named_descriptor

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from .documents import Document
+from tiled_ingest.tools.decoding import Document
 
 Range = tuple[int, int]
 

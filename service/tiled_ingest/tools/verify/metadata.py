@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from .documents import Document
+from tiled_ingest.tools.decoding import Document
 
 _INT_MAX = 2**53 - 1
 _HIDDEN_IN_START = frozenset({"tiled_access_tags", "tiled_specs"})

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 from tiled_ingest.core.record import Home
 from tiled_ingest.settings import Settings
 from tiled_ingest.tiled.session import Session
-from tiled_ingest.tools.dlq.letters import read_letters
+from tiled_ingest.tools.letters import read_letters
 from tiled_ingest.tools.log import messages
 
 from .compare import compare_run
