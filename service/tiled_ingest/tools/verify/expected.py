@@ -5,7 +5,7 @@ or as a dead letter; what is none of these is *unaccounted for*.
 """
 
 from collections import Counter, OrderedDict
-from collections.abc import Mapping
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,7 +16,12 @@ from tiled_ingest.tools.decoding import Document, Unreadable, opened
 from .documents import rows_of
 from .files import Files, data_of, resolved
 from .rows import Rows
-from .typed import TypedEvents, named_descriptor
+from .typed import MARK, UID_AT, UID_END, TypedEvents
+
+Lane = tuple[Callable[[bytes], Any], Callable[[Any], None], Rows]  # decodes an event; takes it; for whom
+
+HELD_BYTES_MAX = 512_000_000  # rows of ended runs that wait to be compared; open runs are held besides
+HELD_RUNS_MAX = 500
 
 WRITTEN, LETTER, VALUE_LETTER = 0, 1, 2  # how far a document must be in Tiled: wholly, not at all, but for a value
 VALUE_MISFIT = "value_misfit"  # the code of a dead letter the rest of which is in Tiled
@@ -50,8 +55,6 @@ class Run:
     ----------
     optional
         Its start is a dead letter.
-    written
-        Documents of it that must be in Tiled.
     compared
         Its rows were compared and let go; what still comes of it can only be a repetition.
     """
@@ -65,10 +68,17 @@ class Run:
     streams: dict[str, Stream] = field(default_factory=dict)
     letters: Counter[str] = field(default_factory=Counter)
     repeated: int = 0
-    written: int = 0
+    documents: int = 0  # that must be in Tiled, but for those that came the quick way
     late: int = 0
     compared: bool = False
     known: dict[str, Any] = field(default_factory=dict)  # by stream: marks of the rows, after it was compared
+
+    @property
+    def written(self) -> int:
+        """How many of its documents must be in Tiled."""
+        return self.documents + sum(
+            stream.rows.quick_count + len(stream.rows.quick) for stream in self.streams.values()
+        )
 
     @property
     def nbytes(self) -> int:
@@ -78,7 +88,7 @@ class Run:
     def release(self) -> None:
         """Let its rows go, remembering only which events there were."""
         for stream in self.streams.values():
-            self.known[stream.name] = np.unique(stream.rows.marks)
+            self.known[stream.name] = stream.rows.marks
             stream.rows = Rows(stream.rows.external)
             stream.files, stream.references = {}, {}
         self.compared = True
@@ -98,6 +108,7 @@ class Partition:
     def __init__(self, only: frozenset[str], *, whole: bool) -> None:
         self.runs: dict[str, Run] = {}
         self.stopped: OrderedDict[str, Run] = OrderedDict()  # wait to be compared
+        self.stopped_bytes = 0
         self.cut: Counter[tuple[str, str]] = Counter()  # of runs that began before the range, by what is named
         self.unaccounted: list[tuple[int, str]] = []
         self.letters: Counter[str] = Counter()
@@ -105,15 +116,39 @@ class Partition:
         self._only = only
         self._whole = whole
         self._streams: dict[str, tuple[Run, Stream]] = {}  # by descriptor
-        self._typed: dict[str, TypedEvents] = {}
+        self._lanes: dict[bytes, Lane] = {}  # by descriptor
         self._resources: dict[str, Document] = {}
         self._stream_data: set[str] = set()  # uids of stream_datums
         self._data: dict[str, tuple[str, Any]] = {}  # resource and kwargs of datums, by id
 
+    def take_all(self, messages: Sequence[Any], letters: Container[int], code_of: Callable[[Any], str | None]) -> None:
+        """Take messages in their order.
+
+        Parameters
+        ----------
+        letters
+            Offsets of which there are dead letters.
+        code_of
+            The code of the dead letter of a message, if it has one.
+        """
+        lanes, slow, any_letters = self._lanes, 0, bool(letters)
+        for message in messages:
+            value = message.value()
+            named = not (any_letters and message.offset() in letters)
+            if named and value is not None:
+                at = value.find(MARK)
+                lane = lanes.get(value[at + UID_AT : at + UID_END])
+                if lane is not None and (event := lane[0](value)) is not None:
+                    lane[1](event)
+                    continue
+            slow += 1
+            self.take(message.offset(), value, None if named else code_of(message))
+        self.events += len(messages) - slow
+        for _, _, rows in lanes.values():
+            rows.flush_quick()
+
     def take(self, offset: int, value: bytes | None, code: str | None) -> None:
         """Take one record; `code` is that of its dead letter, if there is one."""
-        if code is None and value is not None and self._took_quickly(value):
-            return
         if code is not None:
             self.letters[code] += 1
         flag = WRITTEN if code is None else VALUE_LETTER if code == VALUE_MISFIT else LETTER
@@ -128,20 +163,6 @@ class Partition:
         if flag != LETTER and not self._only:
             self.unaccounted.append((offset, why))
 
-    def _took_quickly(self, value: bytes) -> bool:
-        uid = named_descriptor(value)
-        typed = self._typed.get(uid) if uid is not None else None
-        event = typed.decode(value) if typed is not None else None
-        if event is None:
-            return False
-        run, stream = self._streams[event.descriptor]
-        if run.compared:
-            return False
-        stream.rows.add(event, typed, WRITTEN)
-        run.written += 1
-        self.events += 1
-        return True
-
     def _take(self, offset: int, kind: str, document: Document, flag: int, code: str) -> None:
         run = _TAKE[kind](self, offset, document, flag, kind)
         if run is None:
@@ -149,7 +170,7 @@ class Partition:
         if code:
             run.letters[code] += 1
         if flag != LETTER:
-            run.written += 1
+            run.documents += 1
 
     # ------------------------------------------------------------ kinds
 
@@ -183,8 +204,33 @@ class Partition:
         stream.rows.external |= {key for key, spec in document["data_keys"].items() if "external" in spec}
         self._streams[uid] = run, stream
         run.late += run.compared and flag != LETTER
-        if typed := TypedEvents.of(document):
-            self._typed[uid] = typed
+        if not run.compared:
+            self._expect(document, stream)
+        return run
+
+    def _expect(self, descriptor: Document, stream: Stream) -> None:
+        """Let events of a descriptor take the quick way, and those of the stream's earlier ones no more."""
+        for earlier in stream.descriptors:
+            self._lanes.pop(earlier["uid"].encode(), None)
+        if typed := TypedEvents.of(descriptor):
+            stream.rows.expect(typed)
+            self._lanes[descriptor["uid"].encode()] = typed.decode, stream.rows.quick.append, stream.rows
+
+    def _end(self, run: Run) -> None:
+        """Note that a run has ended: it waits to be compared, and hardly anything comes of it any more."""
+        for stream in run.streams.values():
+            stream.rows.flush()
+            for descriptor in stream.descriptors:
+                self._lanes.pop(descriptor["uid"].encode(), None)
+        self.stopped[run.uid] = run
+        self.stopped_bytes += run.nbytes
+
+    def oldest(self) -> Run | None:
+        """Take the run that ended first, if so much waits to be compared that it must be now."""
+        if len(self.stopped) <= HELD_RUNS_MAX and self.stopped_bytes <= HELD_BYTES_MAX:
+            return None
+        _, run = self.stopped.popitem(last=False)
+        self.stopped_bytes -= run.nbytes
         return run
 
     def _event(self, offset: int, document: Document, flag: int, kind: str) -> Run | None:
@@ -199,7 +245,7 @@ class Partition:
             if run.compared:
                 self._late_event(run, stream, event, flag)
             else:
-                stream.rows.add(event, None, flag)
+                stream.rows.add(event, flag)
                 for key in stream.rows.external & event["data"].keys() if flag != LETTER else ():
                     if not event["filled"].get(key):
                         stream.references.setdefault((key, str(event["data"][key])), event["seq_num"])
@@ -207,7 +253,7 @@ class Partition:
 
     def _late_event(self, run: Run, stream: Stream, event: Document, flag: int) -> None:
         one = Rows()
-        one.add(event, None, flag)
+        one.add(event, flag)
         one.flush()
         if np.isin(one.marks, run.known.get(stream.name, ())).all():
             run.repeated += flag != LETTER
@@ -224,7 +270,7 @@ class Partition:
                 self._miss(offset, flag, f"another stop of run {run.uid[:64]!a}")
         elif run.stop is None or flag != LETTER:
             run.stop, run.stop_optional = document, flag == LETTER
-            self.stopped[run.uid] = run
+            self._end(run)
         return run
 
     # ------------------------------------------------------------ files

@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from .typed import TypedEvents
 
-_BLOCK_ROWS = 4_096  # what is in the processor's cache is gathered twice as fast
+BLOCK_ROWS = 4_096  # what is in the processor's cache is gathered twice as fast
 _PLAIN = (pa.types.is_integer, pa.types.is_floating, pa.types.is_boolean, pa.types.is_string, pa.types.is_null)
 
 Chunk: TypeAlias = "pa.Array[Any] | list[Any]"
@@ -93,8 +93,10 @@ class Rows:
     ----------
     columns
         By the name that the documents use; `ts_<key>` hold timestamps.
-    held_back
-        How many of the rows need not be in Tiled, as far as known: their documents are dead letters.
+    quick
+        Events of one `TypedEvents` that wait to become columns, appended by whoever decodes them.
+    quick_count
+        How many rows came that way.
     """
 
     def __init__(self, external: Iterable[str] = ()) -> None:
@@ -105,30 +107,45 @@ class Rows:
         self._times = array("d")
         self._marks = array("q")  # hashes of the events' uids
         self._optional = bytearray()  # 1: the document is a dead letter; 2: a value of it is, the row is not
-        self._block: list[Any] = []
-        self._typed: TypedEvents | None = None
+        self._documents: list[Any] = []
         self._flags = bytearray()
+        self.quick: list[Any] = []
+        self.quick_count = 0
+        self._typed: TypedEvents | None = None
+        self._kept: tuple[Bools, Bools, Bools] | None = None
 
-    def add(self, event: Any, typed: TypedEvents | None, flag: int) -> None:
-        """Append an event: a decoder's own, or (`typed` is `None`) a document."""
-        if typed is not self._typed or len(self._block) >= _BLOCK_ROWS:
+    def expect(self, typed: TypedEvents) -> None:
+        """From now on `quick` holds events of this decoder."""
+        self.flush()
+        self._typed = typed
+
+    def add(self, event: dict[str, Any], flag: int) -> None:
+        """Append an event as a document."""
+        if self.quick or len(self._documents) >= BLOCK_ROWS:
             self.flush()
-            self._typed = typed
-        self._block.append(event)
+        self._documents.append(event)
         self._flags.append(flag)
 
+    def flush_quick(self) -> None:
+        """Turn what waits in `quick` into columns, if it is enough to be worth it."""
+        if len(self.quick) >= BLOCK_ROWS:
+            self.flush()
+
     def flush(self) -> None:
-        """Turn what has gathered into columns."""
-        block, self._block = self._block, []
-        if not block:
-            return
-        self._optional += self._flags
-        self._flags = bytearray()
-        if self._typed is not None:
-            self._add_typed(block, self._typed)
-        else:
+        """Turn everything that has gathered into columns, in its order: documents never wait behind `quick`."""
+        self._kept = None
+        if self._documents:
+            block, self._documents = self._documents, []
+            self._optional += self._flags
+            self._flags = bytearray()
             self._add_documents(block)
-        self.count += len(block)
+            self.count += len(block)
+        if self.quick and self._typed is not None:
+            self._optional += bytes(len(self.quick))
+            self._add_typed(self.quick, self._typed)
+            self.count += len(self.quick)
+            self.quick_count += len(self.quick)
+            self.quick.clear()  # others hold the list
 
     def _add_typed(self, block: list[Any], typed: TypedEvents) -> None:
         try:
@@ -183,7 +200,15 @@ class Rows:
         """Return which rows count (not those that only repeat another), which of them are dead letters, and of
         which a value is a dead letter.
         """
+        if self._kept is None:
+            self._kept = self._judged()
+        return self._kept
+
+    def _judged(self) -> tuple[Bools, Bools, Bools]:
         flags = np.frombuffer(bytes(self._optional), np.uint8)
+        arranged = np.sort(self.marks)
+        if not (arranged[1:] == arranged[:-1]).any():
+            return np.ones(len(flags), np.bool_), flags == 1, flags == 2
         # Of several deliveries the first counts; but one that must be in Tiled before one that is a dead letter.
         order = np.lexsort((np.arange(len(flags)), flags == 1))
         _, first = np.unique(self.marks[order], return_index=True)

@@ -16,7 +16,7 @@ from .report import SENTENCES_MAX, PartReport, StreamReport
 from .rows import Column, Rows
 from .tree import Node, Tree
 
-TABLE_BYTES_MAX = 64_000_000  # of one answer, about; Tiled refuses more than 300 MB
+TABLE_BYTES_MAX = 128_000_000  # of one answer, about; Tiled refuses more than 300 MB
 _FAMILIES = frozenset({"array", "ragged", "bytes"})
 
 
@@ -191,7 +191,7 @@ def _groups(columns: Sequence[str], rows: int) -> Iterator[list[str]]:
     """Yield columns that are read together: `seq_num` and `time` with each, for rows may come in another order then."""
     keys = [name for name in KEYS if name in columns]
     others = [name for name in columns if name not in keys]
-    together = max(1, TABLE_BYTES_MAX // (16 * max(rows, 1)))
+    together = max(1, TABLE_BYTES_MAX // (8 * max(rows, 1)) - len(keys))
     for begin in range(0, max(len(others), 1), together):
         yield keys + others[begin : begin + together]
 

@@ -19,8 +19,6 @@ from .report import SENTENCES_MAX, PartitionReport, Report, RunReport, StreamRep
 from .spans import Log, Span, Wanted
 from .tree import Path, Tree
 
-HELD_BYTES_MAX = 512_000_000  # rows of ended runs that wait to be compared; open runs are held besides
-
 Facts = Mapping[str, Any]
 Letters = dict[int, tuple[int, str]]  # by offset: hash of the value, and code
 
@@ -149,12 +147,10 @@ class PartitionVerifier:
         self._whole.report.partitions.append(self._report)
 
     def _read(self) -> None:
-        span, take, letters = self._span, self._partition.take, self._letters
+        span = self._span
         at = span.start
         for found in messages(self._whole.settings.kafka, span.home, span.start, span.stop):
-            for message in found:
-                offset, value = message.offset(), message.value()
-                take(offset, value, self._code(offset, value) if offset in letters else None)
+            self._partition.take_all(found, self._letters, self._code)
             self._report.documents += len(found)
             self._whole.watch.advance(found[-1].offset() + 1 - at, str(span.home))
             at = found[-1].offset() + 1
@@ -162,20 +158,19 @@ class PartitionVerifier:
                 break
         self._whole.watch.advance(span.stop - at, str(span.home))
 
-    def _code(self, offset: int, value: bytes | None) -> str | None:
+    def _code(self, message: Any) -> str | None:
         """Return the code of the record's dead letter, if that holds the same bytes: offsets begin anew in a topic
         that is created anew.
         """
-        mark, code = self._letters[offset]
-        return code if mark == hash(value) else None
+        mark, code = self._letters[message.offset()]
+        return code if mark == hash(message.value()) else None
 
     def _made_room(self) -> bool:
         """Compare runs that have ended while too much is held; returns whether nothing else is wanted."""
-        stopped = self._partition.stopped
-        while stopped and sum(run.nbytes for run in stopped.values()) > HELD_BYTES_MAX:
-            self._compare(stopped.popitem(last=False)[1])
+        while run := self._partition.oldest():
+            self._compare(run)
         wanted = self._whole.wanted.runs
-        return bool(wanted) and wanted <= stopped.keys() | {run.uid for run in self._whole.report.runs}
+        return bool(wanted) and wanted <= self._partition.stopped.keys() | {run.uid for run in self._whole.report.runs}
 
     # ------------------------------------------------------------ runs
 
