@@ -67,11 +67,11 @@ def settings_of(scene: Scene, **more: str) -> Settings:
 def written(
     request: pytest.FixtureRequest, broker: Broker, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Written]:
-    """Twelve runs, interleaved three by three, written by one service that has ended since."""
+    """Six runs, interleaved three by three, written by one service that has ended since."""
     tiled = request.getfixturevalue({"duckdb": "tiled_duckdb", "postgresql": "tiled_postgres"}[request.param])
     scene = Scene(broker, tiled, lambda hint="docs", *_: new_topic(broker, hint), tmp_path_factory.mktemp("written"))
     try:
-        yield Written(scene, by_run(written_by_service(scene, 4)))
+        yield Written(scene, by_run(written_by_service(scene, 2)))
     finally:
         scene.close()
 
@@ -87,7 +87,7 @@ def written_by_service(scene: Scene, rounds: int = 1) -> Documents:
     documents = [document for seed in range(rounds) for document in interleaved(runs(), seed)]
     scene.publication(documents).publish()
     service = scene.service().start()
-    scene.settle()
+    scene.settle(limit_s=240)
     assert service.stop() == 0
     return documents
 

@@ -55,7 +55,7 @@ def produce(scene: Scene, documents: Documents) -> None:
 def through(scene: Scene) -> None:
     """Let a service settle everything, and end."""
     service = scene.service().start()
-    scene.settle()
+    scene.settle(limit_s=240)
     assert service.stop() == 0
 
 
