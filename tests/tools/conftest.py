@@ -6,15 +6,18 @@ import io
 import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pytest
 from tiled.structures.table import TableStructure
 
+from tests.rig.fixtures import TopicFactory
 from tests.system.publishing import Documents, by_run, interleaved, runs
 from tests.system.scene import Scene
 from tiled_ingest.demo.broker import Broker
+from tiled_ingest.demo.tiled_server import TiledServer
 from tiled_ingest.settings import Settings, load
 
 ARROW = "application/vnd.apache.arrow.file"
@@ -74,6 +77,14 @@ def written(
         yield Written(scene, by_run(written_by_service(scene, 2)))
     finally:
         scene.close()
+
+
+@pytest.fixture
+def duckdb_scene(broker: Broker, tiled_duckdb: TiledServer, topic: TopicFactory, tmp_path: Path) -> Iterator[Scene]:
+    """A fresh topic and group, where the storage plays no part."""
+    made = Scene(broker, tiled_duckdb, topic, tmp_path)
+    yield made
+    made.close()
 
 
 def new_topic(broker: Broker, hint: str) -> str:

@@ -10,6 +10,8 @@ from .metadata import shown
 from .report import SENTENCES_MAX, Counts, PartReport
 from .tree import Node
 
+_SHOWN_CHARS = 50
+
 
 def compare_files(
     node: Node | None, key: str, held: Sequence[Files], data_keys: Mapping[str, Any], *, open_end: bool
@@ -45,11 +47,16 @@ def _assets_differ(node: Node, held: Sequence[Files], rows: int, *, open_end: bo
     wanted = _uris(held, max(1, round(len(node.assets) / max(rows, 1))))
     missing = list((Counter(wanted) - Counter(node.assets)).elements())
     surplus = [] if open_end else list((Counter(node.assets) - Counter(wanted)).elements())
-    said = [f"node {shown(node.key)}: asset {shown(uri)} is missing" for uri in missing[:SENTENCES_MAX]]
-    said += [f"node {shown(node.key)}: asset {shown(uri)} was not published" for uri in surplus[:SENTENCES_MAX]]
+    said = [f"node {shown(node.key)}: asset {_address(uri)} is missing" for uri in missing[:SENTENCES_MAX]]
+    said += [f"node {shown(node.key)}: asset {_address(uri)} was not published" for uri in surplus[:SENTENCES_MAX]]
     if not said and list(node.assets[: len(wanted)]) != wanted:
         said = [f"node {shown(node.key)}: the assets are in another order than the rows"]
     return said
+
+
+def _address(uri: str) -> str:
+    """Return an address for a sentence: its end tells files apart."""
+    return shown(uri if len(uri) <= _SHOWN_CHARS else "..." + uri[-_SHOWN_CHARS:])
 
 
 def _uris(held: Sequence[Files], per_row: int) -> list[str]:
