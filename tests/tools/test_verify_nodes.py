@@ -55,7 +55,13 @@ def a_run(folder: str) -> Documents:
                         "configuration": {}, "hints": {}, "object_keys": {"det": list(keys)}}),
     ]  # fmt: skip
     for uid, key, mimetype, path, parameters in resources:
-        shared = {"run_start": run, "data_key": key, "mimetype": mimetype, "uri": uri + path, "parameters": parameters}
+        shared: dict[str, Any] = {
+            "run_start": run,
+            "data_key": key,
+            "mimetype": mimetype,
+            "uri": uri + path,
+            "parameters": parameters,
+        }
         documents.append(("stream_resource", {"uid": uid, **shared}))
     for number in range(1, EVENTS + 1):
         values = {"x": number / 2, "wide": np.arange(30.0) + number, "jagged": [0.5] * number}

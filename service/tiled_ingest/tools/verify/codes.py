@@ -200,6 +200,13 @@ def _list_code(value: Any, depth: int, leaf: Leaf) -> int:
     return int(listed(inner, np.array([len(value)]))[0])
 
 
+def has_nul(value: Any) -> bool:
+    """Tell whether a value holds text with a NUL character, which no column can (PostgreSQL)."""
+    if isinstance(value, list | tuple):
+        return any(map(has_nul, value))
+    return isinstance(value, str) and "\0" in value
+
+
 def as_text(value: Any) -> str | None:
     """Return how a value stands in a column of text, as it is or as JSON; `None` for bytes that are no text."""
     if isinstance(value, str):

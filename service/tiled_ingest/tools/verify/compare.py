@@ -71,7 +71,8 @@ def _compare_streams(
         said = StreamReport(stream.name)
         report.streams.append(said)
         found = there.pop(stream.name, None)
-        comparing = StreamComparison(tree, stream, renames_of(notes, stream.name), said, open_end=open_end)
+        keys = found.metadata.get("data_keys") if found else None
+        comparing = StreamComparison(tree, stream, renames_of(notes, stream.name, keys), said, open_end=open_end)
         comparing.compare(found, partition)
     if not open_end:
         report.differences += [f"stream {shown(name)} was not published" for name in there]

@@ -36,7 +36,7 @@ class Stream:
     optional: bool = True  # all its descriptors are dead letters
     rows: Rows = field(default_factory=Rows)
     files: dict[str, dict[str, Files]] = field(default_factory=dict)  # by key and resource, that have rows
-    references: dict[tuple[str, str], int] = field(default_factory=dict)  # (key, datum): seq_num
+    references: dict[tuple[str, str, str], int] = field(default_factory=dict)  # (key, datum, event): seq_num
 
     @property
     def data_keys(self) -> dict[str, Any]:
@@ -248,7 +248,8 @@ class Partition:
                 stream.rows.add(event, flag)
                 for key in stream.rows.external & event["data"].keys() if flag != LETTER else ():
                     if not event["filled"].get(key):
-                        stream.references.setdefault((key, str(event["data"][key])), event["seq_num"])
+                        named = key, str(event["data"][key]), event["uid"]
+                        stream.references.setdefault(named, event["seq_num"])
         return run
 
     def _late_event(self, run: Run, stream: Stream, event: Document, flag: int) -> None:
@@ -316,7 +317,7 @@ class Partition:
 
     def files(self, stream: Stream) -> dict[str, list[Files]]:
         """Return the files of each external key, by all that was said so far."""
-        references = ((key, datum, seq_num) for (key, datum), seq_num in stream.references.items())
+        references = ((key, datum, seq_num) for (key, datum, _), seq_num in stream.references.items())
         found = resolved(references, self._data, self._resources)
         for key, held in stream.files.items():
             found.setdefault(key, []).extend(held.values())

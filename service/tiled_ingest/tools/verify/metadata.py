@@ -16,7 +16,8 @@ from tiled_ingest.tools.decoding import Document
 _INT_MAX = 2**53 - 1
 _HIDDEN_IN_START = frozenset({"tiled_access_tags", "tiled_specs"})
 _HIDDEN_IN_DESCRIPTOR = frozenset({"name", "object_keys", "run_start"})
-_ADDED = frozenset({"dtype_numpy", "object_name"})
+_ORIGINAL = "original_name"  # what a renamed data key was called
+_ADDED = frozenset({"dtype_numpy", "object_name", _ORIGINAL})
 _REPLACED = frozenset({"dtype_descr", "dtype_str"})
 _RENAMED = re.compile(r"Renamed data_key '(?P<old>.*)' to '(?P<new>.*)' in stream (?P<stream>.*?)\.?")
 _MISSING = object()
@@ -132,7 +133,10 @@ def _unequal(found: Any, wanted: Mapping[str, Any], *, whole: bool = True) -> li
     ]
 
 
-def renames_of(notes: Iterable[Any], stream: str) -> dict[str, str]:
-    """Return under which names a stream's data keys are, as the run's notes tell it."""
+def renames_of(notes: Iterable[Any], stream: str, data_keys: Any) -> dict[str, str]:
+    """Return under which names a stream's data keys are, as the run's notes and the data keys themselves tell it."""
+    described = data_keys if isinstance(data_keys, Mapping) else {}
+    told = {spec[_ORIGINAL]: key for key, spec in described.items() if isinstance(spec, Mapping) and _ORIGINAL in spec}
     matches = (_RENAMED.fullmatch(note) for note in notes if isinstance(note, str))
-    return {match["old"]: match["new"] for match in matches if match and match["stream"] in {stream, f"'{stream}'"}}
+    noted = (match for match in matches if match and match["stream"] in {stream, f"'{stream}'"})
+    return {match["old"]: match["new"] for match in noted} | told

@@ -7,7 +7,7 @@ import numpy as np
 import pyarrow as pa
 
 from .arrays import compare_array
-from .codes import MISFIT, NULL, Codes, codes_of
+from .codes import MISFIT, NULL, Codes, codes_of, has_nul
 from .expected import Partition, Stream
 from .external import compare_files
 from .matching import KEYS, Matched, match
@@ -98,14 +98,18 @@ class StreamComparison:
                 continue
             self._seen.add(name)
             codes, found[name] = codes_of(column, there.column(name))
-            expected[name] = self._spared(codes[self._kept])
+            expected[name] = self._spared(column, codes[self._kept])
         if expected:
             matched = match(expected, found, self._optional, ordered=table.keeps_order)
             self._tell(matched, expected, found, there)
 
-    def _spared(self, codes: Codes) -> Codes:
+    def _spared(self, column: Column, codes: Codes) -> Codes:
         """A value that its column cannot hold is null there, if its document is a dead letter, too."""
-        return np.where((codes == MISFIT) & self._misfit, NULL, codes) if self._misfit.any() else codes
+        places = np.flatnonzero(self._kept)
+        for row in np.flatnonzero(self._misfit):
+            if codes[row] == MISFIT or has_nul(column[int(places[row])]):
+                codes[row] = NULL
+        return codes
 
     def _unplanned(self, name: str, values: "pa.ChunkedArray[Any]") -> None:
         if values.null_count < len(values):
@@ -148,11 +152,10 @@ class StreamComparison:
 
     def _compare_nodes(self, nodes: Mapping[str, Node], files: Mapping[str, Any]) -> None:
         external = {self._names.get(key, key) for key in self._stream.rows.external}
+        described = {self._names.get(key, key): spec for key, spec in self._stream.data_keys.items()}
         for key, held in files.items():
-            part, differences = compare_files(
-                nodes.get(key), key, held, self._stream.data_keys, open_end=self._open_end
-            )
-            self._add(part, differences)
+            spec, moved = described.get(key) or {}, self._tree.files_moved
+            self._add(*compare_files(nodes.get(key), key, held, spec, open_end=self._open_end, moved=moved))
         for key, node in nodes.items():
             if key in files:
                 continue

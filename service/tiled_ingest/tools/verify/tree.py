@@ -76,9 +76,18 @@ class Node:
 
 
 class Tree:
-    """Tiled below the node that `tiled.uri` names."""
+    """Tiled below the node that `tiled.uri` names.
 
-    def __init__(self, session: Session, *, deep: bool) -> None:
+    Parameters
+    ----------
+    deep
+        Runs may be further down than directly below it (`tiled.routes`).
+    files_moved
+        Detectors' files are elsewhere for Tiled than the documents say (`tiled.patches`).
+    """
+
+    def __init__(self, session: Session, *, deep: bool, files_moved: bool = False) -> None:
+        self.files_moved = files_moved
         self._session = session
         self._search = "search-deep" if deep else "search"
         self._base: int | None = None

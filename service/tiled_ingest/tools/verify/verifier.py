@@ -45,8 +45,9 @@ def verify(settings: Settings, wanted: Wanted, watch: Watch) -> Report:
     """
     began_s = time.monotonic()
     with _session(settings) as session:
-        verifier = Verifier(settings, wanted, Tree(session, deep=bool(settings.tiled.routes)), watch)
-        report = verifier.verify()
+        tiled = settings.tiled
+        tree = Tree(session, deep=bool(tiled.routes), files_moved=bool(getattr(tiled, "patches", ())))
+        report = Verifier(settings, wanted, tree, watch).verify()
     report.seconds = round(time.monotonic() - began_s, 3)
     return report
 
