@@ -55,12 +55,12 @@ def match(expected: Mapping[str, Codes], found: Mapping[str, Codes], optional: B
     lost, surplus = _difference(digests[~optional], there)
     missing = np.flatnonzero(~optional)[lost]
     surplus, spared = _spare(digests[optional], there, surplus)
-    changed, missing, surplus = _paired(expected, found, missing, surplus)
     doubled = np.isin(there[surplus], digests)
+    changed, missing, foreign = _paired(expected, found, missing, surplus[~doubled])
     misplaced = np.empty(0, np.int64)
     if ordered and not (len(missing) or len(surplus) or changed or spared):
         misplaced = np.flatnonzero(digests[~optional] != there)
-    return Matched(missing, changed, surplus[doubled], surplus[~doubled], misplaced, spared)
+    return Matched(missing, changed, surplus[doubled], foreign, misplaced, spared)
 
 
 def _are_equal(expected: Mapping[str, Codes], found: Mapping[str, Codes]) -> bool:
