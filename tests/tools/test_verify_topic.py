@@ -141,6 +141,21 @@ def letters(scene: Scene, documents: Documents, first: int = 0) -> None:
     assert producer.flush(20) == 0
 
 
+def test_runs_are_found_wherever_routes_put_them(duckdb_scene: Scene) -> None:
+    scene = duckdb_scene
+    routes = json.dumps([{"topic": ".*", "path": "proposals/{start[group]}"}])
+    one, other = small_run([1], group="a"), small_run([2, 3], group="b")
+    produce(scene, [*one, *other])
+    service = scene.service(tiled__routes=json.loads(routes)).start()
+    scene.settle(limit_s=240)
+    assert service.stop() == 0
+    settings = settings_of(scene, **{"tiled.routes": routes})
+    assert verify(settings, Wanted(), Silent()).verdicts() == {"same": 2}
+    assert verify(settings, Wanted(runs=frozenset({other[0][1]["uid"]})), Silent()).verdicts() == {"same": 1}
+    scene.client["proposals/a"].delete_contents(one[0][1]["uid"], recursive=True, external_only=False)
+    assert verify(settings, Wanted(), Silent()).verdicts() == {"same": 1, "missing": 1}
+
+
 # ---------------------------------------------------------------- parts of the topic
 
 

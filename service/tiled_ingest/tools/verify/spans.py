@@ -126,7 +126,8 @@ class Log:
             consumer.close()
 
     def _limits(self, wanted: Wanted, spans: Sequence[Span]) -> list[tuple[int, int]]:
-        starts = self._at(wanted.since, spans) or [wanted.first_offset or 0] * len(spans)
+        starts = self._at(wanted.since, spans) or [0] * len(spans)
+        starts = [max(start, wanted.first_offset or 0) for start in starts]
         ends = self._at(wanted.until, spans) or [span.high for span in spans]
         limits = []
         for span, start, end in zip(spans, starts, ends, strict=True):

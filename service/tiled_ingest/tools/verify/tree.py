@@ -96,7 +96,8 @@ class Tree:
 
     def runs_of(self, topic: str) -> Iterator[tuple[Path, Json]]:
         """Yield path and our own facts of each run whose facts say that it comes from a topic."""
-        query = {**_equal("tiled_ingest.source.topic", topic), "select_metadata": "tiled_ingest"}
+        ours = {"fields": ["metadata"], "select_metadata": "tiled_ingest"}
+        query: Query = {**_equal("tiled_ingest.source.topic", topic), **ours}
         for entry in self._entries(self._search, (), query):
             facts = entry["attributes"].get("metadata")
             if isinstance(facts, dict):
