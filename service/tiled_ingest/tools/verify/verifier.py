@@ -20,7 +20,7 @@ from .spans import Log, Span, Wanted
 from .tree import Path, Tree
 
 Facts = Mapping[str, Any]
-Letters = dict[int, tuple[int, str]]  # by offset: hash of the value, and code
+Letters = dict[int, dict[int, str]]  # by offset: codes, by the hash of the value
 
 
 class Watch(Protocol):
@@ -89,10 +89,10 @@ class Verifier:
 
     def _read_letters(self) -> None:
         for letter in read_letters(self.settings.kafka):
-            letters = self.letters.setdefault(letter.home, {})
+            codes = self.letters.setdefault(letter.home, {}).setdefault(letter.offset, {})
             # A document may be there for one value first, and wholly later: then it need not be in Tiled.
-            if letter.offset not in letters or letters[letter.offset][1] == VALUE_MISFIT:
-                letters[letter.offset] = hash(letter.value), letter.code
+            if codes.get(hash(letter.value), VALUE_MISFIT) == VALUE_MISFIT:
+                codes[hash(letter.value)] = letter.code
 
     def _find_runs(self, spans: list[Span]) -> None:
         if self.wanted.runs:
@@ -163,8 +163,7 @@ class PartitionVerifier:
         """Return the code of the record's dead letter, if that holds the same bytes: offsets begin anew in a topic
         that is created anew.
         """
-        mark, code = self._letters[message.offset()]
-        return code if mark == hash(message.value()) else None
+        return self._letters[message.offset()].get(hash(message.value()))
 
     def _made_room(self) -> bool:
         """Compare runs that have ended while too much is held; returns whether nothing else is wanted."""
