@@ -104,9 +104,10 @@ class Tree:
                 yield self._path_of(entry), facts
 
     def named(self, uid: str) -> list[Path]:
-        """Return where runs are whose start document has this uid, whoever wrote them."""
+        """Return where a run of this uid is, whoever wrote it: its key is the uid of its start document."""
         query = {**_equal("start.uid", uid), "fields": ["specs"]}
-        return [self._path_of(entry) for entry in self._entries(self._search, (), query)]
+        paths = [self._path_of(entry) for entry in self._entries(self._search, (), query)]
+        return [path for path in paths if path[-1] == uid]
 
     def _path_of(self, entry: Json) -> Path:
         # Ancestors are told from the server's root, but paths here begin at the session's node.
