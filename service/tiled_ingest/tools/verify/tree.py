@@ -99,7 +99,7 @@ class Tree:
         ours = {"fields": ["metadata"], "select_metadata": "tiled_ingest"}
         query: Query = {**_equal("tiled_ingest.source.topic", topic), **ours}
         for entry in self._entries(self._search, (), query):
-            facts = entry["attributes"].get("metadata")
+            facts = (entry["attributes"].get("metadata") or {}).get("selected")  # Tiled's word for what was asked for
             if isinstance(facts, dict):
                 yield self._path_of(entry), facts
 
