@@ -3,6 +3,9 @@
 import json
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn
 
@@ -13,9 +16,11 @@ from tiled_ingest import __version__
 if TYPE_CHECKING:
     from tiled_ingest.settings import Settings
     from tiled_ingest.tools.check import Finding
+    from tiled_ingest.tools.dlq import Collected
 
 FAILED = 1
 WRONG_USAGE = 2
+TIMES = ["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%dT%H:%M:%S%z", "%Y-%m-%dT%H:%M:%S.%f"]
 
 app = typer.Typer(
     name="tiled-ingest",
@@ -97,6 +102,111 @@ def check(config: Config = None, overrides: Overrides = None, as_json: AsJson = 
     raise typer.Exit(0 if checking.passed(findings) else FAILED)
 
 
+@app.command()
+def verify(
+    *,
+    config: Config = None,
+    overrides: Overrides = None,
+    topics: Annotated[list[str] | None, typer.Option("--topic", help="Only this topic; may be repeated.")] = None,
+    partitions: Annotated[
+        list[int] | None, typer.Option("--partition", min=0, help="Only this partition; may be repeated.")
+    ] = None,
+    first_offset: Annotated[
+        int | None, typer.Option("--from-offset", min=0, help="Begin here, in each partition.")
+    ] = None,
+    next_offset: Annotated[int | None, typer.Option("--to-offset", min=0, help="End before this offset.")] = None,
+    since: Annotated[
+        datetime | None, typer.Option("--since", formats=TIMES, help="Begin with the first record of this time (UTC).")
+    ] = None,
+    until: Annotated[
+        datetime | None, typer.Option("--until", formats=TIMES, help="End before the first record of this time (UTC).")
+    ] = None,
+    runs: Annotated[list[str] | None, typer.Option("--run", metavar="UID", help="Only this run.")] = None,
+    committed: Annotated[
+        bool, typer.Option("--committed", help="End where the group has committed: for a service that is at work.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Read a part of the topic, without the group, and prove that Tiled holds it; exit status 1 if it does not."""
+    settings = _settings(config, overrides)
+    from tiled_ingest.tools import verify as verifying  # noqa: PLC0415
+    from tiled_ingest.tools.progress import progress  # noqa: PLC0415
+
+    wanted = verifying.Wanted(
+        tuple(topics or ()),
+        frozenset(partitions or ()),
+        first_offset,
+        next_offset,
+        since and since.replace(tzinfo=since.tzinfo or UTC),
+        until and until.replace(tzinfo=until.tzinfo or UTC),
+        committed,
+        frozenset(runs or ()),
+    )
+    with _tool(settings), progress() as shown:
+        try:
+            report = verifying.verify(settings, wanted, shown)
+        except verifying.NothingToRead as error:
+            _refuse(f"verify: {error}")
+    print(json.dumps(report.as_json(), indent=2) if as_json else "\n".join(verifying.lines(report)))
+    raise typer.Exit(0 if report.passed else FAILED)
+
+
+dlq = typer.Typer(help="The dead letters: look at them.", no_args_is_help=True, rich_markup_mode=None)
+app.add_typer(dlq, name="dlq")
+
+Runs = Annotated[list[str] | None, typer.Option("--run", metavar="UID", help="Only of this run; may be repeated.")]
+Codes = Annotated[list[str] | None, typer.Option("--code", help="Only with this code; may be repeated.")]
+Positions = Annotated[
+    list[str] | None,
+    typer.Option("--position", metavar="TOPIC:PARTITION:OFFSET", help="Only of this record; may be repeated."),
+]
+
+
+@dlq.command("list")
+def dlq_list(
+    config: Config = None,
+    overrides: Overrides = None,
+    runs: Runs = None,
+    codes: Codes = None,
+    as_json: AsJson = False,
+) -> None:
+    """Count the dead letters: by reason and code, and for each run."""
+    from tiled_ingest.tools.dlq import listed  # noqa: PLC0415
+
+    print(listed(_collected(_settings(config, overrides), runs, codes, None, 0), as_json=as_json))
+
+
+@dlq.command("show")
+def dlq_show(
+    config: Config = None,
+    overrides: Overrides = None,
+    runs: Runs = None,
+    codes: Codes = None,
+    positions: Positions = None,
+    limit: Annotated[int, typer.Option("--limit", min=1, help="At most so many.")] = 20,
+    as_json: AsJson = False,
+) -> None:
+    """Print dead letters with what they hold."""
+    from tiled_ingest.tools.dlq import shown  # noqa: PLC0415
+
+    print(shown(_collected(_settings(config, overrides), runs, codes, positions, limit), as_json=as_json))
+
+
+def _collected(
+    settings: "Settings", runs: list[str] | None, codes: list[str] | None, positions: list[str] | None, keep_max: int
+) -> "Collected":
+    from tiled_ingest.tools.dlq import Choice, WrongPosition, collect, position  # noqa: PLC0415
+    from tiled_ingest.tools.letters import read_letters  # noqa: PLC0415
+
+    try:
+        places = frozenset(map(position, positions or ()))
+    except WrongPosition as error:
+        _refuse(f"--position: {error}")
+    with _tool(settings):
+        choice = Choice(frozenset(runs or ()), frozenset(codes or ()), places)
+        return collect(read_letters(settings.kafka), choice, keep_max)
+
+
 @app.command("settings")
 def show_settings(
     config: Config = None,
@@ -144,6 +254,20 @@ def _refuse(line: str) -> NoReturn:
     # What is wrong may come from a file or the environment: one line, whatever is in it.
     print("tiled-ingest: " + " ".join(line.split()), file=sys.stderr)
     raise typer.Exit(WRONG_USAGE)
+
+
+@contextmanager
+def _tool(settings: "Settings") -> Iterator[None]:
+    """Let a tool end with one line, free of secrets, when Kafka or Tiled cannot be asked."""
+    from tiled_ingest.core.errors import IngestError  # noqa: PLC0415
+    from tiled_ingest.observe.logs import redact  # noqa: PLC0415
+
+    try:
+        yield
+    except IngestError as error:
+        line = " ".join(f"tiled-ingest: {error.reason}: {error}".split())
+        print(redact(settings.secrets())(None, "", line), file=sys.stderr)
+        raise typer.Exit(FAILED) from None
 
 
 def _need_demo() -> None:

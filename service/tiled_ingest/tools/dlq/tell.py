@@ -1,0 +1,133 @@
+"""Dead letters as lines, and as plain values for JSON. Nothing of a document reaches the terminal unescaped."""
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict
+from datetime import UTC, datetime
+from typing import Any
+
+import numpy as np
+
+from tiled_ingest.tools.decoding import Unreadable, opened
+from tiled_ingest.tools.letters import Letter
+
+from .choice import Collected, Group, Position
+
+_ELEMENTS_MAX = 100  # of an array that is shown whole
+_BYTES_MAX = 200  # of what cannot be decoded
+_ERROR_CHARS = 80
+
+
+# ---------------------------------------------------------------- list
+
+
+def listed(found: Collected, *, as_json: bool) -> str:
+    """Return the counts: by reason, by code, and of each run."""
+    if as_json:
+        summary = {"documents": found.documents, "repeated": found.repeated}
+        counts = {"reasons": found.count("reason"), "codes": found.count("code")}
+        return _dumped({**summary, **counts, "groups": [asdict(group) for group in found.groups.values()]})
+    return "\n".join(map(_printable, _listed(found)))
+
+
+def _listed(found: Collected) -> Iterator[str]:
+    groups = sorted(found.groups.values(), key=lambda group: (-group.documents, group.code))
+    rows = [("documents", "code", "reason", "run", "first", "last", "last time"), *map(_row, groups)]
+    widths = [max(len(row[at]) for row in rows) for at in range(7)]
+    for row in rows if groups else ():
+        yield "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+    for code in found.count("code"):
+        error = next(group.error for group in groups if group.code == code)
+        yield f"{code}: {error[:_ERROR_CHARS]}"
+    codes = ", ".join(f"{count} {code}" for code, count in found.count("code").items()) or "none"
+    reasons = ", ".join(f"{count} {reason}" for reason, count in found.count("reason").items()) or "none"
+    yield f"dead letters: {found.documents} (by code: {codes}; by reason: {reasons}); {found.repeated} repetitions"
+
+
+def _row(group: Group) -> tuple[str, ...]:
+    run = group.run or "-"
+    return (
+        str(group.documents),
+        group.code,
+        group.reason,
+        run,
+        _place(group.first),
+        _place(group.last),
+        _time(group.last_ms),
+    )
+
+
+# ---------------------------------------------------------------- show
+
+
+def shown(found: Collected, *, as_json: bool) -> str:
+    """Return the letters that were kept, with what they hold."""
+    if as_json:
+        return _dumped([_whole(letter) for letter in found.letters])
+    blocks = ["\n".join(map(_printable, _lines(letter))) for letter in found.letters]
+    left = found.documents - len(found.letters)
+    more = [f"... and {left} more (--limit)"] if left else []
+    return "\n\n".join([*blocks, *more]) or "no dead letters"
+
+
+def _lines(letter: Letter) -> Iterator[str]:
+    when, run = _time(letter.timestamp_ms), letter.run or "-"
+    yield f"{_place(letter.position)}  {letter.reason}/{letter.code}  run {run}  {when}"
+    yield f"  {letter.error}"
+    name, document = _document(letter)
+    yield f"  {name}: {json.dumps(document)}"
+
+
+def _whole(letter: Letter) -> dict[str, Any]:
+    fields = asdict(letter)
+    name, document = _document(letter)
+    fields |= {"key": None if letter.key is None else ascii(letter.key)[2:-1], "bytes": len(letter.value or b"")}
+    del fields["value"]
+    return {**fields, "name": name, "document": document}
+
+
+def _document(letter: Letter) -> tuple[str, Any]:
+    """Return the kind and the document as JSON holds it; of what cannot be decoded, why and its first bytes."""
+    try:
+        name, document = opened(letter.value)
+    except Unreadable as error:
+        beginning = ascii((letter.value or b"")[:_BYTES_MAX])
+        return "unreadable", {"why": str(error), "bytes": len(letter.value or b""), "beginning": beginning}
+    return name, readable(document)
+
+
+def readable(value: Any) -> Any:
+    """Return a value as JSON holds it: long arrays by their type and shape only, NaN and bytes as text."""
+    if isinstance(value, Mapping):
+        return {str(key): readable(item) for key, item in value.items()}
+    if isinstance(value, np.ndarray):
+        named = f"array of {value.dtype.name}, shape {list(value.shape)}"
+        return named if value.size > _ELEMENTS_MAX else readable(value.tolist())
+    if isinstance(value, list | tuple):
+        items = [readable(item) for item in value[:_ELEMENTS_MAX]]
+        return items if len(value) <= _ELEMENTS_MAX else [*items, f"... {len(value)} in all"]
+    if isinstance(value, float) and not np.isfinite(value):
+        return str(value)
+    return value if isinstance(value, str | int | float | None) else ascii(value)
+
+
+# ---------------------------------------------------------------- words
+
+
+def _place(position: Position) -> str:
+    topic, partition, offset = position
+    return f"{topic}:{partition}:{offset}" if offset >= 0 else "unknown"
+
+
+def _time(timestamp_ms: int) -> str:
+    if timestamp_ms < 0:
+        return "-"
+    return datetime.fromtimestamp(timestamp_ms / 1000, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+
+
+def _dumped(value: Any) -> str:
+    return json.dumps(value, indent=2)
+
+
+def _printable(text: str) -> str:
+    return "".join(character if character.isprintable() else " " for character in text)
