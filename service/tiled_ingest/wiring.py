@@ -5,6 +5,7 @@ import signal
 import sys
 from collections.abc import Callable
 from contextlib import ExitStack
+from dataclasses import replace
 from functools import partial
 from threading import Event
 from types import FrameType
@@ -16,6 +17,7 @@ from prometheus_client import CollectorRegistry
 from . import __version__
 from .core.engine import Engine
 from .core.errors import Forbidden, IngestError
+from .core.patches import joined
 from .core.writes import Done
 from .ingestor import Ended, Ingestor
 from .kafka.dead_letter_topic import ensure_topic
@@ -32,6 +34,7 @@ from .observe.metrics import Metrics
 from .observe.watch import Watch
 from .settings import Settings, revealed
 from .tiled.layout import perform
+from .tiled.plugins import load
 from .tiled.probe import server_version
 from .tiled.session import Session
 
@@ -121,10 +124,13 @@ def _ingestor(settings: Settings, stack: ExitStack, metrics: Metrics, watch: Wat
     stack.callback(reader.close)
     letters = _dead_letters(settings)
     stack.callback(letters.close)
+    formats, patches = load(settings.tiled.plugins)
     threads = settings.tiled.requests_max
-    lanes = Lanes(partial(perform, session), reader, metrics.requested, threads)
+    lanes = Lanes(partial(perform, session, formats=formats), reader, metrics.requested, threads)
     stack.callback(lanes.close)
-    engine = Engine(settings.policy(), partial(secrets.token_hex, 5))
+    policy = settings.policy()
+    policy = replace(policy, patches=joined(policy.patches, patches))
+    engine = Engine(policy, partial(secrets.token_hex, 5))
     return Ingestor(engine, lanes, letters, watch, settings.limits.drain_s_max)
 
 

@@ -86,11 +86,14 @@ class AssetPlan:
         Flat: index of the use, start and stop of the indices, start and stop of the seq_nums; and so on.
     rows
         How many rows in all.
+    last_seq_num
+        The highest number of an event that has rows here.
     """
 
     uses: list[Use] = field(default_factory=list)
     parts: "array[int]" = field(default_factory=lambda: array("q"))
     rows: int = 0
+    last_seq_num: int = 0
 
     def add(self, use: Use, indices: Span, seq_nums: Span) -> bool:
         """Add rows; those that follow directly on the last ones, in the same resource, are merged with them.
@@ -100,6 +103,7 @@ class AssetPlan:
         known = len(self.uses)
         number = self._number(use)
         self.rows += len(indices)
+        self.last_seq_num = max(self.last_seq_num, seq_nums.stop - 1)
         last = self.parts[-_PART:]
         if last and (last[0], last[2], last[4]) == (number, indices.start, seq_nums.start):
             self.parts[-3], self.parts[-1] = indices.stop, seq_nums.stop
@@ -122,7 +126,7 @@ class AssetPlan:
 
     def copy(self) -> "AssetPlan":
         """Return the plan as it is now."""
-        return AssetPlan(list(self.uses), self.parts[:], self.rows)
+        return AssetPlan(list(self.uses), self.parts[:], self.rows, self.last_seq_num)
 
 
 def whole(value: Any) -> int | None:

@@ -140,9 +140,10 @@ def _validate(kind: str, doc: dict[str, Any]) -> None:
     named = _NAMED.get(kind)
     checked = doc if named is None else {name: value for name, value in doc.items() if name in named}
     checked = _lenient(checked) if kind == "descriptor" else checked
-    # Before event-model 1.20 a stream_resource said where its files are as a resource does.
-    rules = _VALIDATORS["resource" if kind == "stream_resource" and "mimetype" not in doc else kind]
-    for error in rules.iter_errors(checked):
+    rules = kind
+    if kind == "stream_resource" and "mimetype" not in doc:  # before event-model 1.20 it was a resource with a key
+        rules, checked = "resource", {name: value for name, value in doc.items() if name != "data_key"}
+    for error in _VALIDATORS[rules].iter_errors(checked):
         raise InvalidDocument("schema", f"{kind}: {_where(error)} breaks the rule {error.validator!r}")
 
 

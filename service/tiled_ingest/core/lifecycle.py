@@ -195,9 +195,9 @@ def final_state(run: Run) -> str:
     if run.state is State.ABANDONING or run.stop is None:
         return "abandoned"
     counted = run.stop.get("num_events") or {}
-    missing = {name: n for name, n in counted.items() if isinstance(n, int) and run.acceptance.distinct(name) < n}
+    missing = {name: n for name, n in counted.items() if isinstance(n, int) and run.events_of(name) < n}
     for name, n in missing.items():
-        run.notes.append(f"Stream '{name}': the stop document counts {n} events, {run.acceptance.distinct(name)} came.")
+        run.notes.append(f"Stream '{name}': the stop document counts {n} events, {run.events_of(name)} came.")
     lacking = [external for external in run.externals.values() if external.unmet or external.refusal]
     return "incomplete" if missing or lacking else "complete"
 

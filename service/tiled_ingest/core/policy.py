@@ -18,7 +18,7 @@ class Policy:
     # External data. A registration is one request, and leaves a structure in Tiled's catalog for good: so it may wait
     # longer than rows. Hostile ranges: 2**63 rows cost nothing to claim.
     external_age_s_max: float = 0.5
-    external_rows_max: int = 100_000_000
+    external_rows_max: int = 10_000_000
     datums_max: int = 200_000  # of a partition, that no event has used yet; and events that wait for theirs
 
     # Tiled: how long an ambiguous append is looked for; how retries back off; how many requests at once.

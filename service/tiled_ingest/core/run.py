@@ -155,6 +155,11 @@ class Run:
         """Whether it is over."""
         return self.state is State.FINISHED
 
+    def events_of(self, stream: str) -> int:
+        """How many events of a stream have come; where a detector was flown, none, but its stream_datums count them."""
+        flown = [external.plan.last_seq_num for (name, _), external in self.externals.items() if name == stream]
+        return max(self.acceptance.distinct(stream), min(flown, default=0))
+
     @property
     def rows(self) -> dict[str, int]:
         """Confirmed rows of each stream."""

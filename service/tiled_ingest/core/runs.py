@@ -151,11 +151,13 @@ class Runs:
         run = self._known(named)
         if run is not None:
             return run
-        if code := self._finished.get(named.uid):
+        if self._is_shared(kind, named):
+            return None
+        if code := "late" if named.by == "resource" and self.knows(named) else self._finished.get(named.uid):
             raise InvalidDocument(code, "its run was closed before it came")
         if home := self._elsewhere(named):
             raise InvalidDocument("scattered_run", f"the run lives in {home}; give its documents one key")
-        if kind == "start" or self._is_shared(kind, named):
+        if kind == "start":
             return None
         raise InvalidDocument("orphan", f"no {named.by} {named.uid[:64]!r} is known that this {kind} belongs to")
 

@@ -15,6 +15,7 @@ from tiled_ingest.core.writes import (
     Rejected,
 )
 from tiled_ingest.tiled import wire
+from tiled_ingest.tiled.answers import clean
 from tiled_ingest.tiled.formats import Built, Formats, NotInstalledError, UnusableError
 from tiled_ingest.tiled.session import Params, Session, understood
 
@@ -39,7 +40,7 @@ def register(session: Session, request: RegisterExternal, formats: Formats) -> O
     try:
         built = formats.build(request)
     except UnusableError as error:
-        return Rejected(str(error)[:300], 422)
+        return Rejected(clean(str(error)), 422)
     except NotInstalledError as error:
         return Denied(str(error), 0)
     if request.known is not None:

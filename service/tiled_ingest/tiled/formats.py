@@ -97,7 +97,7 @@ class Formats:
                 f"external data needs the package {PACKAGE}: install tiled-ingest[external] ({error})"
             ) from error
         except _UNUSABLE as error:
-            raise UnusableError(f"{type(error).__name__}: {error}") from error
+            raise UnusableError(_told_shortly(error)) from error
 
     def _consolidated(self, request: RegisterExternal, notes: list[str]) -> Any:
         key, plan = request.path[-1], request.plan
@@ -153,7 +153,7 @@ def _told(use: Use, key: str) -> list[tuple[str, Json]]:
     kind, doc = use.resource.kind, deepcopy(use.resource.doc)
     if use.datum is None:
         return [(kind, doc)]
-    described = {key: {"source": "", "dtype": "array", "shape": [], "external": ""}}
+    described = {key: {"source": "", "dtype": "array", "shape": [], "external": "FILE:"}}
     datum = {"datum_id": use.datum.id, "resource": use.resource.uid, "datum_kwargs": deepcopy(use.datum.kwargs)}
     head = {"uid": use.descriptor, "time": 0.0}
     event = {"descriptor": use.descriptor, "seq_num": 1, "timestamps": {key: 0.0}, "filled": {key: False}}
@@ -178,6 +178,11 @@ def _drop_bad_chunks(resource: Json, notes: list[str]) -> None:
         resource["parameters"].pop("chunk_shape", None)
     if bad:
         notes.append(f"External data '{resource['data_key']}': chunk_shape {shape} was left out.")
+
+
+def _told_shortly(error: Exception) -> str:
+    message = error.message if isinstance(error, ValidationError) else str(error)
+    return f"{type(error).__name__}: {message}"
 
 
 # ---------------------------------------------------------------- consolidators
