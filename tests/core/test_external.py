@@ -9,8 +9,8 @@ from bluesky_tiled_plugins.writing.tiled_writer import RunNormalizer
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.core.test_engine import POLICY, World, descriptor_doc, event_doc, start_doc, stop_doc
-from tests.core.test_steps import HOME, MiniTiled
+from tests.core.test_engine import POLICY, World
+from tests.core.test_steps import HOME, MiniTiled, descriptor_doc, event_doc, start_doc, stop_doc
 from tiled_ingest.core import effects as fx
 from tiled_ingest.core import writes as w
 from tiled_ingest.core.assets import AssetPlan, Indexer, Resource, Span, Use, span
@@ -20,6 +20,7 @@ from tiled_ingest.core.offsets import ResumePoint
 EXTERNAL = {"dtype": "array", "shape": [2, 3], "source": "s", "external": "FILE:"}
 NODE = ("r", "primary", "img")
 Documents = list[tuple[str, dict[str, Any]]]
+NO_KWARGS: dict[str, Any] = {}
 
 
 # ---------------------------------------------------------------- documents
@@ -36,16 +37,9 @@ def stream_resource(uid: str = "q", run: str | None = "r", key: str = "img") -> 
     return "stream_resource", doc | ({"run_start": run} if run else {})
 
 
-def stream_datum(
-    start: int, stop: int, resource: str = "q", uid: str = "", of: str = "d"
-) -> tuple[str, dict[str, Any]]:
+def stream_datum(start: int, stop: int, of: str = "q", uid: str = "", to: str = "d") -> tuple[str, dict[str, Any]]:
     ranges = {"indices": {"start": start, "stop": stop}, "seq_nums": {"start": start + 1, "stop": stop + 1}}
-    return "stream_datum", {
-        "uid": uid or f"{resource}/{start}",
-        "stream_resource": resource,
-        "descriptor": of,
-        **ranges,
-    }
+    return "stream_datum", {"uid": uid or f"{of}/{start}", "stream_resource": of, "descriptor": to, **ranges}
 
 
 def resource(uid: str = "q", run: str | None = "r") -> tuple[str, dict[str, Any]]:
@@ -283,7 +277,9 @@ def test_a_filled_value_is_a_column_and_no_datum() -> None:
     loaded = event_doc(1, x=0.5, img=[[1, 2, 3], [4, 5, 6]]) | {"filled": {"img": True}}
     world = taken(begin(), descriptor(), ("event", loaded), stop(primary=1))
     assert registrations(world) == []
-    assert world.tiled.table_at(("r", "primary", "internal"))["img"].to_pylist() == [[[1, 2, 3], [4, 5, 6]]]
+    table = world.tiled.table_at(("r", "primary", "internal"))
+    assert table is not None
+    assert table["img"].to_pylist() == [[[1, 2, 3], [4, 5, 6]]]
 
 
 def test_an_old_resource_is_of_the_run_whose_event_uses_it() -> None:
@@ -388,7 +384,7 @@ def test_the_audit_puts_right_what_a_late_request_made_smaller() -> None:
 def everything(rng: random.Random) -> Documents:
     """A run with both kinds of external data, in an order that may be."""
     flown = [stream_datum(start, start + 2, "p", to="e") for start in range(0, 20, 2)]
-    pairs = [(datum(number, **rng.choice([{}, {"frame": number - 1}])), event(number, f"q/{number}"))
+    pairs = [(datum(number, "q", **rng.choice([NO_KWARGS, {"frame": number - 1}])), event(number, f"q/{number}"))
              for number in range(1, 11)]  # fmt: skip
     stepped = [document for pair in pairs for document in (pair if rng.random() < 0.5 else pair[::-1])]
     body = [*flown, *stepped]

@@ -98,12 +98,12 @@ def _described(node: Any, source: Any) -> Any:
 
 
 def old_spec(folder: Path, spec: str = "AD_TIFF", points: int = 3, per_point: int = 2) -> Recording:
-    """An area detector as ophyd describes it: a resource for each two points, frames counted by its datums."""
+    """An area detector as ophyd describes it: a resource for each point, which has several frames."""
     script = Script()
     descriptor = script.descriptor(cam={**UINT8, "shape": [per_point, 6, 8]})
     for point in range(points):
         resource = script.resource(
-            spec, str(folder), f"point{point}", template="%s%s_%3.3d.tiff", filename="f", frame_per_point=per_point
+            spec, str(folder), "camera/", template="%s%s_%3.3d.tiff", filename=f"p{point}", frame_per_point=per_point
         )
         script.event(descriptor, point + 1, cam=script.datum(resource, point, point_number=point))
     return Recording(script.stop(primary=points))
@@ -121,13 +121,16 @@ def old_hdf5(folder: Path) -> Recording:
     return Recording(script.stop(primary=6))
 
 
-def by_stream_resource(mimetype: str, shape: list[int], *, counts: tuple[int, ...] = (3,), **parameters: Any) -> Any:
+def by_stream_resource(
+    mimetype: str, shape: list[int], *, counts: tuple[int, ...] = (3,), place: str = "{}", **parameters: Any
+) -> Any:
     def made(folder: Path) -> Recording:
         script = Script()
         descriptor = script.descriptor(cam={**UINT8, "shape": shape})
         for number, count in enumerate(counts):
-            uri = f"file://localhost{folder}/{number}"
-            resource = script.stream_resource("cam", uri, mimetype, **parameters)
+            uri = f"file://localhost{folder}/{place.format(number)}"
+            named = {"filename": f"file{number}"} if "template" in parameters else {}
+            resource = script.stream_resource("cam", uri, mimetype, **parameters, **named)
             first = sum(counts[:number])
             for row in range(count):  # indices go on, or restart, as the detector likes
                 start = row if parameters.get("dataset") else first + row
@@ -153,11 +156,11 @@ SOURCES: dict[str, Callable[[Path], Recording]] = {
     "HDF5, concat": by_stream_resource(HDF5, [2, 6], dataset="/d", join_method="concat", chunk_shape=[2]),
     "HDF5, two files": by_stream_resource(HDF5, [6, 8], dataset="/d", counts=(3, 2)),
     "HDF5, many files": by_stream_resource(HDF5, [1, 6], dataset="/d", template="_%d.h5"),
-    "TIFF, two resources": by_stream_resource(TIFF, [6, 8], template="_%d.tif", counts=(3, 2)),
+    "TIFF, two resources": by_stream_resource(TIFF, [6, 8], template="%s_%d.tif", counts=(3, 2), place="camera/"),
     "TIFF, files of frames": by_stream_resource(TIFF, [4, 6, 8], template="_%d.tif", chunk_shape=[2, 6, 8]),
     "CSV": by_stream_resource("text/csv;header=absent", [3, 2], delimiter=";"),
-    "bytes": by_stream_resource("application/octet-stream", [], template="_%d.raw", counts=(2, 2)),
-    "bytes, one file": by_stream_resource("application/octet-stream", [], spec="STRANGE"),
+    "bytes": by_stream_resource("application/octet-stream", [], template="%s_%d.raw", counts=(2, 2), place="raw/"),
+    "bytes, one file": by_stream_resource("application/octet-stream", [], spec="STRANGE", counts=(1,)),
 }
 
 
@@ -208,6 +211,22 @@ def test_files_on_another_mount_are_rewritten_by_settings(session: Session, clie
 
 
 # ---------------------------------------------------------------- what TiledWriter fails on
+
+
+@pytest.mark.parametrize("mimetype", [TIFF, "application/octet-stream"])
+def test_each_resource_has_its_files_where_it_says(mimetype: str, session: Session, client: Any, folder: Path) -> None:
+    recording = by_stream_resource(mimetype, [6, 8], template="_%d", counts=(2, 1))(folder)
+    ingest(session, recording.documents)
+    ((source, *_),) = nodes(client[recording.uid]).values()
+    names = [asset["data_uri"].removeprefix(f"file://localhost{folder}/") for asset in source["assets"]]
+    assert names == ["0_0", "0_1", "1_0"]
+
+
+def test_an_opaque_file_is_one_asset_however_many_events_it_holds(session: Session, client: Any, folder: Path) -> None:
+    recording = by_stream_resource("application/octet-stream", [], counts=(3,))(folder)
+    ingest(session, recording.documents)
+    ((source, *_),) = nodes(client[recording.uid]).values()
+    assert [asset["data_uri"] for asset in source["assets"]] == [f"file://localhost{folder}/0"]
 
 
 @pytest.mark.parametrize("chunk_shape", [[0], [None, 6, 8], [1, 1, 1, 1, 1], [-1, 6], [1, 2**62]])

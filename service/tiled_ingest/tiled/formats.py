@@ -111,7 +111,7 @@ class Formats:
                 if consolidator is None:
                     consolidator = self._made(resource, descriptor)
                 else:
-                    consolidator.update_from_stream_resource(resource)
+                    _go_on(consolidator, resource)
             _consume(consolidator, plan, *part)
         return consolidator
 
@@ -186,6 +186,13 @@ def _told_shortly(error: Exception) -> str:
 
 
 # ---------------------------------------------------------------- consolidators
+
+
+def _go_on(consolidator: Any, resource: Json) -> None:
+    consolidator.update_from_stream_resource(resource)
+    # The library's own go on to name files by the first resource's place.
+    if getattr(consolidator, "template", None) is not None and type(consolidator).__module__.startswith(PACKAGE):
+        consolidator.uri = resource["uri"]
 
 
 def _consume(consolidator: Any, plan: AssetPlan, number: int, indices: Any, seq_nums: Any) -> None:
