@@ -37,6 +37,7 @@ class Service:
     def __init__(self, folder: Path, settings: Mapping[str, Any], name: str = "service") -> None:
         self.port = free_port()
         self.name = name
+        self.external = False  # whether what files of detectors need is installed
         self.settings = {"http.host": "127.0.0.1", "http.port": self.port, "log.level": "debug", **settings}
         self._log_path = folder / f"{name}.log"
         self._log_path.touch()
@@ -53,13 +54,15 @@ class Service:
         settings = {_variable(name): _spelled(value) for name, value in self.settings.items()}
         self._began_at = len(self._all_lines())
         self._process = Process(
-            self.name, [str(program), "run"], self._log_path, env=settings | self._without_pandas() | _bytecode()
+            self.name, [str(program), "run"], self._log_path, env=settings | self._paths() | _bytecode()
         )
         self._process.start()
         return self
 
-    def _without_pandas(self) -> dict[str, str]:
+    def _paths(self) -> dict[str, str]:
         """Hide pandas, as where only the service is installed: pyarrow would import it, a second for every start."""
+        if self.external:
+            return {}
         hidden = self._log_path.parent / "hidden"
         hidden.mkdir(exist_ok=True)
         (hidden / "pandas.py").write_text("raise ImportError('not installed with the service')\n")
