@@ -95,12 +95,13 @@ class Decoder:
         revived_doc = Reviver(self._policy, plain=not rows)(doc) if isinstance(doc, Mapping) else doc
         if not isinstance(revived_doc, dict):  # a mapping may be the encoding of an array
             raise InvalidDocument("undecodable", "the document is no mapping")
+        plain: dict[str, Any] = revived_doc
         if rows:
-            return self._events(kind, revived_doc)
+            return self._events(kind, plain)
         if kind != "datum":  # its patch may look at the resource, which is not known here
-            revived_doc = self._patched(kind, revived_doc)
-        _validate(kind, revived_doc)
-        return revived_doc
+            plain = self._patched(kind, plain)
+        _validate(kind, plain)
+        return plain
 
     def _events(self, kind: str, doc: dict[str, Any]) -> Event | EventPage | BulkEvents:
         """Return events; where a site patches them, one by one, whatever brought them."""
