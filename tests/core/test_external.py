@@ -145,8 +145,27 @@ def test_a_datum_means_the_rows_that_the_librarys_normalizer_says(all_kwargs: li
     for number, kwargs in enumerate(all_kwargs, 1):
         normalizer(*datum(number, **kwargs))
         normalizer(*event(number, f"q/{number}"))
-        ours.append(tuple(indexer(kwargs, number)))
+        ours.append(indexer(kwargs, number))
     assert ours == theirs
+
+
+@pytest.mark.parametrize(
+    "kwargs",
+    [{"frame": -5}, {"frame": 2**63}, {"point_number": 2**63}, {"indices": {"start": 0, "stop": 2**63}, "frame": -9}],
+)
+def test_numbers_that_no_detector_has_are_no_rows_and_the_event_is_kept(kwargs: dict[str, Any]) -> None:
+    world = taken(begin(), descriptor(), resource(), datum(1, "q", **kwargs), event(1, "q/1"), datum(2),
+                  event(2, "q/2"), stop())  # fmt: skip
+    assert parts(world) == [("q", 1, 2)]
+    assert world.tiled.seq_nums(("r", "primary", "internal")) == [1, 2]
+    assert world.tiled.facts(("r",))["state"] == "incomplete"
+
+
+@pytest.mark.parametrize("value", [3, [1, 2], {"a": 1}, 0.5])
+def test_a_value_that_names_no_datum_costs_only_itself(value: Any) -> None:
+    world = taken(begin(), descriptor(), event(1, value), stop())
+    assert world.tiled.seq_nums(("r", "primary", "internal")) == [1]
+    assert world.tiled.facts(("r",))["state"] == "incomplete"
 
 
 # ---------------------------------------------------------------- stream_datums

@@ -14,7 +14,9 @@ class Span(NamedTuple):
     start: int
     stop: int
 
-    def __len__(self) -> int:
+    @property
+    def rows(self) -> int:
+        """How many numbers are in it."""
         return self.stop - self.start
 
 
@@ -74,6 +76,7 @@ class Part(NamedTuple):
 
 
 _PART = 5  # integers in a row of `AssetPlan.parts`
+_FAR = 2**62  # beyond it ranges do not fit there
 
 
 @dataclass(slots=True)
@@ -102,7 +105,7 @@ class AssetPlan:
         """
         known = len(self.uses)
         number = self._number(use)
-        self.rows += len(indices)
+        self.rows += indices.rows
         self.last_seq_num = max(self.last_seq_num, seq_nums.stop - 1)
         last = self.parts[-_PART:]
         if last and (last[0], last[2], last[4]) == (number, indices.start, seq_nums.start):
@@ -141,7 +144,7 @@ def span(value: Any) -> Span | None:
     if not isinstance(value, Mapping):
         return None
     start, stop = whole(value.get("start")), whole(value.get("stop"))
-    return Span(start, stop) if start is not None and stop is not None and 0 <= start <= stop < 2**62 else None
+    return Span(start, stop) if start is not None and stop is not None and 0 <= start <= stop < _FAR else None
 
 
 class Indexer:
@@ -154,9 +157,13 @@ class Indexer:
     def __init__(self) -> None:
         self._carry = self._index = 0
 
-    def __call__(self, kwargs: Mapping[str, Any], seq_num: int) -> Span:
-        """Return the rows; empty where a frame repeats the one before."""
-        if given := span(kwargs.get("indices")):
+    def __call__(self, kwargs: Mapping[str, Any], seq_num: int) -> Span | None:
+        """Return the rows, none where a frame repeats the one before; `None` for numbers that no detector has."""
+        rows = self._rows(kwargs, seq_num)
+        return rows if -_FAR < rows.start <= rows.stop < _FAR else None
+
+    def _rows(self, kwargs: Mapping[str, Any], seq_num: int) -> Span:
+        if (given := span(kwargs.get("indices"))) is not None:
             return given
         if (point := whole(kwargs.get("point_number"))) is not None:
             return Span(point, point + 1)

@@ -86,7 +86,7 @@ class External:
 
     def has_room(self, indices: Span, policy: Policy) -> bool:
         """Whether so many more rows are still what a detector may have: a hostile range costs nothing to claim."""
-        return self.plan.rows + len(indices) <= policy.external_rows_max
+        return self.plan.rows + indices.rows <= policy.external_rows_max
 
     # ------------------------------------------------------------ what waits for Tiled
 

@@ -108,7 +108,7 @@ class Intake:
         external = self._external(run, stream, wish.key)
         resource = self.shelf.resource(datum.resource)
         indices = external.indexer(datum.kwargs, wish.seq_num)
-        if resource is None or not external.has_room(indices, self._policy):
+        if resource is None or indices is None or not external.has_room(indices, self._policy):
             external.unmet += 1
             return
         run.needs(datum.offset)

@@ -112,9 +112,9 @@ class Shelf:
 
     # ------------------------------------------------------------ the end of a run
 
-    def forget(self, run: str) -> int:
-        """Drop what only this run could use, its resources last; returns how many of its datums nobody used."""
-        unused = _without(self._datums, run)
+    def forget(self, run: str) -> None:
+        """Drop what only this run could use; its resources stay for a while."""
+        _without(self._datums, run)
         _without(self._used, run)
         for uid, kept in [(uid, kept) for uid, kept in self._resources.items() if run in kept.owners]:
             kept.owners.discard(run)
@@ -124,7 +124,6 @@ class Shelf:
         while len(self._old_resources) > RESOURCES_MAX:
             self._old_resources.popitem(last=False)
         self._forget_wishes(run)
-        return unused
 
     def _forget_wishes(self, run: str) -> None:
         for datum_id, wishes in list(self._wishes.items()):
@@ -136,11 +135,9 @@ class Shelf:
                 del self._wishes[datum_id]
 
 
-def _without(kept_by_id: dict[str, _Kept[Datum]], run: str) -> int:
-    """Take a run from the owners; drop what has none any more, and return how much that was."""
-    mine = [(uid, kept) for uid, kept in kept_by_id.items() if run in kept.owners]
-    for uid, kept in mine:
+def _without(kept_by_id: dict[str, _Kept[Datum]], run: str) -> None:
+    """Take a run from the owners; drop what has none any more."""
+    for uid, kept in [(uid, kept) for uid, kept in kept_by_id.items() if run in kept.owners]:
         kept.owners.discard(run)
         if not kept.owners:
             del kept_by_id[uid]
-    return sum(not kept.owners for _, kept in mine)

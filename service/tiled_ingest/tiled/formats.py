@@ -75,7 +75,7 @@ class Formats:
     spec_to_mimetype: Mapping[str, str] = field(default_factory=dict)
     consolidators: Mapping[str, Callable[[Json, Json], Any]] = field(default_factory=dict)
     normalizer: Callable[..., Any] | None = None
-    _converted: dict[tuple[Any, ...], Json] = field(default_factory=dict)
+    _converted: dict[tuple[str, str], tuple[Use, Json]] = field(default_factory=dict)
 
     def build(self, request: RegisterExternal) -> Built:
         """Return the data source that the request's plan describes.
@@ -125,12 +125,12 @@ class Formats:
 
     def _stream_resource(self, plan: AssetPlan, number: int, key: str, notes: list[str]) -> Json:
         use = plan.uses[number]
-        mark = (use.resource.uid, use.resource.offset, use.descriptor, key)
-        if mark not in self._converted:
+        known = self._converted.get((use.resource.uid, key))
+        if known is None or known[0] != use:
             if len(self._converted) >= CONVERTED_MAX:
                 self._converted.clear()
-            self._converted[mark] = self._convert(use, key)
-        resource = deepcopy(self._converted[mark])  # consolidators change it
+            known = self._converted[use.resource.uid, key] = (use, self._convert(use, key))
+        resource = deepcopy(known[1])  # consolidators change it
         _check_template(resource)
         _drop_bad_chunks(resource, notes)
         return resource
@@ -196,7 +196,7 @@ def _go_on(consolidator: Any, resource: Json) -> None:
 
 
 def _consume(consolidator: Any, plan: AssetPlan, number: int, indices: Any, seq_nums: Any) -> None:
-    files = len(indices) * getattr(consolidator, "files_per_datum", 1) + len(consolidator.assets)
+    files = indices.rows * getattr(consolidator, "files_per_datum", 1) + len(consolidator.assets)
     # Only consolidators of sequences of files add one for each row.
     one_each = getattr(consolidator, "template", None) is not None or hasattr(consolidator, "files_per_datum")
     if one_each and files > FILES_MAX:
