@@ -181,6 +181,33 @@ def test_stream_datums_go_into_one_node_in_few_requests() -> None:
     assert NODE in world.tiled.closed
 
 
+def test_ten_detectors_at_a_hundred_hertz_cost_few_requests() -> None:
+    keys = [f"cam{number}" for number in range(10)]
+    world = ready()
+    world.publish(begin(), descriptor(**dict.fromkeys(keys, EXTERNAL)))
+    world.publish(*(stream_resource(key, key=key) for key in keys))
+    for frame in range(300):
+        world.publish(*(stream_datum(frame, frame + 1, key) for key in keys))
+        world.tick(0.01)
+    world.settle()
+    assert len(registrations(world)) / (300 * len(keys)) <= 0.05
+
+
+@pytest.mark.parametrize(
+    ("kind", "doc"),
+    [
+        ("datum_page", {"datum_id": [{}], "resource": "q", "datum_kwargs": {}}),
+        ("datum_page", {"datum_id": ["q/1"], "resource": "q", "datum_kwargs": {"frame": 3}}),
+        ("bulk_datum", {"datum_ids": ["q/1"], "resource": "q", "datum_kwarg_list": [3]}),
+        ("bulk_datum", {"datum_ids": [["q"]], "resource": "q", "datum_kwarg_list": [{}]}),
+    ],
+)
+def test_pages_of_what_are_no_datums_break_the_schema(kind: str, doc: dict[str, Any]) -> None:
+    """Found by the fuzzer: event-model's rules let them pass."""
+    world = taken(begin(), descriptor(), resource(), (kind, doc), stop())
+    assert world.codes == [(3, "schema")]
+
+
 def test_a_repeated_stream_datum_changes_nothing() -> None:
     world = taken(begin(), descriptor(), stream_resource(), stream_datum(0, 2), stream_resource(), stream_datum(0, 2),
                   stream_datum(2, 3), stream_datum(0, 2), stop())  # fmt: skip

@@ -98,10 +98,11 @@ def flown(folder: Path, frames: int = 240) -> Recording:
     return Recording(script.stop(primary=frames), {("primary", "camera"): values})
 
 
-def strike(scene: Scene, service: Service, publication: Publication, method: str, path: str, **how: Any) -> None:
-    """Kill the service at a request, while documents come; then start it again."""
-    cut = scene.cut_at(method, path, service.kill, **how)
-    publication.steadily(portion=6)
+def strike(scene: Scene, publication: Publication, upto: float, method: str, path: str, when: str) -> None:
+    """Kill the service at a request, while documents come, up to a share of all; then start it again."""
+    (service,) = scene.services
+    cut = scene.cut_at(method, path, service.kill, when=when)
+    publication.steadily(upto, portion=6)
     scene.wait_for(cut)
     publication.pause()
     scene.notes.append(f"{method} {path}: {cut}")
@@ -113,16 +114,16 @@ def test_a_crash_in_a_fly_scan_leaves_the_same_tree(scene: Scene, tmp_path: Path
     service, publication = service_of(scene), scene.publication(recording.documents)
     service.start()
     node, source = rf"{API}/register/.*/primary", rf"{API}/data_source/.*/camera"
-    strike(scene, service, publication, "POST", node, when="after")
-    strike(scene, service, publication, "PUT", source, when="before")
-    strike(scene, service, publication, "PUT", source, when="after", nth=2)
+    strike(scene, publication, 0.3, "POST", node, "after")
+    strike(scene, publication, 0.6, "PUT", source, "before")
+    strike(scene, publication, 0.9, "PUT", source, "after")
     publication.publish()
     scene.settle()
     check(scene, recording)
     assert scene.letters() == []
     (held,) = scene.client[recording.uid]["primary"].base["camera"].include_data_sources().data_sources()
     names = [Path(asset.data_uri).name for asset in sorted(held.assets, key=lambda asset: asset.num)]
-    assert (names, held.structure.shape) == (["fly0.h5", "fly1.h5"], (240, 2, 3))
+    assert (names, held.structure["shape"]) == (["fly0.h5", "fly1.h5"], [240, 2, 3])
 
 
 def test_places_of_files_are_rewritten_by_a_setting(scene: Scene, folder: Path) -> None:

@@ -173,15 +173,26 @@ def _key(resource: Resource, stream: Stream) -> str:
     return key
 
 
-def datums_of(kind: str, doc: Mapping[str, Any], offset: int) -> Iterator[Datum]:
-    """Yield the datums of a datum, of a page of them, or of the deprecated `bulk_datum`."""
-    resource = doc["resource"]
+def datums_of(kind: str, doc: dict[str, Any], offset: int) -> list[Datum]:
+    """Return the datums of a datum, of a page of them, or of the deprecated `bulk_datum`.
+
+    Raises
+    ------
+    InvalidDocument
+        `schema`: event-model's rules for pages do not look at what is in the lists.
+    """
+    pairs = list(_pairs(kind, doc))
+    if not all(isinstance(datum_id, str) and isinstance(kwargs, dict) for datum_id, kwargs in pairs):
+        raise InvalidDocument("schema", f"{kind}: a datum_id is no text, or its arguments are no mapping")
+    return [Datum(datum_id, doc["resource"], kwargs, offset) for datum_id, kwargs in pairs]
+
+
+def _pairs(kind: str, doc: dict[str, Any]) -> Iterator[tuple[Any, Any]]:
     if kind == "datum":
-        yield Datum(doc["datum_id"], resource, doc["datum_kwargs"], offset)
+        yield doc["datum_id"], doc["datum_kwargs"]
     elif kind == "datum_page":
-        for datum in unpack_datum_page(doc):
-            yield Datum(datum["datum_id"], resource, datum["datum_kwargs"], offset)
+        if not all(isinstance(column, list) for column in doc["datum_kwargs"].values()):
+            raise InvalidDocument("schema", "datum_page: a column is no list")
+        yield from ((datum["datum_id"], datum["datum_kwargs"]) for datum in unpack_datum_page(doc))
     else:
-        for datum_id, kwargs in zip_longest(doc["datum_ids"], doc["datum_kwarg_list"]):
-            if isinstance(datum_id, str):
-                yield Datum(datum_id, resource, kwargs or {}, offset)
+        yield from zip_longest(doc["datum_ids"], doc["datum_kwarg_list"], fillvalue={})
