@@ -239,6 +239,17 @@ def test_an_opaque_file_is_one_asset_however_many_events_it_holds(session: Sessi
     assert [asset["data_uri"] for asset in source["assets"]] == [f"file://localhost{folder}/0"]
 
 
+def test_files_that_are_named_again_keep_their_place() -> None:
+    plan, formats = AssetPlan(), Formats()
+    for uid in ("a", "b", "c"):
+        doc = {"uid": uid, "data_key": "cam", "mimetype": HDF5, "parameters": {"dataset": "/d"}}
+        doc["uri"] = f"file://localhost/{'a' if uid == 'c' else uid}.h5"
+        plan.add(Use(Resource("stream_resource", doc, 0), "d"), Span(0, 2), Span(1, 3))
+    built = formats.build(RegisterExternal(("r", "s", "cam"), {**UINT8, "dtype": "array"}, plan, None))
+    assert [(asset["data_uri"][-4:], asset["num"]) for asset in built.assets] == [("a.h5", 0), ("b.h5", 1)]
+    assert built.size == 6
+
+
 @pytest.mark.parametrize("chunk_shape", [[0], [None, 6, 8], [1, 1, 1, 1, 1], [-1, 6], [1, 2**62]])
 def test_a_chunk_shape_that_says_nothing_is_left_out(
     chunk_shape: list[Any], session: Session, client: Any, folder: Path

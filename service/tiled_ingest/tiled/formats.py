@@ -226,7 +226,10 @@ def _limit_chunks(consolidator: Any, notes: list[str], key: str) -> None:
 def _built(consolidator: Any, notes: list[str]) -> Built:
     # Through JSON, as it will be compared with what Tiled answers.
     source: Json = wire.load(wire.dump({"source": consolidator.get_data_source()}))["source"]
-    source["assets"] = list({asset["data_uri"]: asset for asset in reversed(source["assets"])}.values())[::-1]
+    first: dict[str, Json] = {}
+    for asset in source["assets"]:  # Tiled takes a file once
+        first.setdefault(asset["data_uri"], asset)
+    source["assets"] = list(first.values())
     shape = (source.get("structure") or {}).get("shape")
     size = shape[0] if shape else len(source["assets"])
     return Built(source, size, dict(consolidator.metadata), tuple(notes))
