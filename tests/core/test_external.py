@@ -182,9 +182,9 @@ def test_stream_datums_go_into_one_node_in_few_requests() -> None:
 
 
 def test_ten_detectors_at_a_hundred_hertz_cost_few_requests() -> None:
-    keys = [f"cam{number}" for number in range(10)]
+    keys: dict[str, Any] = {f"cam{number}": EXTERNAL for number in range(10)}
     world = ready()
-    world.publish(begin(), descriptor(**dict.fromkeys(keys, EXTERNAL)))
+    world.publish(begin(), descriptor(**keys))
     world.publish(*(stream_resource(key, key=key) for key in keys))
     for frame in range(300):
         world.publish(*(stream_datum(frame, frame + 1, key) for key in keys))
