@@ -424,6 +424,21 @@ def test_the_audit_puts_right_what_a_late_request_made_smaller() -> None:
     assert parts(world) == [("q", 0, 5)]
 
 
+def test_a_node_does_not_shrink_because_the_log_has_lost_what_its_rows_came_from() -> None:
+    first = taken(begin("a"), descriptor("da", "a"), resource("q", "a"), stop("a"), begin("b"), descriptor("db", "b"),
+                  datum(1), event(1, "q/1", "db"))  # fmt: skip
+    _, committed, point = first.commits[-1]
+    assert isinstance(point, ResumePoint)
+    assert (committed, point.start) == (8, 2)
+    second = World(POLICY, first.tiled, logs={HOME: first.logs[HOME][4:]})
+    second.assign(committed=committed, point=point, low=4)
+    second.position[HOME] = committed
+    second.publish(stop("b", primary=1))
+    second.settle()
+    assert parts(second, ("b", "primary", "img")) == [("q", 0, 1)]
+    assert second.tiled.facts(("b",))["state"] == "incomplete"
+
+
 # ---------------------------------------------------------------- after a crash
 
 

@@ -5,8 +5,6 @@ one does, a smaller shape over a larger one, the next one or the audit mends. Wh
 formats, refuses of one data key is no reason to lose the run: this key's documents go to the dead letters.
 """
 
-from dataclasses import replace
-
 from .documents import access_tags
 from .errors import InvalidDocument, TiledRejected
 from .external import External, Waiting
@@ -69,9 +67,11 @@ def audit(around: Surroundings, run: Run, external: External) -> Procedure[None]
         run.notes.append(f"External data {where}: {external.unmet} events name a datum that never came.")
     if external.refusal or not external.plan.uses:
         return
-    request = RegisterExternal(external.path, external.description, external.plan.copy(), access_tags(run.start))
-    # What stands there may be more than the plan says only if somebody else wrote it: now all is known.
-    written = yield from _registered(around, run, external, replace(request, exact=True))
+    # Now all is known: what stands there may be more only if it is wrong; unless the log has lost what a row came from.
+    exact = not external.unmet and not run.refused["orphan"]
+    tags = access_tags(run.start)
+    request = RegisterExternal(external.path, external.description, external.plan.copy(), tags, exact=exact)
+    written = yield from _registered(around, run, external, request)
     if not written or external.known is None or not external.known.metadata:
         return
     update = UpdateMetadata(external.path, external.known.metadata)
