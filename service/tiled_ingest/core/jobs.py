@@ -41,7 +41,7 @@ def next_job(desk: Desk, run: Run, now_s: float, force: str | None) -> Procedure
     reason = "stop" if run.ending else force
     due = _due(desk, run, now_s, reason)
     if not run.opened:
-        needed = not run.inherited or due is not None or run.chores or run.ending
+        needed = not run.inherited or due is not None or run.chores or run.early or run.ending
         return _open(desk, run) if needed else None
     if run.chores:
         return _chore(desk, run)
@@ -64,6 +64,8 @@ def _open(desk: Desk, run: Run) -> Procedure[None]:
         run.start_hold = None
         desk.count("start", "written")
         desk.tell("run_opened", run=run.uid, path="/".join(run.path))
+    while run.opened and run.early:
+        desk.release(run.early.pop())
 
 
 def _chore(desk: Desk, run: Run) -> Procedure[None]:

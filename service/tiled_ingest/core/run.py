@@ -78,6 +78,7 @@ class Run:
         self.notes: list[str] = []
         self.refused: Counter[str] = Counter()  # documents of it that went to the dead letters, by code
         self.start_hold: Hold | None = None
+        self.early: list[Hold] = []  # of documents that only wait to be used, as long as nobody knows whose the node is
         self.stop: dict[str, Any] | None = None
         self.stop_hold: Hold | None = None
         self.in_hand: list[Hold] = []  # of a batch that was under way when Tiled refused it
@@ -175,11 +176,12 @@ class Run:
 
     def let_go(self) -> list[Hold]:
         """Forget everything that waits for Tiled; return its holds."""
-        nodes = [*self.in_hand, self.start_hold, *(chore.hold for chore in self.chores), self.stop_hold]
+        nodes = [*self.in_hand, *self.early, self.start_hold, *(chore.hold for chore in self.chores), self.stop_hold]
         rows = [hold for stream in self.streams.values() for hold in stream.drop()]
         rows += [hold for external in self.externals.values() for hold in external.drop()]
         self.chores.clear()
         self.in_hand.clear()
+        self.early.clear()
         self.start_hold = self.stop_hold = None
         return [*(hold for hold in nodes if hold is not None), *rows]
 

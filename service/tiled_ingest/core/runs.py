@@ -181,10 +181,12 @@ class Runs:
         """Keep a document for every run that is open now; of those that are not written it is a dead letter, too."""
         owners = list(self._owners())
         granted = self._intake.take(kind, doc, record, now_s, [run.uid for run in owners])
+        for run in owners:
+            self._hold_until_opened(run, record)
         condemned = {run for run in owners if run.verdict is not None}
         for run in condemned:
             self._condemn(run, kind, doc, record)
-        return granted | condemned
+        return granted | condemned | {run for run in owners if run.early}
 
     def _begin(self, start: Any, record: Record, now_s: float) -> Run:
         parent = route(self._policy.routes, self._home.topic, start)
@@ -247,10 +249,16 @@ class Runs:
         granted: set[Run] = set()
         if kind in SHARED:
             granted = self._intake.take(kind, doc, record, now_s, [run.uid])
+            self._hold_until_opened(run, record)
         elif not self._intake.stream_datum(run, doc, record, now_s):
             self._count(kind, "duplicate")
         run.last_offset = record.offset
         return granted
+
+    def _hold_until_opened(self, run: Run, record: Record) -> None:
+        """What is only kept in mind is settled once the run's node is known to be ours: else it is a dead letter."""
+        if run.takes_documents and not run.opened and not self.rebuilding:
+            run.early.append(self._hold(record.offset))
 
     def _add_rows(self, run: Run, doc: Event | EventPage | BulkEvents, record: Record, now_s: float) -> None:
         events = list(rows_of(doc))
