@@ -197,6 +197,8 @@ def test_what_is_missing_is_named_with_how_to_set_it(name: str) -> None:
             {"tiled.routes": '[{"topic": "a", "path": "{start.x}"}]'},
             "tiled.routes.0.path: {start.x} is neither",
         ),
+        ({"tiled.patches": '[{"match": "(", "replace": "x"}]'}, "tiled.patches.0.match: '(' is no regular"),
+        ({"tiled.patches": '[{"match": "^/a", "replace": "\\\\1"}]'}, "tiled.patches.0.replace: invalid group"),
         ({"tiled.routes": "["}, "tiled.routes: no JSON"),
         ({"tiled.uri": "localhost"}, "tiled.uri: an address like"),
         ({"tiled.uri": f"http://me:{SECRET}@host"}, "tiled.uri: no login and no query"),
@@ -292,3 +294,8 @@ def test_the_schema_refuses_the_unknown_and_knows_secret_files() -> None:
     assert all(group["additionalProperties"] is False for group in schema["$defs"].values())
     assert "api_key_file" in schema["$defs"]["Tiled"]["properties"]
     assert schema["$defs"]["Kafka"]["properties"]["topics"]["description"]
+
+
+def test_places_of_files_are_rewritten() -> None:
+    policy = made(tiled__patches='[{"match": "^/ioc/(.*)", "replace": "/mnt/\\\\1"}]').policy()
+    assert policy.patches["resource"]({"root": "/ioc", "resource_path": "a.h5"})["resource_path"] == "/mnt/a.h5"

@@ -19,6 +19,7 @@ from prometheus_client import CollectorRegistry
 from . import __version__
 from .core.engine import Engine
 from .core.errors import Forbidden, IngestError
+from .core.patches import joined
 from .core.policy import Policy
 from .core.writes import Done
 from .ingestor import Ended, Ingestor
@@ -36,6 +37,7 @@ from .observe.metrics import Metrics
 from .observe.watch import Watch
 from .settings import Settings, revealed
 from .tiled.layout import perform
+from .tiled.plugins import load
 from .tiled.probe import server_version
 from .tiled.session import Session
 
@@ -147,9 +149,11 @@ def _ingestor(settings: Settings, policy: Policy, stack: ExitStack, metrics: Met
     stack.callback(reader.close)
     letters = _dead_letters(settings)
     stack.callback(letters.close)
+    formats, patches = load(settings.tiled.plugins)
     threads = settings.tiled.requests_max
-    lanes = Lanes(partial(perform, session), reader, metrics.requested, threads)
+    lanes = Lanes(partial(perform, session, formats=formats), reader, metrics.requested, threads)
     stack.callback(lanes.close)
+    policy = replace(policy, patches=joined(policy.patches, patches))
     engine = Engine(policy, partial(secrets.token_hex, 5))
     return Ingestor(engine, lanes, letters, watch, settings.limits.drain_s_max)
 

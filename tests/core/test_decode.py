@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from tiled_ingest.core.decode import KINDS, Decoder, kind_of
 from tiled_ingest.core.errors import InvalidDocument
-from tiled_ingest.core.events import Event, EventPage, bulk_rows, references
+from tiled_ingest.core.events import BulkEvents, Event, EventPage, event_from, references, rows_of
 from tiled_ingest.core.policy import Policy
 from tiled_ingest.core.record import Record
 
@@ -96,7 +96,8 @@ DOCUMENTS: list[tuple[str, dict[str, Any]]] = [
 
 @pytest.mark.parametrize(("kind", "doc"), DOCUMENTS, ids=[kind for kind, _ in DOCUMENTS])
 def test_a_plain_document_comes_through_unchanged(kind: str, doc: dict[str, Any]) -> None:
-    assert decode(published(kind, doc)) == (kind, doc)
+    expected = BulkEvents(tuple(map(event_from, doc["primary"]))) if kind == "bulk_events" else doc
+    assert decode(published(kind, doc)) == (kind, expected)
 
 
 def test_every_kind_of_event_model_is_known() -> None:
@@ -481,17 +482,13 @@ def test_any_bytes_are_decoded_or_refused_and_nothing_else(value: bytes) -> None
         ("datum", {"datum_id": "q/0", "resource": "q"}, ("resource", "q", "q/0")),
         ("datum_page", {"datum_id": ["q/0"], "resource": "q"}, ("resource", "q", "")),
         ("bulk_datum", {"resource": "q"}, ("resource", "q", "")),
-        ("bulk_events", {"primary": [{"descriptor": "d"}]}, ("descriptor", "d", "")),
+        ("bulk_events", {"primary": [event()]}, ("descriptor", "d", "")),
         ("bulk_events", {}, ("descriptor", "", "")),
     ],
 )
 def test_a_document_says_where_it_belongs(kind: str, doc: dict[str, Any], expected: tuple[str, str, str]) -> None:
-    typed = decode.admit(kind, doc)[1] if kind in {"event", "event_page"} else doc
+    typed = decode.admit(kind, doc)[1] if kind in {"event", "event_page", "bulk_events"} else doc
     assert references(kind, typed) == expected
-
-
-def test_bulk_rows_skip_what_is_none() -> None:
-    assert list(bulk_rows({"a": [event(), 1], "b": 3})) == [event()]
 
 
 @pytest.mark.parametrize(
@@ -520,3 +517,34 @@ def test_a_document_that_is_an_array_in_disguise(kind: str, document: Any) -> No
     with pytest.raises(InvalidDocument) as refusal:
         decode(record(msgpack.dumps((kind, shaped))))
     assert refusal.value.code in {"undecodable", "schema"}
+
+
+@pytest.mark.parametrize("doc", [{"a": [1]}, {"a": 3}, {"a": [{"descriptor": "d"}]}])
+def test_bulk_events_that_are_none_break_the_schema(doc: dict[str, Any]) -> None:
+    with pytest.raises(InvalidDocument, match="schema"):
+        decode.admit("bulk_events", doc)
+
+
+def test_an_old_stream_resource_says_where_its_files_are_as_a_resource_does() -> None:
+    old = {"uid": "q", "spec": "AD_HDF5", "root": "/", "resource_path": "a.h5", "resource_kwargs": {}, "data_key": "k"}
+    assert decode.admit("stream_resource", old)[1] == old
+    with pytest.raises(InvalidDocument, match="schema"):
+        decode.admit("stream_resource", {"uid": "q", "spec": "AD_HDF5"})
+
+
+@pytest.mark.parametrize("kind", ["event", "event_page", "bulk_events"])
+def test_events_are_patched_one_by_one_whatever_brought_them(kind: str) -> None:
+    def patch(doc: dict[str, Any]) -> dict[str, Any]:
+        return {**doc, "seq_num": doc["seq_num"] + 10}
+
+    patched = Decoder(Policy(patches={"event": patch}))
+    given = {"event": event(), "event_page": page(), "bulk_events": {"primary": [event()]}}[kind]
+    plain = [each.seq_num for each in rows_of(decode.admit(kind, given)[1])]  # type: ignore[arg-type]
+    for doc in (patched.admit(kind, given)[1], patched(record(msgpack.dumps((kind, given))))[1]):
+        assert [each.seq_num for each in rows_of(doc)] == [number + 10 for number in plain]  # type: ignore[arg-type]
+
+
+def test_a_patch_may_mend_what_the_schema_refuses() -> None:
+    mend = Decoder(Policy(patches={"stop": lambda doc: {**doc, "exit_status": "abort"}}))
+    broken = {"uid": "s", "run_start": "r", "time": 1.0}
+    assert mend.admit("stop", broken)[1] == {**broken, "exit_status": "abort"}

@@ -133,6 +133,7 @@ class MiniTiled:
     asked: list[w.Request] = field(default_factory=list)
     faults: list[Fault] = field(default_factory=list)
     closed: list[w.Path] = field(default_factory=list)
+    externals: dict[w.Path, w.RegisterExternal] = field(default_factory=dict)  # what was written last
 
     def __call__(self, request: w.Request) -> w.Outcome:
         self.asked.append(request)
@@ -141,7 +142,7 @@ class MiniTiled:
                 return outcome
         return self.apply(request)
 
-    def apply(self, request: w.Request) -> w.Outcome:  # noqa: C901, PLR0911 - one case a request
+    def apply(self, request: w.Request) -> w.Outcome:  # noqa: C901, PLR0911, PLR0912 - one case a request
         match request:
             case w.CreateContainer():
                 return self._create((*request.parent, request.key), w.Node(request.metadata))
@@ -156,6 +157,8 @@ class MiniTiled:
             case w.CloseStreams():
                 self.closed += request.paths
                 return w.Done()
+            case w.RegisterExternal():
+                return self._register(request)
         if request.path not in self.nodes:
             return w.Missing()
         node = self.nodes[request.path]
@@ -171,6 +174,20 @@ class MiniTiled:
             case w.GetNode():
                 return w.Done(node)
         return w.Done()
+
+    def _register(self, request: w.RegisterExternal) -> w.Outcome:
+        if request.path[:-1] not in self.nodes:
+            return w.Missing()
+        held = self.externals.get(request.path)
+        size = request.known.size if request.known else held.plan.rows if held else -1
+        if request.exact or request.plan.rows > size:
+            self.shrink(request)
+        return w.Done(w.Registered(1, max(size, request.plan.rows), 1, {"spec": "AD_HDF5"}))
+
+    def shrink(self, request: w.RegisterExternal) -> None:
+        """Let the node be what the request says, whatever it was."""
+        self.nodes.setdefault(request.path, w.Node({}))
+        self.externals[request.path] = request
 
     def _create(self, path: w.Path, node: w.Node) -> w.Outcome:
         if path[:-1] not in self.nodes:

@@ -12,6 +12,7 @@ import numpy as np
 from tests.core.test_steps import descriptor_doc, event_doc, page_doc, start_doc, stop_doc
 
 CORPUS = Path(__file__).parent / "corpus"
+IMAGE = {"dtype": "array", "shape": [2, 2], "source": "s", "dtype_numpy": "|u1"}
 fired: list[str] = []  # filled by code that a message made us run
 
 
@@ -82,13 +83,20 @@ def _rare() -> list[tuple[str, Any]]:
     stream = {"uid": "t", "run_start": "r", "data_key": "x", "mimetype": "application/x-hdf5", "uri": "file://h/x.h5"}
     span = {"start": 0, "stop": 3}
     used = {"uid": "t/0", "stream_resource": "t", "descriptor": "d", "indices": span, "seq_nums": span}
+    tiff = {**stream, "uid": "v", "data_key": "img", "mimetype": "multipart/related;type=image/tiff"}
+    keys = {**descriptor_doc()["data_keys"], "img": {**IMAGE, "external": "FILE:"}}
     return [
-        *_plain()[:3],
+        _plain()[0],
+        ("descriptor", {**descriptor_doc(), "data_keys": keys}),
         ("resource", {**resource, "resource_kwargs": {}, "path_semantics": "posix"}),
         ("datum", {"datum_id": "s/0", "resource": "s", "datum_kwargs": {"frame": 0}}),
         ("datum_page", {"datum_id": ["s/1"], "resource": "s", "datum_kwargs": {"frame": [1]}}),
         ("stream_resource", {**stream, "parameters": {"dataset": "d", "chunk_shape": [1]}}),
         ("stream_datum", used),
+        ("stream_resource", {**tiff, "parameters": {"template": "%s_%06d.tif", "filename": "f", "chunk_shape": [1]}}),
+        ("stream_datum", {**used, "uid": "v/0", "stream_resource": "v"}),
+        ("event", {**event_doc(2), "data": {"x": 1.0, "i": 2, "img": "s/0"}, "filled": {"img": False}}),
+        ("event", {**event_doc(3), "data": {"x": 1.0, "i": 2, "img": "s/1"}, "filled": {"img": False}}),
         ("bulk_events", {"primary": [event_doc(5)]}),
         ("bulk_datum", {"resource": "s", "datum_ids": ["s/2"], "datum_kwarg_list": [{}]}),
         ("stop", stop_doc()),

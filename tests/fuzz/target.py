@@ -7,6 +7,8 @@ from collections import Counter
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import bluesky_tiled_plugins.writing.tiled_writer  # noqa: F401 - or the first history pays for it
+
 from tests.core.test_engine import World
 from tests.core.test_steps import HOME, STAMP_MS, MiniTiled
 from tests.fuzz import seeds
@@ -17,10 +19,12 @@ from tiled_ingest.core.errors import InvalidDocument
 from tiled_ingest.core.policy import Policy
 from tiled_ingest.core.record import Record
 from tiled_ingest.tiled import wire
+from tiled_ingest.tiled.formats import Formats, UnusableError
 
 POLICY = Policy(
     age_s_max=0.2, idle_s_max=20.0, message_bytes_max=1_000_000, elements_max=20_000, breaker_window=1_000_000
 )
+FORMATS = Formats()
 HANG_S = 20.0  # of one history, which takes a few milliseconds
 
 
@@ -31,7 +35,7 @@ class Writable(MiniTiled):
         """Refuse what cannot be written on the wire, as the adapter does."""
         try:
             _spelled(request)
-        except wire.UnwritableError as error:
+        except (wire.UnwritableError, UnusableError) as error:
             return w.Rejected(str(error), 422)
         return super().apply(request)
 
@@ -46,6 +50,8 @@ def _spelled(request: w.Request) -> None:
             wire.dump(wire.patch(request))
         case w.Append():
             wire.rows(request.table)
+        case w.RegisterExternal():
+            wire.dump(wire.external(request, FORMATS.build(request).source))
 
 
 @dataclass

@@ -27,7 +27,7 @@ from tiled_ingest.core.effects import (
 )
 from tiled_ingest.core.offsets import ResumePoint
 from tiled_ingest.core.policy import Policy
-from tiled_ingest.core.record import Home
+from tiled_ingest.core.record import Home, Record
 from tiled_ingest.core.writes import (
     Append,
     Done,
@@ -206,6 +206,28 @@ class CommitsAfterRelease(Bent):
         return [replace(self._last[home], ticket=-1) for home in input.homes if home in self._last]
 
 
+class CountsRedelivered(Bent):
+    """Counts the frames of a stream_datum again when it comes again."""
+
+    def __init__(self, engine: EngineLike) -> None:
+        super().__init__(engine)
+        self._met: set[str] = set()
+
+    def told(self, input: Input) -> list[Input]:  # noqa: A002
+        if not isinstance(input, Records):
+            return [input]
+        return [Records([self._renamed(record) for record in input.records])]
+
+    def _renamed(self, record: Record) -> Record:
+        if b"stream_datum" not in (record.value or b""):
+            return record
+        name, doc = msgspec.msgpack.decode(record.value or b"")
+        again = doc["uid"] in self._met
+        self._met.add(doc["uid"])
+        value = msgspec.msgpack.encode((name, {**doc, "uid": f"{doc['uid']}, again"}))
+        return msgspec.structs.replace(record, value=value) if again else record
+
+
 VARIANTS: tuple[type[Bent], ...] = (
     CommitsEarly,
     RetriesBlindly,
@@ -215,6 +237,7 @@ VARIANTS: tuple[type[Bent], ...] = (
     DoesNotSwitch,
     DropsDeadLetters,
     CommitsAfterRelease,
+    CountsRedelivered,
 )
 
 

@@ -65,18 +65,22 @@ def encode(name: str, doc: Json) -> bytes:
 class Author:
     """Writes runs. All numbers in them are unique, so that every row can be told from every other."""
 
-    def __init__(self, rng: random.Random) -> None:
+    def __init__(self, rng: random.Random, *, external: bool = True) -> None:
         self._rng = rng
         self._serial = 0
+        self._external = external
 
     def run(self) -> Run:
         """Write a run with its documents in order, some of them published twice."""
         rng, uid = self._rng, self._uid("run")
         run = Run(uid, [])
         self.add(run, "start", {"uid": uid, "time": self._time(), "scan_id": self._serial, "plan_name": "scan"})
-        writers = [
+        writers: list[_Stream | _Detector] = [
             self._stream(run, name) for name in rng.sample(("primary", "baseline", "monitor"), rng.choice((0, 1, 1, 2)))
         ]
+        if self._external:
+            kinds = rng.sample((_Flown, _Stepped), rng.choice((0, 1, 1, 2)))
+            writers += [kind(self, rng, run) for kind in kinds]
         counts: dict[str, int] = {}
         while writers:
             writer = rng.choice(writers)
@@ -150,6 +154,20 @@ class Author:
         self.add(run, "descriptor", {**doc, **rest})
         return uid
 
+    def external(self, run: Run, name: str) -> str:
+        """Publish the descriptor of a stream whose `img` is in files; its uid."""
+        uid = self._uid("descriptor")
+        run.streams[uid] = name
+        keys = {key: {"source": f"sim:{key}", "dtype": "array", "shape": [2]} for key in ("img",)}
+        keys["img"]["external"] = "FILE:"
+        doc: Json = {"uid": uid, "run_start": run.uid, "name": name, "time": self._time(), "data_keys": keys}
+        self.add(run, "descriptor", {**doc, "configuration": {}, "hints": {}, "object_keys": {"cam": ["img"]}})
+        return uid
+
+    def uid(self, kind: str) -> str:
+        """Make a uid that nobody else has."""
+        return self._uid(kind)
+
     def add(self, run: Run, name: str, doc: Json) -> None:
         """Publish a document, now and then twice, but never after its run's stop."""
         run.items.append(Item(Role.RUN, encode(name, doc), run.uid, name, doc))
@@ -220,6 +238,80 @@ class _Stream:
         self._author.add(self._run, "event_page", {**columns, "filled": {}})
 
 
+class _Detector:
+    """A detector that writes files, now and then a new one."""
+
+    name = ""
+
+    def __init__(self, author: Author, rng: random.Random, run: Run) -> None:
+        self.seq_num = self.seq_num_max = 0
+        self._author, self._rng, self._run = author, rng, run
+        self._descriptor = self._resource = ""
+        self._left = rng.choice((1, 4, 12))
+        self._frames = 0  # in the file that is written now
+
+    def write(self) -> bool:
+        """Publish the next documents; false when the detector has no more."""
+        if not self._descriptor:
+            self._descriptor = self._author.external(self._run, self.name)
+        elif not self._resource or self._rng.random() < 0.1:
+            self._resource, self._frames = self._author.uid("resource"), 0
+            self._open()
+        elif self._left:
+            self._left -= 1
+            self._expose()
+            self.seq_num_max = self.seq_num
+        else:
+            return False
+        return True
+
+    def _open(self) -> None:
+        raise NotImplementedError
+
+    def _expose(self) -> None:
+        raise NotImplementedError
+
+
+class _Flown(_Detector):
+    """A detector that is flown: stream_datums, and no events."""
+
+    name = "fly"
+
+    def _open(self) -> None:
+        doc = {"uid": self._resource, "run_start": self._run.uid, "data_key": "img", "mimetype": "application/x-hdf5"}
+        self._author.add(self._run, "stream_resource", {**doc, "uri": f"file:///{self._resource}", "parameters": {}})
+
+    def _expose(self) -> None:
+        frames = self._rng.choice((1, 1, 3))
+        indices = {"start": self._frames, "stop": self._frames + frames}
+        seq_nums = {"start": self.seq_num + 1, "stop": self.seq_num + 1 + frames}
+        self._frames, self.seq_num = self._frames + frames, self.seq_num + frames
+        doc = {"uid": self._author.uid("datum"), "stream_resource": self._resource, "descriptor": self._descriptor}
+        self._author.add(self._run, "stream_datum", {**doc, "indices": indices, "seq_nums": seq_nums})
+
+
+class _Stepped(_Detector):
+    """A detector of old: events name datums, which come before or after them."""
+
+    name = "step"
+
+    def _open(self) -> None:
+        doc = {"uid": self._resource, "run_start": self._run.uid, "spec": "AD_HDF5", "root": "/", "resource_path": "a"}
+        self._author.add(self._run, "resource", {**doc, "resource_kwargs": {}})
+
+    def _expose(self) -> None:
+        self.seq_num += 1
+        datum_id = f"{self._resource}/{self._frames}"
+        event = self._author.event(self._descriptor, self.seq_num, {})
+        event |= {"data": {"img": datum_id}, "timestamps": {"img": event["time"]}, "filled": {"img": False}}
+        kwargs = {"indices": {"start": self._frames, "stop": self._frames + 1}}
+        datum = {"datum_id": datum_id, "resource": self._resource, "datum_kwargs": kwargs}
+        self._frames += 1
+        pair = [("datum", datum), ("event", event)]
+        for name, doc in pair if self._rng.random() < 0.7 else pair[::-1]:
+            self._author.add(self._run, name, doc)
+
+
 @dataclass
 class Plan:
     """What one history publishes: per partition, in order."""
@@ -229,9 +321,9 @@ class Plan:
     queues: dict[Home, list[Item]]
 
 
-def plan(rng: random.Random, homes: list[Home], runs_max: int | None) -> Plan:
+def plan(rng: random.Random, homes: list[Home], runs_max: int | None, *, external: bool = True) -> Plan:
     """Interleave a few runs over the partitions, with what else comes along."""
-    author, result = Author(rng), Plan({}, {}, {home: [] for home in homes})
+    author, result = Author(rng, external=external), Plan({}, {}, {home: [] for home in homes})
     count = min(rng.randint(2, 6), runs_max if runs_max is not None else 6)
     for home in homes:
         mine = [author.run() for _ in range(max(1, count // len(homes)))]

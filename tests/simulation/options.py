@@ -23,6 +23,7 @@ class Options:
     without: frozenset[Fault] = frozenset()
     runs_max: int | None = None
     policy: dict[str, float] = field(default_factory=dict)
+    external: bool = True  # detectors write files, too
 
 
 @dataclass(frozen=True)

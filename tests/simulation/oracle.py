@@ -39,8 +39,21 @@ def rows_of(item: Item) -> Iterator[Row]:
     doc = item.doc
     events = [doc] if item.name == "event" else _unpack(doc)
     for event in events:
-        stamps = {f"ts_{key}": value for key, value in event["timestamps"].items()}
-        yield {"seq_num": event["seq_num"], "time": event["time"], **event["data"], **stamps}
+        inside = {key for key in event["data"] if event.get("filled", {}).get(key, True)}
+        stamps = {f"ts_{key}": value for key, value in event["timestamps"].items() if key in inside}
+        values = {key: value for key, value in event["data"].items() if key in inside}
+        yield {"seq_num": event["seq_num"], "time": event["time"], **values, **stamps}
+
+
+def frames_of(item: Item) -> Counter[tuple[str, int]]:
+    """Count the rows of files that a document brings: (resource, index)."""
+    doc = item.doc
+    if item.name == "stream_datum":
+        return Counter((doc["stream_resource"], index) for index in range(*doc["indices"].values()))
+    if item.name == "event" and "img" in doc["data"]:
+        resource, _, index = doc["data"]["img"].rpartition("/")
+        return Counter([(resource, int(index))])
+    return Counter()
 
 
 def _unpack(page: Json) -> Iterator[Json]:
@@ -94,9 +107,10 @@ class Oracle:
             return None
         if published.item.role is Role.INVALID:
             return "it is no valid document, and not in the dead letters"
-        return self._not_in_tiled(self._plan.runs[published.item.run], published.item)
+        return self._not_in_tiled(self._plan.runs[published.item.run], published)
 
-    def _not_in_tiled(self, run: Run, item: Item) -> str | None:
+    def _not_in_tiled(self, run: Run, published: Published) -> str | None:
+        item = published.item
         node = self._tiled.nodes.get((*self._parent, run.uid))
         if node is None:
             return "its run has no node"
@@ -106,13 +120,33 @@ class Oracle:
             case "descriptor":
                 there = self.table_of(run, item.doc["uid"])[:-1] in self._tiled.nodes
                 return None if there else "its stream has no node"
-            case "event" | "event_page":
-                return self._rows_unsettled(run, item)
+            case "event" | "event_page" | "stream_datum":
+                return self._frames_unsettled(run, published) or self._rows_unsettled(run, item)
             case "stop":
                 return self._stop_unsettled(run, node.metadata)
         return None
 
+    def _frames_unsettled(self, run: Run, published: Published) -> str | None:
+        item = published.item
+        path = (*self.table_of(run, item.doc["descriptor"])[:-1], "img")
+        wanted = frames_of(item)
+        if item.name == "event" and wanted and not self._datum_came_before(published):
+            return None  # its datum will be held instead
+        if wanted <= self._tiled.frames(path) or self._tiled.displaced(path):
+            return None
+        return f"{sorted(wanted)} is not in {path}"
+
+    def _datum_came_before(self, event: Published) -> bool:
+        datum_id = event.item.doc["data"]["img"]
+        return any(
+            other.item.name == "datum" and other.item.doc["datum_id"] == datum_id
+            for other in self._log[event.record.home]
+            if other.record.offset < event.record.offset
+        )
+
     def _rows_unsettled(self, run: Run, item: Item) -> str | None:
+        if item.name == "stream_datum":
+            return None
         path = self.table_of(run, item.doc["descriptor"])
         live = self._count(path)
         for row in rows_of(item):
@@ -266,16 +300,22 @@ class Oracle:
 
     def _judge_rows(self, run: Run) -> None:
         wanted: dict[Path, Counter[RowKey]] = {}
+        frames: dict[Path, Counter[tuple[str, int]]] = {}
         updates: dict[Path, list[str]] = {}
         for published in self._records(run):
             item = published.item
             if item.name == "descriptor":
                 updates.setdefault(self.table_of(run, item.doc["uid"])[:-1], []).append(item.doc["uid"])
-            elif item.name in ("event", "event_page") and not self._was_refused(run, published.record):
+            elif (taken := frames_of(item)) and not self._was_refused(run, published.record):
+                path = (*self.table_of(run, item.doc["descriptor"])[:-1], "img")
+                frames.setdefault(path, Counter()).update(taken)
+            if item.name in ("event", "event_page") and not self._was_refused(run, published.record):
                 path = self.table_of(run, item.doc["descriptor"])
                 wanted.setdefault(path, Counter()).update(map(row_key, rows_of(item)))
         for path, rows in wanted.items():
             self._compare(run, path, rows)
+        for path, taken in frames.items():
+            self._compare_frames(run, path, taken)
         for path, descriptors in updates.items():
             self._judge_stream(run, path, descriptors)
 
@@ -292,6 +332,16 @@ class Oracle:
         lost, more = wanted - held, held - wanted
         told = f"{lost.total()} lost {sorted(lost)[:2]}, {more.total()} too many {sorted(more)[:2]}"
         self.violations.append(f"{path} of {wanted.total()} rows: {told}")
+
+    def _compare_frames(self, run: Run, path: Path, wanted: Counter[tuple[str, int]]) -> None:
+        held = self._tiled.frames(path)
+        if held == wanted or (self._lost_its_beginning(run) and held <= wanted):
+            return
+        if self._tiled.hidden(path):
+            self.residual.add(run.uid)
+            return
+        lost, more = wanted - held, held - wanted
+        self.violations.append(f"{path} of {wanted.total()} frames: {sorted(lost)} lost, {sorted(more)} too many")
 
     def _judge_stream(self, run: Run, path: Path, descriptors: list[str]) -> None:
         node = self._tiled.nodes.get(path)

@@ -8,6 +8,8 @@ overwrite each other.
 - SQL tables are shared by all datasets of one schema, names in order; a dataset is a number in one of them.
 - An append is cast by name, in order, against the structure that was resolved: another order is a 500.
 - Rows come back in insertion order on DuckDB, in any order on PostgreSQL.
+- A registration looks at the node first and then writes what it decided: two of them can overtake each other, so that
+  a late one makes a node of external data smaller.
 - A metadata update replaces top-level keys of what was resolved, without a lock.
 """
 
@@ -15,6 +17,7 @@ import copy
 import hashlib
 import json
 import random
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -41,6 +44,8 @@ from tiled_ingest.core.writes import (
     Path,
     PutSource,
     ReadKeys,
+    Registered,
+    RegisterExternal,
     Rejected,
     Request,
     TableSource,
@@ -70,6 +75,7 @@ class NodeState:
 
     metadata: Json
     source: TableSource | None = None
+    external: RegisterExternal | None = None  # what was registered last
     datasets: set[Dataset] = field(default_factory=set)  # all that it ever pointed to
     late_put: int = 0
     own_put: int = 0
@@ -85,6 +91,8 @@ class Resolved:
     request: Request
     source: TableSource | None = None
     metadata: Json | None = None
+    external: RegisterExternal | None = None
+    when: int = 0
 
 
 class TiledModel:
@@ -106,6 +114,13 @@ class TiledModel:
         """Show the rows that a reader of the node sees; none if there is no such node."""
         node = self.nodes.get(path)
         return [] if node is None or node.source is None else self.rows[node.source.dataset]
+
+    def frames(self, path: Path) -> Counter[tuple[str, int]]:
+        """Count what a reader of an external node sees: (resource, index) of each row."""
+        node = self.nodes.get(path)
+        plan = node.external.plan if node and node.external else ()
+        uses = node.external.plan.uses if node and node.external else []
+        return Counter((uses[part.use].resource.uid, index) for part in plan for index in range(*part.indices))
 
     def all_rows(self, path: Path) -> Iterator[Row]:
         """Also the rows of datasets that the node once had: what a late switch can hide, but not destroy."""
@@ -143,9 +158,11 @@ class TiledModel:
         if isinstance(request, Append | PutSource | UpdateMetadata) and request.path in self.nodes:
             node = self.nodes[request.path]
             return Resolved(request, node.source, copy.deepcopy(node.metadata))
+        if isinstance(request, RegisterExternal) and request.path in self.nodes:
+            return Resolved(request, external=self.nodes[request.path].external, when=self.applied)
         return Resolved(request)
 
-    def apply(self, resolved: Resolved, *, stale: bool = False) -> Outcome:  # noqa: PLR0911
+    def apply(self, resolved: Resolved, *, stale: bool = False) -> Outcome:  # noqa: C901, PLR0911
         """Write (or read), and answer. `stale`: nobody waits for it any more, or its client lost the run."""
         self.applied += 1
         match resolved.request:
@@ -166,6 +183,8 @@ class TiledModel:
                 return Missing(str(gone[0])) if gone else Done()
             case EnsureContainer(path=path):
                 return self._ensure(path)
+            case RegisterExternal():
+                return self._register(resolved.request, resolved, stale)
             case FindOpenRuns():
                 return Done(tuple(self._open_runs(resolved.request)))
 
@@ -186,7 +205,7 @@ class TiledModel:
         self.schemas[dataset] = request.schema
         parameters = {"table_name": dataset[0], "dataset_id": number}
         source = TableSource(1_000 + number, request.schema, parameters, as_json(request.properties), self.storage)
-        self.nodes[path] = NodeState(as_json(request.metadata), source, {dataset})
+        self.nodes[path] = NodeState(as_json(request.metadata), source, datasets={dataset})
         return Done(source)
 
     def _append(self, request: Append, resolved: Resolved) -> Outcome:
@@ -246,6 +265,22 @@ class TiledModel:
         else:
             node.updated = self.applied
         return Done()
+
+    def _register(self, request: RegisterExternal, resolved: Resolved, stale: bool) -> Outcome:
+        if request.path[:-1] not in self.nodes:
+            return Missing(str(request.path))
+        rows, node = request.plan.rows, self.nodes.setdefault(request.path, NodeState({}))
+        held = resolved.external or node.external  # created meanwhile: 409, and a second look
+        size = request.known.size if request.known else held.plan.rows if held else -1
+        wrong = rows > size or (request.exact and rows != size)
+        if wrong:
+            node.external = request
+        if stale and wrong:
+            node.late_put = self.applied
+        elif not stale:
+            node.seen = max(node.seen, self.applied if wrong else resolved.when)
+            node.own_put = node.seen
+        return Done(Registered(1, rows if wrong else max(size, rows), len(request.plan.uses), {"spec": "HDF5"}))
 
     def _ensure(self, path: Path) -> Outcome:
         for length in range(1, len(path) + 1):

@@ -36,6 +36,7 @@ class Service:
     def __init__(self, folder: Path, settings: Mapping[str, Any], name: str = "service") -> None:
         self.port = free_port()
         self.name = name
+        self.external = False  # whether what files of detectors need is installed
         self.settings = {"http.host": "127.0.0.1", "http.port": self.port, "log.level": "debug", **settings}
         self._log_path = folder / f"{name}.log"
         self._log_path.touch()

@@ -5,7 +5,7 @@ from collections import OrderedDict, deque
 from .errors import BreakerOpen, InvalidDocument
 from .policy import Policy
 
-NOT_COUNTED = frozenset({"not_supported_yet", "foreign_run", "run_failed", "late"})  # decisions, not surprises
+NOT_COUNTED = frozenset({"foreign_run", "run_failed", "late"})  # decisions, not surprises
 RUNS_WINDOW_MAX = 20
 MISSED_MAX = 10_000
 

@@ -153,7 +153,7 @@ class Claim:
 
     def _rebuild(self, start: int, stop: int) -> Procedure[None]:
         """Read [start, stop) again: its documents make the runs' state, and cause no write."""
-        self.runs.rebuilding = True
+        self.runs.rebuild()
         while start < stop:
             chunk = yield LogChunk(start, stop)
             if chunk.low > start:  # retention was quicker than we
@@ -162,7 +162,7 @@ class Claim:
                 if record.offset < stop:
                     self._recall(record)
             start = max(chunk.next_offset, start)
-        self.runs.rebuilding = False
+        self.runs.rebuilt()
         for run in self.runs:
             run.emitted_to = stop
             for stream in run.streams.values():

@@ -12,13 +12,14 @@ import msgspec
 from event_model import DocumentNames
 
 from .errors import InvalidDocument
-from .events import Event, EventPage, event_from, page_from, revived
+from .events import BulkEvents, Event, EventPage, bulk_from, event_from, page_from, revived, rows_of
 from .policy import Policy
 from .record import Record
 from .revive import Reviver
 from .weigh import count_elements
 
-Document = tuple[str, dict[str, Any] | Event | EventPage]
+Body = dict[str, Any] | Event | EventPage | BulkEvents
+Document = tuple[str, Body]
 KINDS = frozenset(name.value for name in DocumentNames)
 
 _envelope = msgspec.msgpack.Decoder(tuple[str, msgspec.Raw])
@@ -80,26 +81,41 @@ class Decoder:
         # `Raw` only walks over the document; afterwards every declared length is known to be backed by bytes.
         kind, raw = _envelope.decode(value)
         try:
-            if kind == "event":
+            if kind == "event" and kind not in self._policy.patches:
                 return kind, revived(_event.decode(raw), self._policy)
-            if kind == "event_page":
+            if kind == "event_page" and "event" not in self._policy.patches:
                 return kind, page_from(_page.decode(raw), self._policy)
         except msgspec.ValidationError:
             pass  # not the usual types: the general path knows better
         _refuse_unknown(kind)
         return kind, self._general(kind, _anything.decode(raw))
 
-    def _general(self, kind: str, doc: Any) -> dict[str, Any] | Event | EventPage:
-        rows = kind in {"event", "event_page"}
+    def _general(self, kind: str, doc: Any) -> Body:
+        rows = kind in {"event", "event_page", "bulk_events"}
         revived_doc = Reviver(self._policy, plain=not rows)(doc) if isinstance(doc, Mapping) else doc
         if not isinstance(revived_doc, dict):  # a mapping may be the encoding of an array
             raise InvalidDocument("undecodable", "the document is no mapping")
+        plain: dict[str, Any] = revived_doc
+        if rows:
+            return self._events(kind, plain)
+        if kind != "datum":  # its patch may look at the resource, which is not known here
+            plain = self._patched(kind, plain)
+        _validate(kind, plain)
+        return plain
+
+    def _events(self, kind: str, doc: dict[str, Any]) -> Event | EventPage | BulkEvents:
+        """Return events; where a site patches them, one by one, whatever brought them."""
         if kind == "event":
-            return event_from(revived_doc)
-        if kind == "event_page":
-            return page_from(revived_doc, self._policy)
-        _validate(kind, revived_doc)
-        return revived_doc
+            return event_from(self._patched(kind, doc))
+        many = page_from(doc, self._policy) if kind == "event_page" else bulk_from(doc)
+        if "event" not in self._policy.patches:
+            return many
+        patched = (self._patched("event", msgspec.structs.asdict(event)) for event in rows_of(many))
+        return BulkEvents(tuple(map(event_from, patched)))
+
+    def _patched(self, kind: str, doc: dict[str, Any]) -> dict[str, Any]:
+        patch = self._policy.patches.get(kind)
+        return doc if patch is None else patch(doc)
 
 
 def kind_of(record: Record) -> str:
@@ -125,7 +141,10 @@ def _validate(kind: str, doc: dict[str, Any]) -> None:
     named = _NAMED.get(kind)
     checked = doc if named is None else {name: value for name, value in doc.items() if name in named}
     checked = _lenient(checked) if kind == "descriptor" else checked
-    for error in _VALIDATORS[kind].iter_errors(checked):
+    rules = kind
+    if kind == "stream_resource" and "mimetype" not in doc:  # before event-model 1.20 it was a resource with a key
+        rules, checked = "resource", {name: value for name, value in doc.items() if name != "data_key"}
+    for error in _VALIDATORS[rules].iter_errors(checked):
         raise InvalidDocument("schema", f"{kind}: {_where(error)} breaks the rule {error.validator!r}")
 
 

@@ -231,12 +231,12 @@ class Engine:
     def _receive(self, claim: Claim, record: Record) -> None:
         claim.ledger.received(record.offset, record.timestamp_ms)
         try:
-            run = claim.runs.receive(record, self._out.now_s)
+            runs = claim.runs.receive(record, self._out.now_s)
         except InvalidDocument as error:
             self._post.refuse(claim, record, error)
             return
         self._breaker.passed()
-        if run is not None:
+        for run in sorted(runs, key=lambda run: run.first_offset):
             self._touch(claim, run)
 
     def _home_of(self, named: Reference) -> Home | None:
@@ -398,7 +398,7 @@ class Engine:
         lane.procedure = next_job(lane.claim, run, self._out.now_s, self._force(lane.claim))
         if lane.procedure is not None:
             self._resume(lane, None)
-        elif not any(run.waiting_streams):
+        elif not run.waiting:
             self._touched.pop(key, None)
             if run.is_finished:
                 self._lanes.pop(key, None)

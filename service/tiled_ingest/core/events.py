@@ -1,6 +1,7 @@
 """Events and pages of events as typed values, and which run a document belongs to."""
 
-from collections.abc import Iterator, Mapping, Sized
+from collections.abc import Iterable, Iterator, Mapping, Sized
+from dataclasses import dataclass
 from typing import Annotated, Any, Literal, NamedTuple
 
 import msgspec
@@ -66,6 +67,20 @@ class EventPage(msgspec.Struct, gc=False):
             )
 
 
+@dataclass(frozen=True, slots=True)
+class BulkEvents:
+    """Events of any streams of a run, in one document of the deprecated kind `bulk_events`."""
+
+    rows: tuple[Event, ...]
+
+
+def rows_of(doc: Event | EventPage | BulkEvents) -> Iterable[Event]:
+    """Return the events of a document, in order."""
+    if isinstance(doc, Event):
+        return (doc,)
+    return doc.events() if isinstance(doc, EventPage) else doc.rows
+
+
 class Reference(NamedTuple):
     """What a document says about where it belongs.
 
@@ -84,15 +99,14 @@ class Reference(NamedTuple):
     own: str
 
 
-def references(kind: str, doc: Mapping[str, Any] | Event | EventPage) -> Reference:
+def references(kind: str, doc: Mapping[str, Any] | Event | EventPage | BulkEvents) -> Reference:
     """Return which run, descriptor or resource the (decoded) document names."""
     if isinstance(doc, Event):
         return Reference("descriptor", doc.descriptor, doc.uid)
     if isinstance(doc, EventPage):
         return Reference("descriptor", doc.descriptor, "")
-    if kind == "bulk_events":
-        first = next(bulk_rows(doc), {})
-        return Reference("descriptor", _str(first.get("descriptor")), "")
+    if isinstance(doc, BulkEvents):
+        return Reference("descriptor", doc.rows[0].descriptor if doc.rows else "", "")
     by, field = _NAMED_BY[kind]
     own = doc.get("datum_id" if kind == "datum" else "uid")
     return Reference(by, _str(doc.get(field)), _str(own))
@@ -115,10 +129,18 @@ def _str(value: Any) -> str:
     return value if isinstance(value, str) else ""
 
 
-def bulk_rows(doc: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
-    """Yield the events of the deprecated `bulk_events` (lists of events by stream name), as dicts."""
-    for rows in doc.values():
-        yield from (row for row in rows if isinstance(row, Mapping)) if isinstance(rows, list) else ()
+def bulk_from(doc: Mapping[str, Any]) -> BulkEvents:
+    """Return the events of the deprecated `bulk_events` (lists of events by stream name).
+
+    Raises
+    ------
+    InvalidDocument
+        `schema`.
+    """
+    lists = list(doc.values())
+    if not all(isinstance(rows, list) and all(isinstance(row, Mapping) for row in rows) for rows in lists):
+        raise InvalidDocument("schema", "bulk_events: not lists of events")
+    return BulkEvents(tuple(event_from(row) for rows in lists for row in rows))
 
 
 def revived(event: Event, policy: Policy) -> Event:

@@ -7,9 +7,11 @@ confirmed. A job that ends by `TiledRejected` condemns the run; what it had in h
 from typing import Protocol
 
 from .errors import InvalidDocument, TiledRejected
+from .external import External
 from .letters import letter
 from .lifecycle import close_run, decide_failure, do_chore, emit_run, mark_failed, open_run
 from .offsets import Hold
+from .registration import register
 from .run import Run, Verdict
 from .states import State, Trigger
 from .steps import Letters, LogChunk, Procedure, Surroundings
@@ -37,21 +39,22 @@ def next_job(desk: Desk, run: Run, now_s: float, force: str | None) -> Procedure
     if run.state is State.REDELIVERED:
         return _redelivered(desk, run)
     reason = "stop" if run.ending else force
-    stream = _due_stream(desk, run, now_s, reason)
+    due = _due(desk, run, now_s, reason)
     if not run.opened:
-        needed = not run.inherited or stream is not None or run.chores or run.ending
+        needed = not run.inherited or due is not None or run.chores or run.early or run.ending
         return _open(desk, run) if needed else None
     if run.chores:
         return _chore(desk, run)
-    if stream is not None:
-        return _append(desk, run, stream, now_s, reason)
+    if due is not None:
+        return _write(desk, run, due, now_s, reason)
     return _close(desk, run) if run.ending else None
 
 
-def _due_stream(desk: Desk, run: Run, now_s: float, force: str | None) -> Stream | None:
-    """Return the stream whose oldest waiting row came first, if it is due."""
-    due = [stream for stream in run.waiting_streams if stream.is_due(now_s, desk.policy, force)]
-    return min(due, key=lambda stream: stream.first_offset, default=None)
+def _due(desk: Desk, run: Run, now_s: float, force: str | None) -> Stream | External | None:
+    """Return the stream, or external data key, whose oldest waiting document came first, of those that are due."""
+    waiting: list[Stream | External] = [*run.waiting_streams, *run.waiting_externals]
+    due = [each for each in waiting if each.is_due(now_s, desk.policy, force)]
+    return min(due, key=lambda each: each.first_offset, default=None)
 
 
 def _open(desk: Desk, run: Run) -> Procedure[None]:
@@ -61,6 +64,8 @@ def _open(desk: Desk, run: Run) -> Procedure[None]:
         run.start_hold = None
         desk.count("start", "written")
         desk.tell("run_opened", run=run.uid, path="/".join(run.path))
+    while run.opened and run.early:
+        desk.release(run.early.pop())
 
 
 def _chore(desk: Desk, run: Run) -> Procedure[None]:
@@ -69,6 +74,12 @@ def _chore(desk: Desk, run: Run) -> Procedure[None]:
     run.chores.popleft()
     desk.release(chore.hold)
     desk.count("descriptor", "written")
+
+
+def _write(desk: Desk, run: Run, due: Stream | External, now_s: float, force: str | None) -> Procedure[None]:
+    if isinstance(due, External):
+        return _register(desk, run, due, force)
+    return _append(desk, run, due, now_s, force)
 
 
 def _append(desk: Desk, run: Run, stream: Stream, now_s: float, force: str | None) -> Procedure[None]:
@@ -91,6 +102,24 @@ def _append(desk: Desk, run: Run, stream: Stream, now_s: float, force: str | Non
         run=run.uid,
         stream=stream.name,
         timestamp_ms=sealed.timestamp_ms,
+    )
+
+
+def _register(desk: Desk, run: Run, external: External, force: str | None) -> Procedure[None]:
+    waiting = external.take(force)
+    run.in_hand.append(waiting.hold)
+    written = yield from register(desk, run, external, waiting)
+    run.in_hand.remove(waiting.hold)
+    desk.release(waiting.hold)
+    for kind, number in waiting.kinds.items() if written else ():
+        desk.count(kind, "written", number)
+    desk.tell(
+        "registered",
+        reason=waiting.reason,
+        rows=waiting.rows,
+        run=run.uid,
+        path="/".join(external.path),
+        timestamp_ms=waiting.timestamp_ms,
     )
 
 

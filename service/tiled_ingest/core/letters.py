@@ -30,7 +30,8 @@ class Members:
 
     def _is_member(self, kind: str, doc: Any) -> bool:
         named = references(kind, doc)
-        if (named.by, named.uid) not in self._known:
+        may_be = kind in {"resource", "stream_resource"} and not named.uid  # old ones do not say whose they are
+        if (named.by, named.uid) not in self._known and not may_be:
             return False
         if named.own and kind in {"descriptor", "resource", "stream_resource"}:
             self._known.add(("descriptor" if kind == "descriptor" else "resource", named.own))

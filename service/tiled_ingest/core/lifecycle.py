@@ -11,6 +11,7 @@ from .documents import access_tags, clipped, run_metadata, specs, stream_metadat
 from .errors import TiledRejected
 from .letters import belongs, letters_of
 from .reconcile import tally_at
+from .registration import audit
 from .run import Chore, Run, Verdict
 from .states import State, Trigger
 from .steps import Letters, LogChunk, Procedure, Surroundings, insist
@@ -171,6 +172,8 @@ def close_run(around: Surroundings, run: Run) -> Procedure[None]:
     for stream in run.streams.values():
         yield from Table(around, run, stream).audit(run.last_offset + 1)
         yield from _audit_configurations(around, run, stream)
+    for external in run.externals.values():
+        yield from audit(around, run, external)
     state = final_state(run)
     for code, number in run.refused.items():
         run.notes.append(f"{number} documents of this run are dead letters: {code}.")
@@ -188,19 +191,21 @@ def close_run(around: Surroundings, run: Run) -> Procedure[None]:
 
 
 def final_state(run: Run) -> str:
-    """Return `complete`, `incomplete` (the stop counted events that never came) or `abandoned`."""
+    """Return `complete`, `incomplete` (events that the stop counts, or external data, are not there) or `abandoned`."""
     if run.state is State.ABANDONING or run.stop is None:
         return "abandoned"
     counted = run.stop.get("num_events") or {}
-    missing = {name: n for name, n in counted.items() if isinstance(n, int) and run.acceptance.distinct(name) < n}
+    missing = {name: n for name, n in counted.items() if isinstance(n, int) and run.events_of(name) < n}
     for name, n in missing.items():
-        run.notes.append(f"Stream '{name}': the stop document counts {n} events, {run.acceptance.distinct(name)} came.")
-    return "incomplete" if missing else "complete"
+        run.notes.append(f"Stream '{name}': the stop document counts {n} events, {run.events_of(name)} came.")
+    lacking = [external for external in run.externals.values() if external.unmet or external.refusal]
+    return "incomplete" if missing or lacking else "complete"
 
 
 def _streams_to_close(run: Run) -> list[Path]:
     tables = [stream.table_path for stream in run.streams.values() if stream.confirmed.count]
-    return [*tables, *(stream.path for stream in run.streams.values()), run.path]
+    externals = [external.path for external in run.externals.values() if external.known is not None]
+    return [*tables, *externals, *(stream.path for stream in run.streams.values()), run.path]
 
 
 # ---------------------------------------------------------------- a run that may not be written

@@ -1,6 +1,8 @@
 """Every limit of the engine: its name, its default and its reason. Settings fill it; nothing else decides."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+
+from .patches import Patches
 
 
 @dataclass(frozen=True, slots=True)
@@ -12,6 +14,12 @@ class Policy:
     rows_max: int = 50_000
     bytes_max: int = 32_000_000
     age_s_max: float = 0.2
+
+    # External data. A registration is one request, and leaves a structure in Tiled's catalog for good: so it may wait
+    # longer than rows. Hostile ranges: 2**63 rows cost nothing to claim.
+    external_age_s_max: float = 0.5
+    external_rows_max: int = 10_000_000
+    datums_max: int = 200_000  # of a partition, that no event has used yet; and events that wait for theirs
 
     # Tiled: how long an ambiguous append is looked for; how retries back off; how many requests at once.
     late_write_s_max: float = 30.0
@@ -49,6 +57,9 @@ class Policy:
 
     # Where runs are created: (regular expression of the topic, path template); the first match counts.
     routes: tuple[tuple[str, str], ...] = ()
+
+    # What a site changes in documents, by their kind
+    patches: Patches = field(default_factory=dict)
 
     # Our name for ourselves, in the metadata of runs
     version: str = "0"

@@ -12,7 +12,7 @@ from .documents import normalise_descriptor, rename_reserved
 from .effects import LogRead
 from .eras import Decode
 from .errors import InvalidDocument
-from .events import Event, EventPage
+from .events import BulkEvents, Event, EventPage, rows_of
 from .record import Record
 from .rows import Batch, RowBuffer
 from .run import Run
@@ -57,16 +57,18 @@ class Refill:
             return  # refused then, refused now
         if kind == "descriptor" and isinstance(doc, dict):
             self._note_descriptor(doc)
-        elif isinstance(doc, Event | EventPage):
+        elif isinstance(doc, Event | EventPage | BulkEvents):
             yield from self._rows(doc)
 
     def _note_descriptor(self, doc: dict[str, Any]) -> None:
         if doc.get("run_start") == self._run.uid:
             self._acceptance.add_descriptor(doc["uid"], normalise_descriptor(doc).doc["name"])
 
-    def _rows(self, doc: Event | EventPage) -> Iterator[Event]:
-        if not self._acceptance.is_of(doc.descriptor, self._stream):
+    def _rows(self, doc: Event | EventPage | BulkEvents) -> Iterator[Event]:
+        if not isinstance(doc, BulkEvents) and not self._acceptance.is_of(doc.descriptor, self._stream):
             return
-        for event in doc.events() if isinstance(doc, EventPage) else (doc,):
+        for event in rows_of(doc):
+            if not self._acceptance.is_of(event.descriptor, self._stream):
+                continue
             if self._acceptance.add_event(self._stream, event.seq_num, event.uid):
                 yield rename_reserved(event, self._renames)

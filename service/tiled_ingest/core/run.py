@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from .acceptance import Acceptance
+from .external import External
 from .offsets import Hold
 from .record import Home
 from .states import Move, State, Trigger, move
@@ -71,10 +72,13 @@ class Run:
         self.opened = False  # its node was seen in Tiled, ours and open, by this claim
         self.acceptance = Acceptance()
         self.streams: dict[str, Stream] = {}
+        self.externals: dict[tuple[str, str], External] = {}  # by stream's name and data key
+        self.needs_from = first_offset  # where the log must be read again to know all of the above
         self.chores: deque[Chore] = deque()
         self.notes: list[str] = []
         self.refused: Counter[str] = Counter()  # documents of it that went to the dead letters, by code
         self.start_hold: Hold | None = None
+        self.early: list[Hold] = []  # of documents that only wait to be used, as long as nobody knows whose the node is
         self.stop: dict[str, Any] | None = None
         self.stop_hold: Hold | None = None
         self.in_hand: list[Hold] = []  # of a batch that was under way when Tiled refused it
@@ -113,6 +117,25 @@ class Run:
         self.opened = self.opened or trigger is Trigger.CREATED
         return step
 
+    def needs(self, offset: int) -> None:
+        """Note that a document before its start may count: an old resource, which several runs use."""
+        self.needs_from = min(self.needs_from, offset)
+
+    @property
+    def takes_documents(self) -> bool:
+        """Whether what comes of it is written."""
+        return self.state in {State.OPENING, State.OPEN}
+
+    @property
+    def waiting(self) -> bool:
+        """Whether something of it waits to be written, now or later."""
+        return any(self.waiting_streams) or any(self.waiting_externals)
+
+    @property
+    def waiting_externals(self) -> Iterator[External]:
+        """External data keys that have something to write."""
+        return (external for external in self.externals.values() if external.waiting)
+
     @property
     def waiting_streams(self) -> Iterator[Stream]:
         """Streams that have rows to write."""
@@ -133,6 +156,11 @@ class Run:
         """Whether it is over."""
         return self.state is State.FINISHED
 
+    def events_of(self, stream: str) -> int:
+        """How many events of a stream have come; where a detector was flown, none, but its stream_datums count them."""
+        flown = [external.plan.last_seq_num for (name, _), external in self.externals.items() if name == stream]
+        return max(self.acceptance.distinct(stream), min(flown, default=0))
+
     @property
     def rows(self) -> dict[str, int]:
         """Confirmed rows of each stream."""
@@ -148,10 +176,12 @@ class Run:
 
     def let_go(self) -> list[Hold]:
         """Forget everything that waits for Tiled; return its holds."""
-        nodes = [*self.in_hand, self.start_hold, *(chore.hold for chore in self.chores), self.stop_hold]
+        nodes = [*self.in_hand, *self.early, self.start_hold, *(chore.hold for chore in self.chores), self.stop_hold]
         rows = [hold for stream in self.streams.values() for hold in stream.drop()]
+        rows += [hold for external in self.externals.values() for hold in external.drop()]
         self.chores.clear()
         self.in_hand.clear()
+        self.early.clear()
         self.start_hold = self.stop_hold = None
         return [*(hold for hold in nodes if hold is not None), *rows]
 

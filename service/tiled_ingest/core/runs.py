@@ -11,12 +11,14 @@ from typing import Any
 from .documents import content_hash, normalise_descriptor, rename_reserved
 from .eras import Decode
 from .errors import InvalidDocument
-from .events import Event, EventPage, Reference, references
+from .events import BulkEvents, Event, EventPage, Reference, references, rows_of
+from .intake import RESOURCES, SHARED, Intake
 from .offsets import Hold
 from .policy import Policy
 from .record import Home, Record
 from .routes import route
 from .run import Chore, Run
+from .shelf import REBUILD
 from .states import Action, Trigger
 from .stream import Stream
 
@@ -27,6 +29,7 @@ TRIGGERS = {
     "descriptor": Trigger.DESCRIPTOR,
     "event": Trigger.EVENT,
     "event_page": Trigger.EVENT,
+    "bulk_events": Trigger.EVENT,
     "stop": Trigger.STOP,
 }
 
@@ -54,7 +57,6 @@ class Runs:
         count: Callable[[str, str], None],
         elsewhere: Callable[[Reference], Home | None],
     ) -> None:
-        self.rebuilding = False
         self._home = home
         self._policy = policy
         self._decode = decode
@@ -62,6 +64,7 @@ class Runs:
         self._count_settled = count
         self._elsewhere = elsewhere
         self._runs: dict[str, Run] = {}
+        self._intake = Intake(policy, hold=hold, runs=self._runs)
         self._by_descriptor: dict[str, Run] = {}
         self._closed: list[tuple[int, int]] = []  # (first, last offset) of finished runs that a replay would meet again
         self._finished: OrderedDict[str, str] = OrderedDict()  # uid of a run or descriptor -> code for what comes late
@@ -73,13 +76,27 @@ class Runs:
     def __len__(self) -> int:
         return len(self._runs)
 
+    @property
+    def rebuilding(self) -> bool:
+        """Whether what is received was received by an earlier claim, too."""
+        return self._intake.rebuilding
+
+    def rebuild(self) -> None:
+        """Begin to take what was settled before: it makes the runs' state, and causes no write."""
+        self._intake.rebuilding = True
+
+    def rebuilt(self) -> None:
+        """Everything that was settled before was taken."""
+        self._intake.rebuilding = False
+        self._intake.shelf.forget(REBUILD)
+
     def first_needed(self, committable: int) -> int:
         """The offset from which a successor must read to know every run that it can meet from `committable` on.
 
         A finished run counts as long as a document of it stands there: a replay must recognise it.
         """
         self._closed = [(first, last) for first, last in self._closed if last >= committable]
-        starts = [run.first_offset for run in self] + [first for first, _ in self._closed]
+        starts = [run.needs_from for run in self] + [first for first, _ in self._closed]
         return min([committable, *starts])
 
     def came_back(self, now_s: float) -> None:
@@ -91,8 +108,8 @@ class Runs:
         if not self.rebuilding:
             self._count_settled(kind, result)
 
-    def receive(self, record: Record, now_s: float) -> Run | None:
-        """Take one record in the log's order; returns the run that has something new to do.
+    def receive(self, record: Record, now_s: float) -> set[Run]:
+        """Take one record in the log's order; returns the runs that have something new to do.
 
         Raises
         ------
@@ -104,43 +121,73 @@ class Runs:
         named = references(kind, doc)
         try:
             run = self._find(kind, named)
-            if run is None:
-                return self._begin(doc, record, now_s)
-            self._give(run, kind, doc, record, now_s)
+            if run is not None:
+                return {run, *self._give(run, kind, doc, record, now_s)}
+            return {self._begin(doc, record, now_s)} if kind == "start" else self._share(kind, doc, record, now_s)
         except InvalidDocument as error:
             error.run = self._run_of(named)
             error.about = named.uid[:UID_CHARS_MAX]
             raise
-        return run
 
-    def _give(self, run: Run, kind: str, doc: Any, record: Record, now_s: float) -> None:
-        """Let the automaton say what the document does to its run; a refusal is remembered in the run's notes."""
+    def _give(self, run: Run, kind: str, doc: Any, record: Record, now_s: float) -> set[Run]:
+        """Let the automaton say what the document does to its run; a refusal is remembered in the run's notes.
+
+        Returns the other runs that it concerns.
+        """
         try:
             action = run.meet(TRIGGERS.get(kind, Trigger.EXTERNAL)).action
-            self._act(action, run, kind, doc, record, now_s)
+            others = self._act(action, run, kind, doc, record, now_s)
         except InvalidDocument as error:
             run.refused[error.code] += 1
             raise
         run.heard_s, run.heard_ms = now_s, record.timestamp_ms
+        return others
 
     def _run_of(self, named: Reference) -> str:
-        run = self._by_descriptor.get(named.uid)
+        run = self._known(named)
         return run.uid if run is not None else named.uid[:UID_CHARS_MAX] if named.by == "run" else ""
 
     def _find(self, kind: str, named: Reference) -> Run | None:
-        """Return the run of a document; `None` for a start that begins one."""
-        run = (self._by_descriptor if named.by == "descriptor" else self._runs).get(named.uid)
+        """Return the run of a document; `None` for a start that begins one, and for what may be of several runs."""
+        run = self._known(named)
         if run is not None:
             return run
-        if code := self._finished.get(named.uid):
+        if self._is_shared(kind, named):
+            return None
+        if code := "late" if named.by == "resource" and self.knows(named) else self._finished.get(named.uid):
             raise InvalidDocument(code, "its run was closed before it came")
         if home := self._elsewhere(named):
             raise InvalidDocument("scattered_run", f"the run lives in {home}; give its documents one key")
         if kind == "start":
             return None
-        if kind not in TRIGGERS:
-            raise InvalidDocument("not_supported_yet", f"documents of the kind {kind} are not written yet")
         raise InvalidDocument("orphan", f"no {named.by} {named.uid[:64]!r} is known that this {kind} belongs to")
+
+    def _known(self, named: Reference) -> Run | None:
+        """Return the open run that a document names; for a datum, that of its resource, as long as this has no stop."""
+        if named.by != "resource":
+            return (self._by_descriptor if named.by == "descriptor" else self._runs).get(named.uid)
+        resource = self._intake.shelf.resource(named.uid)
+        run = self._runs.get(resource.run) if resource else None
+        return run if run is not None and run.stop is None else None
+
+    def _is_shared(self, kind: str, named: Reference) -> bool:
+        """Whether a document without an open run of its own may still be of any run: an old resource, its datums."""
+        known = not named.uid if kind in RESOURCES else self._intake.shelf.resource(named.uid) is not None
+        return kind in SHARED and (self.rebuilding or (known and any(self._owners())))
+
+    def _owners(self) -> Iterator[Run]:
+        return (run for run in self if run.stop is None)
+
+    def _share(self, kind: str, doc: Any, record: Record, now_s: float) -> set[Run]:
+        """Keep a document for every run that is open now; of those that are not written it is a dead letter, too."""
+        owners = list(self._owners())
+        granted = self._intake.take(kind, doc, record, now_s, [run.uid for run in owners])
+        for run in owners:
+            self._hold_until_opened(run, record)
+        condemned = {run for run in owners if run.verdict is not None}
+        for run in condemned:
+            self._condemn(run, kind, doc, record)
+        return granted | condemned | {run for run in owners if run.early}
 
     def _begin(self, start: Any, record: Record, now_s: float) -> Run:
         parent = route(self._policy.routes, self._home.topic, start)
@@ -154,7 +201,7 @@ class Runs:
         self._runs[run.uid] = run
         return run
 
-    def _act(self, action: Action, run: Run, kind: str, doc: Any, record: Record, now_s: float) -> None:
+    def _act(self, action: Action, run: Run, kind: str, doc: Any, record: Record, now_s: float) -> set[Run]:
         match action:
             case Action.ADD_ROWS:
                 self._add_rows(run, doc, record, now_s)
@@ -170,10 +217,11 @@ class Runs:
                 self._condemn(run, kind, doc, record)
             case Action.RECOGNISE:
                 self._recognise(run, kind, doc, record)
-            case Action.NOT_YET:
-                raise InvalidDocument("not_supported_yet", f"documents of the kind {kind} are not written yet")
+            case Action.ADD_ASSETS:
+                return self._add_assets(run, kind, doc, record, now_s)
             case _:
                 raise InvalidDocument("late", "the run was closed before it came")
+        return set()
 
     def _compare(self, same: bool, kind: str, code: str, detail: str) -> None:
         if not same:
@@ -198,19 +246,39 @@ class Runs:
         if not self.rebuilding:
             run.chores.append(Chore(stream, normalised.doc, is_update, self._hold(record.offset)))
 
-    def _add_rows(self, run: Run, doc: Event | EventPage, record: Record, now_s: float) -> None:
-        stream = run.streams[run.acceptance.stream_of(doc.descriptor)]
-        events = [doc] if isinstance(doc, Event) else list(doc.events())
+    def _add_assets(self, run: Run, kind: str, doc: dict[str, Any], record: Record, now_s: float) -> set[Run]:
+        granted: set[Run] = set()
+        if kind in SHARED:
+            granted = self._intake.take(kind, doc, record, now_s, [run.uid])
+            self._hold_until_opened(run, record)
+        elif not self._intake.stream_datum(run, doc, record, now_s):
+            self._count(kind, "duplicate")
+        run.last_offset = record.offset
+        return granted
+
+    def _hold_until_opened(self, run: Run, record: Record) -> None:
+        """What is only kept in mind is settled once the run's node is known to be ours: else it is a dead letter."""
+        if run.takes_documents and not run.opened and not self.rebuilding:
+            run.early.append(self._hold(record.offset))
+
+    def _add_rows(self, run: Run, doc: Event | EventPage | BulkEvents, record: Record, now_s: float) -> None:
+        events = list(rows_of(doc))
+        for descriptor in {event.descriptor for event in events}:
+            run.acceptance.stream_of(descriptor)  # all of a document counts, or nothing
         nbytes = len(record.value or b"") // max(len(events), 1)
         for event in events:
+            stream = run.streams[run.acceptance.stream_of(event.descriptor)]
             if run.acceptance.add_event(stream.name, event.seq_num, event.uid):
-                self._add_row(stream, rename_reserved(event, stream.renames), record, nbytes, now_s)
+                self._add_row(run, stream, rename_reserved(event, stream.renames), record, nbytes, now_s)
             else:
                 self._count("event", "duplicate")
         run.last_offset = record.offset
-        stream.seal_if_full(self._policy)
+        for name in {run.acceptance.stream_of(event.descriptor) for event in events}:
+            run.streams[name].seal_if_full(self._policy)
 
-    def _add_row(self, stream: Stream, event: Event, record: Record, nbytes: int, now_s: float) -> None:
+    def _add_row(self, run: Run, stream: Stream, event: Event, record: Record, nbytes: int, now_s: float) -> None:
+        if stream.external_keys:
+            self._intake.refer(run, stream, event, record, now_s)
         stream.plan(event)
         if self.rebuilding:
             stream.recall(event)
@@ -230,18 +298,20 @@ class Runs:
     def _condemn(self, run: Run, kind: str, doc: Any, record: Record) -> None:
         run.last_offset = record.offset
         run.holds.append(self._hold(record.offset))
-        self._note(run, kind, doc)
+        self._note(run, kind, doc, record)
 
-    def _note(self, run: Run, kind: str, doc: Any) -> None:
+    def _note(self, run: Run, kind: str, doc: Any, record: Record) -> None:
         """Of a run that is not written, remember what its other documents refer to, and its end."""
         if kind == "stop":
             run.stop = doc
         elif kind == "descriptor":
             run.acceptance.add_descriptor(doc["uid"], str(doc.get("name")))
             self._by_descriptor[doc["uid"]] = run
+        elif kind in RESOURCES and doc.get("run_start"):
+            self._intake.take(kind, doc, record, 0.0, [run.uid])
 
     def _recognise(self, run: Run, kind: str, doc: Any, record: Record) -> None:
-        self._note(run, kind, doc)
+        self._note(run, kind, doc, record)
         if record.offset > run.known_to:
             raise InvalidDocument("late", "the run was closed before it came")
         self._count(kind, "duplicate")
@@ -252,8 +322,9 @@ class Runs:
         """Drop a finished run, remembering for a while that it was."""
         code = run.verdict.code if run.verdict else "late"
         self._runs.pop(run.uid, None)
+        self._intake.shelf.forget(run.uid)
         if not self.rebuilding:
-            self._closed.append((run.first_offset, run.last_offset))
+            self._closed.append((run.needs_from, run.last_offset))
         for uid in (run.uid, *run.acceptance.descriptors):
             self._by_descriptor.pop(uid, None)
             self._finished[uid] = code
@@ -265,7 +336,9 @@ class Runs:
         self._finished[uid] = code
 
     def knows(self, named: Reference) -> bool:
-        """Whether a run or descriptor lives here."""
+        """Whether a run, descriptor or resource lives here."""
+        if named.by == "resource":
+            return self._intake.shelf.resource(named.uid) is not None
         return named.uid in (self._by_descriptor if named.by == "descriptor" else self._runs)
 
     def idle(self, now_s: float) -> Iterator[Run]:

@@ -58,7 +58,7 @@ class Action(StrEnum):
     ADD_ROWS = auto()
     CLOSE = auto()
     COMPARE_STOP = auto()  # a stop again: a repetition, or late
-    NOT_YET = auto()  # a kind that is not built yet: to the dead letters
+    ADD_ASSETS = auto()  # resources, datums, stream_datums: what external data the run's events speak of
     LATE = auto()
     CONDEMN = auto()
     RECOGNISE = auto()
@@ -81,7 +81,7 @@ TABLE: dict[tuple[State, Trigger], Move] = {
     (S.OPENING, T.DESCRIPTOR): Move(A.ADD_STREAM, S.OPENING),
     (S.OPENING, T.EVENT): Move(A.ADD_ROWS, S.OPENING),
     (S.OPENING, T.STOP): Move(A.CLOSE, S.CLOSING),
-    (S.OPENING, T.EXTERNAL): Move(A.NOT_YET, S.OPENING),
+    (S.OPENING, T.EXTERNAL): Move(A.ADD_ASSETS, S.OPENING),
     (S.OPENING, T.CREATED): Move(A.NOTHING, S.OPEN),
     (S.OPENING, T.FOUND_FINISHED): Move(A.NOTHING, S.REDELIVERED),
     (S.OPENING, T.REFUSED): Move(A.NOTHING, S.CONDEMNED),
@@ -91,7 +91,7 @@ TABLE: dict[tuple[State, Trigger], Move] = {
     (S.OPEN, T.DESCRIPTOR): Move(A.ADD_STREAM, S.OPEN),
     (S.OPEN, T.EVENT): Move(A.ADD_ROWS, S.OPEN),
     (S.OPEN, T.STOP): Move(A.CLOSE, S.CLOSING),
-    (S.OPEN, T.EXTERNAL): Move(A.NOT_YET, S.OPEN),
+    (S.OPEN, T.EXTERNAL): Move(A.ADD_ASSETS, S.OPEN),
     (S.OPEN, T.CREATED): Move(A.NOTHING, S.OPEN),
     (S.OPEN, T.FOUND_FINISHED): Move(A.NOTHING, S.REDELIVERED),
     (S.OPEN, T.REFUSED): Move(A.NOTHING, S.CONDEMNED),

@@ -27,6 +27,7 @@ from .writes import (
     Missing,
     Outcome,
     ReadKeys,
+    RegisterExternal,
     Rejected,
     Request,
     Unknown,
@@ -92,7 +93,8 @@ class Weather:
     ----------
     written, appended
         How many writes, and how many appends among them, Tiled has confirmed since the start. (That it can be read
-        proves nothing about writes, and that its catalog takes writes nothing about the storage of rows.)
+        proves nothing about writes, a registration may have had nothing to write, and that its catalog takes writes
+        proves nothing about the storage of rows.)
     storage
         The dialect that holds the rows, once a table was seen.
     """
@@ -103,7 +105,7 @@ class Weather:
 
     def note(self, request: Request, outcome: Outcome) -> None:
         """Learn from an answer."""
-        if isinstance(outcome, Done) and not isinstance(request, GetNode | ReadKeys | FindOpenRuns):
+        if isinstance(outcome, Done) and not isinstance(request, GetNode | ReadKeys | FindOpenRuns | RegisterExternal):
             self.written += 1
             self.appended += isinstance(request, Append)
 

@@ -1,6 +1,7 @@
 """One stream of a run: its rows on their way to Tiled, and the table that is ours to append to."""
 
 from collections import deque
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -57,6 +58,7 @@ class Stream:
         self.path = path
         self.data_keys: dict[str, Any] = normalised.doc["data_keys"]
         self.renames = normalised.renames
+        self.external_keys = external_keys(self.data_keys)
         self.updates: list[Json] = []  # what the node keeps of later descriptors
         self.fresh = fresh
         self.columns: Columns | None = None
@@ -105,6 +107,7 @@ class Stream:
     def reconfigure(self, normalised: Normalised) -> None:
         """Take note of a later descriptor: it may describe keys that the first one did not have."""
         self.data_keys = {**normalised.doc["data_keys"], **self.data_keys}
+        self.external_keys = external_keys(self.data_keys)
         self.updates.append(config_update(normalised.doc))
 
     def plan(self, event: Event) -> None:
@@ -178,3 +181,8 @@ class Stream:
             keys = Keys(np.array(self._old_seq_nums, np.int64), np.array(self._old_times, np.float64))
             self.confirmed += Tally.of(keys)
             self._old_seq_nums, self._old_times = [], []
+
+
+def external_keys(data_keys: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the data keys whose values are in files; events hold ids of datums for them, or nothing."""
+    return tuple(key for key, spec in data_keys.items() if "external" in spec)

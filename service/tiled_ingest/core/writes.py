@@ -14,6 +14,8 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from .assets import AssetPlan
+
 Path = tuple[str, ...]
 Spec = tuple[str, str | None]
 Json = dict[str, Any]
@@ -169,6 +171,30 @@ class FindOpenRuns:
     levels: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class RegisterExternal:
+    """Make the node of an external data key, or bring it up to date with the plan. Repeatable.
+
+    Without `known` the node is looked at first. It is never made smaller, unless `exact`: then it becomes what the plan
+    says. Answers: `Done(Registered)`, `Missing` (the stream is gone), or a failure; `Rejected` also where no data
+    source can be made of the documents.
+
+    Attributes
+    ----------
+    description
+        The data key as the normalised descriptor describes it.
+    known
+        What the last request of this claim about this node was answered.
+    """
+
+    path: Path
+    description: Json
+    plan: AssetPlan
+    access_tags: tuple[str, ...] | None
+    known: "Registered | None" = None
+    exact: bool = False
+
+
 Request = (
     CreateContainer
     | CreateTable
@@ -180,10 +206,36 @@ Request = (
     | CloseStreams
     | EnsureContainer
     | FindOpenRuns
+    | RegisterExternal
 )
 
 
 # ---------------------------------------------------------------- outcomes
+
+
+@dataclass(frozen=True, slots=True)
+class Registered:
+    """How Tiled holds the node of an external data key.
+
+    Attributes
+    ----------
+    id
+        Tiled's number for the data source.
+    size
+        Length of the first dimension; for opaque bytes the number of assets.
+    assets
+        How many assets of the plan are there.
+    metadata
+        What the node's metadata should hold in the end.
+    notes
+        What had to be changed in the documents, for a person.
+    """
+
+    id: int
+    size: int
+    assets: int
+    metadata: Json = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

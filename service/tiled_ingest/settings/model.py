@@ -9,6 +9,7 @@ from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from tiled_ingest import __version__
+from tiled_ingest.core.patches import rewriting
 from tiled_ingest.core.policy import Policy
 
 from . import places
@@ -40,6 +41,23 @@ class Route(Group):
         return self
 
 
+class Rewrite(Group):
+    """Detectors' files are elsewhere for Tiled than for those who wrote the documents."""
+
+    match: Regex
+    """A regular expression, looked for in the plain path of a file, or in the whole URI of anything else."""
+    replace: str
+    """What takes the place of what matched; `\\1` is a group of the expression."""
+
+    @model_validator(mode="after")
+    def _known_groups(self) -> "Rewrite":
+        try:
+            re.compile(self.match).sub(self.replace, "")
+        except (re.error, IndexError) as error:
+            raise ValueError(f"replace: {error}") from error
+        return self
+
+
 class Tiled(Group):
     """Where runs go."""
 
@@ -53,6 +71,10 @@ class Tiled(Group):
     """How long an ambiguous append is looked for before its table is switched."""
     routes: tuple[Route, ...] = ()
     """Which topic's runs go where; without routes, all go to the node of `uri`."""
+    patches: tuple[Rewrite, ...] = ()
+    """How the places of detectors' files are rewritten; the first rule that matches counts."""
+    plugins: tuple[str, ...] = ()
+    """Entry points of the group `tiled_ingest.plugins`: a site's consolidators, mimetypes, normalizer, patches."""
     requests_max: Positive = 4
     """Requests at once on PostgreSQL; embedded storage always gets one at a time."""
 
@@ -73,6 +95,8 @@ class Batch(Group):
     rows_max: Positive = _ENGINE.rows_max
     bytes_max: Positive = _ENGINE.bytes_max
     age_s_max: Seconds = _ENGINE.age_s_max
+    external_age_s_max: Seconds = _ENGINE.external_age_s_max
+    """The same for files of detectors: each registration leaves a structure in Tiled's catalog."""
 
 
 class Runs(Group):
@@ -93,6 +117,10 @@ class Limits(Group):
     nesting_max: Positive = _ENGINE.nesting_max
     elements_max: Positive = _ENGINE.elements_max
     """Elements of all lists and maps of one message."""
+    external_rows_max: Positive = _ENGINE.external_rows_max
+    """Rows of one external data key of a run."""
+    datums_max: Positive = _ENGINE.datums_max
+    """Datums of a partition that wait for the event that names them."""
     dead_letter_window: Positive = _ENGINE.breaker_window
     """The breaker looks at so many of the last documents..."""
     dead_letter_share_max: Annotated[float, Field(gt=0, le=1)] = _ENGINE.breaker_share_max
@@ -182,6 +210,7 @@ class Settings(BaseSettings):
             rows_max=self.batch.rows_max,
             bytes_max=self.batch.bytes_max,
             age_s_max=self.batch.age_s_max,
+            external_age_s_max=self.batch.external_age_s_max,
             late_write_s_max=self.tiled.late_write_s_max,
             requests_max=self.tiled.requests_max,
             start_latest=self.kafka.start_offset == "latest",
@@ -194,6 +223,9 @@ class Settings(BaseSettings):
             message_bytes_max=self.limits.message_bytes_max,
             nesting_max=self.limits.nesting_max,
             elements_max=self.limits.elements_max,
+            external_rows_max=self.limits.external_rows_max,
+            datums_max=self.limits.datums_max,
+            patches=rewriting([(rule.match, rule.replace) for rule in self.tiled.patches]),
             routes=tuple((route.topic, route.path) for route in self.tiled.routes),
             version=__version__,
         )

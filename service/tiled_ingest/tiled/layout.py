@@ -6,9 +6,6 @@ Not through `tiled.client.container`, which imports pandas, dask and numba (200 
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import httpx
-import pyarrow as pa
-
 from tiled_ingest.core.writes import (
     Append,
     CloseStreams,
@@ -25,22 +22,33 @@ from tiled_ingest.core.writes import (
     Path,
     PutSource,
     ReadKeys,
+    RegisterExternal,
     Rejected,
     Request,
     Spec,
-    Unknown,
     UpdateMetadata,
 )
 from tiled_ingest.tiled import wire
+from tiled_ingest.tiled.assets import register
+from tiled_ingest.tiled.formats import Formats
 from tiled_ingest.tiled.open_runs import find_open_runs
-from tiled_ingest.tiled.session import Params, Session
+from tiled_ingest.tiled.session import Params, Session, understood
 
 CATALOG_OF_RUNS: Spec = ("CatalogOfBlueskyRuns", "3.0")
+_FORMATS = Formats()
 
 
-def perform(session: Session, request: Request) -> Outcome:
-    """Perform one request, once; returns when Tiled answered, or cannot any more. Raises nothing but bugs."""
+def perform(session: Session, request: Request, formats: Formats | None = None) -> Outcome:
+    """Perform one request, once; returns when Tiled answered, or cannot any more. Raises nothing but bugs.
+
+    Parameters
+    ----------
+    formats
+        What a site knows of file formats beyond bluesky-tiled-plugins.
+    """
     try:
+        if isinstance(request, RegisterExternal):
+            return register(session, request, formats or _FORMATS)
         return _PERFORM[type(request)](session, request)
     except wire.UnwritableError as error:  # raised before anything was sent
         return Rejected(str(error), 422)
@@ -63,14 +71,14 @@ def _append(session: Session, request: Append) -> Outcome:
         headers={"Accept": "application/json", "Content-Type": wire.ARROW_FILE},
         content=wire.rows(request.table),
     )
-    return _understood(answer, _nothing)
+    return understood(answer, _nothing)
 
 
 def _read_keys(session: Session, request: ReadKeys) -> Outcome:
     params: Params = {"partition": 0, "column": ["seq_num", "time"]}
     headers = {"Accept": wire.ARROW_FILE}
     answer = session.request("GET", "table/partition", request.path, params=params, headers=headers)
-    outcome = _understood(answer, wire.keys)
+    outcome = understood(answer, wire.keys)
     if outcome == Done(None):
         return Rejected("the table has no columns seq_num and time", 400)
     return outcome
@@ -79,25 +87,25 @@ def _read_keys(session: Session, request: ReadKeys) -> Outcome:
 def _get_node(session: Session, request: GetNode) -> Outcome:
     params: Params = {"include_data_sources": "true", "omit_links": "true"}
     answer = session.request("GET", "metadata", request.path, params=params, headers=wire.JSON)
-    return _understood(answer, wire.node)
+    return understood(answer, wire.node)
 
 
 def _put_source(session: Session, request: PutSource) -> Outcome:
     content = wire.dump(wire.source(request.source))
     answer = session.request("PUT", "data_source", request.path, headers=wire.JSON, content=content)
-    return _understood(answer, _nothing)
+    return understood(answer, _nothing)
 
 
 def _update_metadata(session: Session, request: UpdateMetadata) -> Outcome:
     content = wire.dump(wire.patch(request))
     params: Params = {"drop_revision": "true"}
     answer = session.request("PATCH", "metadata", request.path, params=params, headers=wire.JSON, content=content)
-    return _understood(answer, _nothing)
+    return understood(answer, _nothing)
 
 
 def _close_streams(session: Session, request: CloseStreams) -> Outcome:
     for path in request.paths:
-        outcome = _understood(session.request("DELETE", "stream/close", path), _nothing)
+        outcome = understood(session.request("DELETE", "stream/close", path), _nothing)
         if not isinstance(outcome, Done | Missing):  # what is not there has no subscribers
             return outcome
     return Done()
@@ -127,17 +135,7 @@ def _post(session: Session, parent: Path, body: Json, read: Callable[[bytes], An
     if not body["id"] or "/" in body["id"]:  # Tiled would make up a key, or make one that no address reaches
         return Rejected("a node's key may not be empty, nor hold a slash", 422)
     answer = session.request("POST", "metadata", parent, headers=wire.JSON, content=wire.dump(body))
-    return _understood(answer, read)
-
-
-def _understood(answer: httpx.Response | Outcome, read: Callable[[bytes], Any]) -> Outcome:
-    """Return `Done` with what `read` finds in a success. One that cannot be understood confirms nothing."""
-    if not isinstance(answer, httpx.Response):
-        return answer
-    try:
-        return Done(read(answer.content))
-    except (ValueError, TypeError, LookupError, AttributeError, pa.ArrowException) as error:
-        return Unknown(f"the answer cannot be understood ({type(error).__name__})", answer.status_code)
+    return understood(answer, read)
 
 
 def _nothing(_content: bytes) -> None:

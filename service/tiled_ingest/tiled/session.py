@@ -4,13 +4,14 @@ Tiled's own client retries creates and metadata updates, and so hides that they 
 goes through the context's HTTP client and leaves every retry to the engine.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 from urllib.parse import quote
 
 import httpx
+import pyarrow as pa
 
-from tiled_ingest.core.writes import Outcome, Path, Rejected
+from tiled_ingest.core.writes import Done, Outcome, Path, Rejected, Unknown
 from tiled_ingest.tiled import answers
 from tiled_ingest.tiled.connect import Connected, Connection, given, parse
 
@@ -89,6 +90,16 @@ class Session:
     def server_info(self) -> httpx.Response | Outcome:
         """Ask Tiled who it is (JSON); needs no login."""
         return self.request("GET", "", None, headers={"Accept": "application/json"})
+
+
+def understood(answer: httpx.Response | Outcome, read: Callable[[bytes], Any]) -> Outcome:
+    """Return `Done` with what `read` finds in a success. One that cannot be understood confirms nothing."""
+    if not isinstance(answer, httpx.Response):
+        return answer
+    try:
+        return Done(read(answer.content))
+    except (ValueError, TypeError, LookupError, AttributeError, pa.ArrowException) as error:
+        return Unknown(f"the answer cannot be understood ({type(error).__name__})", answer.status_code)
 
 
 def _send(there: Connected, method: str, url: str, **parts: Any) -> httpx.Response | Outcome:

@@ -15,6 +15,7 @@ from tiled_ingest.core.writes import (
     Json,
     Keys,
     Node,
+    RegisterExternal,
     Spec,
     TableSource,
     UpdateMetadata,
@@ -62,6 +63,11 @@ def table(request: CreateTable) -> Json:
     """Return the body that creates a table with an empty dataset of its own."""
     source = _source(request.schema, {}, request.properties)
     return _node(request.key, "table", request.metadata, (), request.access_tags, [source])
+
+
+def external(request: RegisterExternal, source: Json) -> Json:
+    """Return the body that registers an external data key; its metadata come at the end of the run."""
+    return _node(request.path[-1], source["structure_family"], {}, (), request.access_tags, [source])
 
 
 def source(new: TableSource) -> Json:
