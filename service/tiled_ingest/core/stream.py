@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from . import names
 from .columns import Columns
 from .documents import Normalised, config_update
 from .events import Event
@@ -55,8 +56,10 @@ class Stream:
 
     def __init__(self, path: Path, normalised: Normalised, *, fresh: bool) -> None:
         self.path = path
-        self.data_keys: dict[str, Any] = normalised.doc["data_keys"]
-        self.renames = normalised.renames
+        self.data_keys: dict[str, Any] = dict(normalised.doc["data_keys"])
+        self.renames = dict(normalised.renames)
+        originals = {new: old for old, new in self.renames.items()}
+        self._stored = {originals.get(name, name): name for name in self.data_keys}  # by the key that events use
         self.updates: list[Json] = []  # what the node keeps of later descriptors
         self.fresh = fresh
         self.columns: Columns | None = None
@@ -103,8 +106,19 @@ class Stream:
         return self.under_way + self._buffer.bytes + sum(sealed.nbytes for sealed in self._sealed)
 
     def reconfigure(self, normalised: Normalised) -> None:
-        """Take note of a later descriptor: it may describe keys that the first one did not have."""
-        self.data_keys = {**normalised.doc["data_keys"], **self.data_keys}
+        """Take note of a later descriptor: it may describe keys that the first one did not have.
+
+        A key keeps the name that it was stored under first; a new one gets a name that none of them has.
+        """
+        originals = {new: old for old, new in normalised.renames.items()}
+        for name, spec in normalised.doc["data_keys"].items():
+            original = originals.get(name, name)
+            if original in self._stored:
+                continue
+            stored = self._stored[original] = names.beside(name, self.data_keys)
+            self.data_keys[stored] = spec if stored == original else {**spec, names.ORIGINAL: original}
+            if stored != original:
+                self.renames[original] = stored
         self.updates.append(config_update(normalised.doc))
 
     def plan(self, event: Event) -> None:
