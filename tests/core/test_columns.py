@@ -6,10 +6,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
-from tiled.adapters.sql import COLUMN_NAME_PATTERN, is_safe_identifier
-from tiled.utils import UnsafeIdentifier
 
-from tiled_ingest.core.columns import Columns, column_type, numpy_kind, store, unsafe_names
+from tiled_ingest.core.columns import Columns, column_type, numpy_kind, store
 from tiled_ingest.core.events import Event
 
 
@@ -156,51 +154,3 @@ def test_widening() -> None:
 
 
 # ---------------------------------------------------------------- names
-
-NAMES = [
-    "a",
-    "A1",
-    "a b",
-    "a.b",
-    "a/b",
-    "ä",
-    "1a",
-    "a(b",
-    "a)b",
-    "a=b",
-    "a%b",
-    "a+b",
-    "a;b",
-    "a'b",
-    'a"b',
-    "a`b",
-    "a\\b",
-    "a--b",
-    "a/*b",
-    "a*/b",
-    "x" * 60,
-    "x" * 61,
-    "ü" * 31,
-    "é",
-    "",
-    "\na",
-    "a\nb",
-    "select",
-]
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_unsafe_names_are_those_that_tiled_refuses(name: str) -> None:
-    columns = plan({name: data_key()}, event({name: 1}))
-    unsafe = unsafe_names(columns)
-    for column in (name, f"ts_{name}"):
-        try:
-            refused = not is_safe_identifier(column, COLUMN_NAME_PATTERN)
-        except UnsafeIdentifier:
-            refused = True
-        assert (column in unsafe) == refused
-
-
-def test_names_that_differ_in_case_and_names_that_tiled_reserves() -> None:
-    columns = plan({"X": data_key(), "x": data_key(), "_a": data_key()}, event({"X": 1, "x": 1}))
-    assert set(unsafe_names(columns)) == {"x", "ts_x", "_a"}

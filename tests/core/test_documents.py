@@ -32,9 +32,10 @@ from tiled_ingest.core.events import Event, EventPage
 from tiled_ingest.core.policy import Policy
 
 NUMBERS = st.integers(-(2**70), 2**70) | st.floats(allow_nan=False) | st.booleans()
+TEXT = st.text(st.characters(exclude_characters="\0", codec="utf-8"), max_size=3)
 JSON = st.recursive(
-    st.none() | NUMBERS | st.text(max_size=3),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
+    st.none() | NUMBERS | TEXT,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXT, inner, max_size=3),
 )
 
 
@@ -141,6 +142,10 @@ def test_what_the_streams_node_keeps() -> None:
 
 
 # ---------------------------------------------------------------- JSON
+
+
+def test_text_that_storage_cannot_hold_is_marked_not_refused() -> None:
+    assert clipped({"a\0b": ["x\0y", "half \ud83d", "ok"]}) == {"a\ufffdb": ["x\ufffdy", "half \ufffd", "ok"]}
 
 
 @given(JSON)

@@ -7,6 +7,7 @@ so.
 import hashlib
 import json
 import math
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
@@ -17,6 +18,7 @@ from .writes import Spec
 SPECS_MAX = 20  # Tiled refuses a node with more
 _INT_MAX = 2**53 - 1  # the largest integer that JSON's readers agree on
 _FLOAT_MAX = 1.7976e308
+_UNSTORABLE = re.compile("[\0\ud800-\udfff]")
 _DTYPES = {"number": "<f8", "array": "<f8", "boolean": "|b1", "string": "<U0", "integer": "<i8"}
 
 
@@ -35,11 +37,14 @@ def clipped(value: Any) -> Any:
     """Return `value` with numbers that JSON cannot hold pulled to the nearest that it can; NaN is `None`.
 
     Integers, and floats without a fraction, stay within +-(2**53 - 1). (TiledWriter hands NaN on, and its
-    JSON encoder writes null.)
+    JSON encoder writes null.) In text, what PostgreSQL or UTF-8 cannot hold (NUL, half a surrogate pair) becomes
+    U+FFFD.
     """
+    if isinstance(value, str):
+        return _UNSTORABLE.sub("\ufffd", value)
     if isinstance(value, Mapping):
-        return {key: clipped(item) for key, item in value.items()}
-    if isinstance(value, Iterable) and not isinstance(value, str):
+        return {clipped(key): clipped(item) for key, item in value.items()}
+    if isinstance(value, Iterable):
         return [clipped(item) for item in value]
     if isinstance(value, float) and not math.isfinite(value):
         return None if math.isnan(value) else math.copysign(_FLOAT_MAX, value)

@@ -17,7 +17,9 @@ _FORBIDDEN = re.compile(r"""['"`;\\%()=+/]|--""")  # Tiled's list; and the slash
 _WORD = re.compile(r"[a-zA-Z_]")
 _TABLES = re.compile(r"internal(_[0-9]+)?")
 # PostgreSQL and SQLite have columns of these names in every table, and Tiled sorts by DuckDB's `rowid`.
-_SYSTEM = frozenset("ctid xmin xmax cmin cmax tableoid oid rowid _rowid_ _dataset_id _partition_id".split())
+_SYSTEM = frozenset(
+    ["ctid", "xmin", "xmax", "cmin", "cmax", "tableoid", "oid", "rowid", "_rowid_", "_dataset_id", "_partition_id"]
+)
 
 
 def renames(data_keys: Mapping[str, Any]) -> dict[str, str]:

@@ -44,6 +44,9 @@ class Policy:
     nesting_max: int = 64
     elements_max: int = 5_000_000
 
+    # Arrays of more elements than this have a node of their own, as in TiledWriter; -1: none, 0: all.
+    array_size_max: int = 16
+
     # Where runs are created: (regular expression of the topic, path template); the first match counts.
     routes: tuple[tuple[str, str], ...] = ()
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from .decode import Decoder
-from .documents import content_hash, normalise_descriptor, rename_reserved
+from .documents import Normalised, content_hash, normalise_descriptor, rename_reserved
 from .errors import InvalidDocument
 from .events import Event, EventPage, Reference, references
 from .offsets import Hold
@@ -19,6 +19,7 @@ from .routes import route
 from .run import Chore, Run
 from .states import Action, Trigger
 from .stream import Stream
+from .writes import Path
 
 UID_CHARS_MAX = 200  # of a node's key: what is longer, or cannot be printed, breaks readers that list the catalog
 
@@ -193,9 +194,12 @@ class Runs:
         if is_update := stream is not None:
             stream.reconfigure(normalised)
         else:
-            stream = run.streams[name] = Stream((*run.path, name), normalised, fresh=not self.rebuilding)
+            stream = run.streams[name] = self._stream((*run.path, name), normalised)
         if not self.rebuilding:
             run.chores.append(Chore(stream, normalised.doc, is_update, self._hold(record.offset)))
+
+    def _stream(self, path: Path, normalised: Normalised) -> Stream:
+        return Stream(path, normalised, fresh=not self.rebuilding, array_size_max=self._policy.array_size_max)
 
     def _add_rows(self, run: Run, doc: Event | EventPage, record: Record, now_s: float) -> None:
         stream = run.streams[run.acceptance.stream_of(doc.descriptor)]

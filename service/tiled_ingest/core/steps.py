@@ -19,6 +19,7 @@ from .policy import Policy
 from .record import Home, Record
 from .writes import (
     Append,
+    CountRows,
     Denied,
     Done,
     Exists,
@@ -26,7 +27,9 @@ from .writes import (
     GetNode,
     Missing,
     Outcome,
+    PatchArray,
     ReadKeys,
+    ReadRows,
     Rejected,
     Request,
     Unknown,
@@ -77,6 +80,7 @@ class Claiming:
 
 
 Step = Request | Sleep | LogChunk | Letters | Claiming
+READS = GetNode | ReadKeys | CountRows | ReadRows | FindOpenRuns
 WITNESSES_MIN = 2  # an outage may end between our failure and the success of others; hardly twice
 
 T = TypeVar("T")
@@ -102,9 +106,9 @@ class Weather:
 
     def note(self, request: Request, outcome: Outcome) -> None:
         """Learn from an answer."""
-        if isinstance(outcome, Done) and not isinstance(request, GetNode | ReadKeys | FindOpenRuns):
+        if isinstance(outcome, Done) and not isinstance(request, READS):
             self.written += 1
-            self.appended += isinstance(request, Append)
+            self.appended += isinstance(request, Append | PatchArray)
 
 
 class Surroundings(Protocol):
