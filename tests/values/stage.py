@@ -5,7 +5,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tests.core.test_engine import World
-from tests.core.test_steps import HOME
 from tiled_ingest.core import effects as fx
 from tiled_ingest.core import writes as w
 from tiled_ingest.core.policy import Policy
@@ -85,6 +84,20 @@ def asked(world: World, kind: type) -> list[Any]:
     ]
 
 
+def run_of_streams(uid: str, streams: dict[str, tuple[dict[str, Any], list[Any]]]) -> Documents:
+    """Return the documents of a run with one stream for each data key `a` and its values."""
+    documents: Documents = [("start", {"uid": uid, "time": 1.0})]
+    for name, (spec, values) in streams.items():
+        whole = run_of(f"{uid}-{name}", {"a": spec, "x": {"dtype": "number"}}, [{"a": v, "x": 1.0} for v in values])
+        documents += [
+            (kind, {**doc, "name": name, "run_start": uid} if kind == "descriptor" else doc)
+            for kind, doc in whole[1:-1]
+        ]
+    counts = {name: len(values) for name, (_, values) in streams.items()}
+    ending = {"uid": f"{uid}-s", "time": 9.0, "run_start": uid, "exit_status": "success", "num_events": counts}
+    return [*documents, ("stop", ending)]
+
+
 def run_of(
     uid: str, data_keys: dict[str, Any], rows: list[dict[str, Any]], *, stop: bool = True, **start: Any
 ) -> Documents:
@@ -104,6 +117,3 @@ def event_of(uid: str, number: int, row: dict[str, Any]) -> dict[str, Any]:
     time = 100.0 + number
     doc = {"uid": f"{uid}-{number}", "descriptor": f"{uid}-d", "seq_num": number, "time": time, "filled": {}}
     return {**doc, "data": row, "timestamps": dict.fromkeys(row, time)}
-
-
-__all__ = ["HOME", "POLICY", "Died", "Documents", "Stage", "asked", "event_of", "run_of"]

@@ -199,7 +199,7 @@ class Runs:
             run.chores.append(Chore(stream, normalised.doc, is_update, self._hold(record.offset)))
 
     def _stream(self, path: Path, normalised: Normalised) -> Stream:
-        return Stream(path, normalised, fresh=not self.rebuilding, array_size_max=self._policy.array_size_max)
+        return Stream(path, normalised, fresh=not self.rebuilding, policy=self._policy)
 
     def _add_rows(self, run: Run, doc: Event | EventPage, record: Record, now_s: float) -> None:
         stream = run.streams[run.acceptance.stream_of(doc.descriptor)]

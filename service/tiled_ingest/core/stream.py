@@ -8,7 +8,7 @@ import numpy as np
 
 from . import names
 from .blocks import ArrayPlan
-from .columns import ARRAY_SIZE_MAX, Columns, column_type, store
+from .columns import Columns, column_type, store
 from .documents import Normalised, config_update
 from .events import Event
 from .offsets import Hold
@@ -18,6 +18,8 @@ from .rows import Batch, RowBuffer
 from .stores import Plan, Store
 from .tally import Tally
 from .writes import ArraySource, Json, Keys, Path, TableSource
+
+DEFAULTS = Policy()
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,13 +125,11 @@ class Stream:
         Its first descriptor.
     fresh
         Whether this claim creates the node: then no other owner's table can be under it.
-    array_size_max
-        Arrays of more elements have a node of their own.
+    policy
+        Says which arrays have a node of their own, and how wide a table may be.
     """
 
-    def __init__(
-        self, path: Path, normalised: Normalised, *, fresh: bool, array_size_max: int = ARRAY_SIZE_MAX
-    ) -> None:
+    def __init__(self, path: Path, normalised: Normalised, *, fresh: bool, policy: Policy = DEFAULTS) -> None:
         self.path = path
         self.data_keys: dict[str, Any] = dict(normalised.doc["data_keys"])
         self.renames = dict(normalised.renames)
@@ -139,7 +139,7 @@ class Stream:
         self.fresh = fresh
         self.parts: list[Part] = []  # its tables, once the first event came
         self.arrays: dict[str, ArrayState] = {}
-        self._array_size_max = array_size_max
+        self._policy = policy
         for key in self.data_keys:
             self._note_array(key)
         self.confirmed = Tally()  # what Tiled must hold: accepted and written, by us or by earlier claims
@@ -203,7 +203,7 @@ class Stream:
     def _note_array(self, key: str) -> None:
         """Give an array that is not kept in the table a state of its own; of a late one, the time stamps a column."""
         spec = self.data_keys[key]
-        kind = store(spec, self._array_size_max)
+        kind = store(spec, self._policy.array_size_max)
         if kind == "ragged" and not ragged_in_sql(spec):
             kind = "table"
         if kind not in {"zarr", "ragged"}:
@@ -217,7 +217,7 @@ class Stream:
         """Fix the tables' columns by the first accepted event; later ones change nothing."""
         if self.parts:
             return
-        parts = Columns.plan({"data_keys": self.data_keys}, event, self.arrays).split()
+        parts = Columns.plan({"data_keys": self.data_keys}, event, self.arrays).split(self._policy.table_columns_max)
         names = ["internal"] if len(parts) == 1 else [f"internal_{number}" for number in range(len(parts))]
         self.parts = [Part((*self.path, name), columns) for name, columns in zip(names, parts, strict=True)]
 
