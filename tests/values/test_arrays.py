@@ -34,6 +34,7 @@ KINDS: dict[str, tuple[dict[str, Any], list[Any], Any]] = {
     "truth": (array("|b1"), [[True, False] * 10], np.array([[True, False] * 10])),
     "complex": (array("<c16"), [ramp(1) + 2j], (ramp(1) + 2j)[None]),
     "2-D": (array("<f8", 4, 5), [ramp(1).reshape(4, 5).tolist()], ramp(1).reshape(1, 4, 5)),
+    "small 2-D": (array("<i8", 1, 2), [[[1, 2]], [[3, 4]]], np.array([[[1, 2]], [[3, 4]]])),
     "3-D": (array("<f4", 2, 2, 5), [ramp(1, dtype="<f4").reshape(2, 2, 5)], ramp(1, dtype="<f4").reshape(1, 2, 2, 5)),
     "4-D": (
         array("<i4", 2, 2, 5, 1),

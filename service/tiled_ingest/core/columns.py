@@ -153,13 +153,13 @@ def _ordered(keys: list[str], first: Mapping[str, Any]) -> list[str]:
 
 
 def column_type(spec: Mapping[str, Any]) -> pa.DataType:
-    """Return the Arrow type for a data key's values; integers are 64 bits, numbers are doubles."""
-    if spec.get("dtype") != "array":
+    """Return the Arrow type for a data key's values; integers are 64 bits, numbers are doubles.
+
+    Lists of lists, which PostgreSQL has no column for, are written out as text.
+    """
+    if spec.get("dtype") != "array" or len(spec.get("shape") or ()) > 1:
         return _SCALARS.get(str(spec.get("dtype")), pa.string())
-    nested: pa.DataType = _VALUES.get(numpy_kind(spec.get("dtype_numpy")), pa.float64())
-    for _ in spec.get("shape") or (None,):
-        nested = pa.list_(nested)
-    return nested
+    return pa.list_(_VALUES.get(numpy_kind(spec.get("dtype_numpy")), pa.float64()))
 
 
 def numpy_kind(dtype: Any) -> str:
@@ -183,7 +183,9 @@ def numpy_dtype(described: Any) -> np.dtype[Any] | None:
 
 
 def store(spec: Mapping[str, Any], array_size_max: int = ARRAY_SIZE_MAX) -> Store:
-    """Return where TiledWriter keeps the values of a (normalised) data key.
+    """Return where the values of a (normalised) data key are kept: as TiledWriter does it, where PostgreSQL can.
+
+    It has no table for lists of lists, so arrays of several dimensions are zarr however small they are.
 
     `array_size_max` is a number of elements; -1 means that all arrays go into the table.
     """
@@ -194,5 +196,5 @@ def store(spec: Mapping[str, Any], array_size_max: int = ARRAY_SIZE_MAX) -> Stor
         return "table"
     if None in shape:
         return "ragged"
-    too_long = 0 <= array_size_max < math.prod(shape)
+    too_long = 0 <= array_size_max < math.prod(shape) or len(shape) > 1
     return "zarr" if too_long or numpy_kind(spec.get("dtype_numpy")) in "USO" else "table"

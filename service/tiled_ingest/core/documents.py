@@ -17,7 +17,6 @@ from .writes import Spec
 
 SPECS_MAX = 20  # Tiled refuses a node with more
 _INT_MAX = 2**53 - 1  # the largest integer that JSON's readers agree on
-_FLOAT_MAX = 1.7976e308
 _UNSTORABLE = re.compile("[\0\ud800-\udfff]")
 _DTYPES = {"number": "<f8", "array": "<f8", "boolean": "|b1", "string": "<U0", "integer": "<i8"}
 
@@ -36,9 +35,9 @@ class Normalised(NamedTuple):
 def clipped(value: Any) -> Any:
     """Return `value` with numbers that JSON cannot hold pulled to the nearest that it can; NaN is `None`.
 
-    Integers, and floats without a fraction, stay within +-(2**53 - 1). (TiledWriter hands NaN on, and its
-    JSON encoder writes null.) In text, what PostgreSQL or UTF-8 cannot hold (NUL, half a surrogate pair) becomes
-    U+FFFD.
+    Integers, floats without a fraction, and infinities stay within +-(2**53 - 1). In text, what PostgreSQL or UTF-8
+    cannot hold (NUL, half a surrogate pair) becomes U+FFFD. (TiledWriter hands NaN on, and its JSON encoder writes
+    null. It makes 1.7976e308 of an infinity, which PostgreSQL spells out as an integer: the run cannot be read then.)
     """
     if isinstance(value, str):
         return _UNSTORABLE.sub("\ufffd", value)
@@ -47,7 +46,7 @@ def clipped(value: Any) -> Any:
     if isinstance(value, Iterable):
         return [clipped(item) for item in value]
     if isinstance(value, float) and not math.isfinite(value):
-        return None if math.isnan(value) else math.copysign(_FLOAT_MAX, value)
+        return None if math.isnan(value) else _clipped_number(value)
     if isinstance(value, int | float) and abs(value) > _INT_MAX:
         return _clipped_number(value)
     return value

@@ -14,7 +14,7 @@ ORIGINAL = "original_name"  # what a renamed data key was called
 COLUMN_BYTES_MAX = 60  # PostgreSQL's 63, less the `ts_` of the time stamps
 _STEM_CHARS_MAX = 48
 _FORBIDDEN = re.compile(r"""['"`;\\%()=+/]|--""")  # Tiled's list; and the slash, which ends a node's key
-_WORD = re.compile(r"[a-zA-Z_]")
+_WORD = re.compile(r"[a-zA-Z]")  # Tiled refuses other letters, and on PostgreSQL a leading underscore
 _TABLES = re.compile(r"internal(_[0-9]+)?")
 # PostgreSQL and SQLite have columns of these names in every table, and Tiled sorts by DuckDB's `rowid`.
 _SYSTEM = frozenset(
