@@ -87,7 +87,7 @@ def _keep(history: History, pool: list[History], chance: Random) -> None:
 
 
 def _guided(messages: int, corpus: Path) -> None:
-    import atheris  # type: ignore[import-not-found]  # noqa: PLC0415
+    import atheris  # noqa: PLC0415
 
     with atheris.instrument_imports(include=["tiled_ingest.core", "tiled_ingest.tiled.wire"]):
         from tests.fuzz.mutate import mutated  # noqa: PLC0415
