@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tests.core.test_engine import World
+from tests.core.test_steps import HOME
 from tiled_ingest.core import effects as fx
 from tiled_ingest.core import writes as w
 from tiled_ingest.core.policy import Policy
@@ -12,6 +13,7 @@ from tiled_ingest.tiled.layout import perform
 from tiled_ingest.tiled.session import Session
 
 POLICY = Policy(age_s_max=0.2, late_write_s_max=1.0, server_errors_max=3, backoff_s_max=1.0)
+TICKS_MAX = 300
 Documents = list[tuple[str, dict[str, Any]]]
 Fault = Callable[[w.Request, Callable[[], w.Outcome]], "w.Outcome | None"]
 
@@ -53,7 +55,15 @@ class Stage:
     def publish(self, documents: Documents) -> None:
         """Let the engine take documents, and come to rest."""
         self.world.publish(*documents)
-        self.world.settle(4)
+        self._rest()
+
+    def _rest(self) -> None:
+        """Let time pass until all of the log is committed: a slow server may cost many looks and retries."""
+        end = self.world.logs[HOME][-1].offset + 1
+        for _ in range(TICKS_MAX):
+            self.world.tick()
+            if self.world.commits and self.world.committed == end:
+                return
 
     def publish_one_by_one(self, documents: Documents) -> None:
         """Each document by itself: every batch has one row."""
@@ -67,7 +77,7 @@ class Stage:
         except Died:
             self.fault = lambda _request, _perform: None
             self.begin()
-            self.world.settle(4)
+            self._rest()
             return True
         return False
 
