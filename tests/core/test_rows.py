@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from tiled_ingest.core.cells import converted, one_by_one, wider
 from tiled_ingest.core.columns import Columns
 from tiled_ingest.core.events import Event, EventPage
-from tiled_ingest.core.rows import Batch, Misfit, RowBuffer, TableResult, widest
+from tiled_ingest.core.rows import Batch, Misfit, RowBuffer, TableResult
 
 INT, FLOAT, TEXT, BOOL = pa.int64(), pa.float64(), pa.string(), pa.bool_()
 SPELLED = {"integer": INT, "number": FLOAT, "string": TEXT, "boolean": BOOL}
@@ -26,10 +26,8 @@ def event(seq_num: int, data: dict[str, Any], filled: dict[str, bool | str] | No
 def batch_of(*pieces: Event | EventPage) -> Batch:
     buffer = RowBuffer()
     for offset, piece in enumerate(pieces):
-        if isinstance(piece, EventPage):
-            buffer.append_page(piece, 10 * offset, 100)
-        else:
-            buffer.append(piece, 10 * offset, 100)
+        for row in piece.events() if isinstance(piece, EventPage) else (piece,):
+            buffer.append(row, 10 * offset, 100)
     return buffer.take()
 
 
@@ -48,19 +46,19 @@ def table_of(values: list[Any], data_type: pa.DataType) -> TableResult:
 
 def test_a_buffer_counts_and_begins_anew() -> None:
     buffer = RowBuffer()
-    assert (buffer.rows, buffer.bytes, buffer.first) == (0, 0, None)
+    assert (buffer.rows, buffer.bytes) == (0, 0)
     buffer.append(event(1, {"x": 1}), 7, 100)
-    buffer.append_page(EventPage("d", ["a", "b"], [2.0, 3.0], [2, 3], {"x": [2, 3]}, {"x": [0.1, 0.2]}), 9, 50)
+    for seq_num in (2, 3):
+        buffer.append(event(seq_num, {"x": seq_num}), 9, 25)
     buffer.append(event(4, {"x": 4}), 12, 100)
     assert (buffer.rows, buffer.bytes, buffer.first_offset) == (4, 250, 7)
-    assert buffer.first == event(1, {"x": 1})
     batch = buffer.take()
     assert (buffer.rows, buffer.bytes) == (0, 0)
     assert (batch.rows, len(batch), batch.bytes, batch.first_offset, batch.last_offset) == (4, 4, 250, 7, 12)
     assert batch.offsets.tolist() == [7, 9, 9, 12]
     assert batch.keys.seq_num.tolist() == [1, 2, 3, 4]
     assert batch.keys.time.tolist() == [1.0, 2.0, 3.0, 4.0]
-    assert [row.uid for row in batch.events()] == ["u1", "a", "b", "u4"]
+    assert [row.uid for row in batch.events()] == ["u1", "u2", "u3", "u4"]
     assert batch.values("x") == [1, 2, 3, 4]
 
 
@@ -296,7 +294,6 @@ def test_numbers_are_kept_whatever_the_column(values: list[Any], data_type: pa.D
     ] == [True] * len(values)
 
 
-def test_what_several_batches_ask_for_is_the_widest() -> None:
+def test_what_several_values_ask_for_is_the_widest() -> None:
     assert wider(None, INT) == INT
     assert wider(FLOAT, INT) == FLOAT
-    assert widest({"a": INT, "b": FLOAT}, {"a": FLOAT, "c": INT}) == {"a": FLOAT, "b": FLOAT, "c": INT}

@@ -134,6 +134,7 @@ class MiniTiled:
     faults: list[Fault] = field(default_factory=list)
     closed: list[w.Path] = field(default_factory=list)
     externals: dict[w.Path, w.RegisterExternal] = field(default_factory=dict)  # what was written last
+    stored: dict[str, np.ndarray[Any, Any]] = field(default_factory=dict)  # by asset, as far as rows were written
 
     def __call__(self, request: w.Request) -> w.Outcome:
         self.asked.append(request)
@@ -148,6 +149,8 @@ class MiniTiled:
                 return self._create((*request.parent, request.key), w.Node(request.metadata))
             case w.CreateTable():
                 return self._create_table(request)
+            case w.CreateArray():
+                return self._create_array(request)
             case w.EnsureContainer():
                 for end in range(1, len(request.path) + 1):
                     self.nodes.setdefault(request.path[:end], w.Node({}))
@@ -173,6 +176,15 @@ class MiniTiled:
                 return w.Done(keys_of(self.table_at(request.path)))
             case w.GetNode():
                 return w.Done(node)
+            case w.CountRows():
+                table = self.table_at(request.path)
+                return w.Done(0 if table is None else table.num_rows)
+            case w.PutArray():
+                self.nodes[request.path] = replace(node, array=request.source)
+            case w.PatchArray():
+                self._patch(node, request)
+            case w.ReadRows():
+                return w.Done(self._stored(node)[request.start : request.stop])
         return w.Done()
 
     def _register(self, request: w.RegisterExternal) -> w.Outcome:
@@ -188,6 +200,34 @@ class MiniTiled:
         """Let the node be what the request says, whatever it was."""
         self.nodes.setdefault(request.path, w.Node({}))
         self.externals[request.path] = request
+
+    def _create_array(self, request: w.CreateArray) -> w.Outcome:
+        path = (*request.parent, request.key)
+        source = replace(request.source, id=len(self.nodes), assets=(w.Asset("/".join(path), "data_uri"),))
+        answer = self._create(path, w.Node(request.metadata, None, source))
+        return w.Done(source) if isinstance(answer, w.Done) else answer
+
+    def _patch(self, node: w.Node, request: w.PatchArray) -> None:
+        held, stop = self._stored(node), request.offset + len(request.array)
+        longer = np.zeros((max(stop, len(held)), *request.array.shape[1:]), request.array.dtype)
+        longer[: len(held)] = held
+        longer[request.offset : stop] = request.array
+        assert node.array is not None
+        self.stored[node.array.assets[0].uri] = longer
+
+    def _stored(self, node: w.Node) -> np.ndarray[Any, Any]:
+        source = node.array
+        assert source is not None
+        return self.stored.get(
+            source.assets[0].uri, np.zeros((0, *(size or 0 for size in source.shape[1:])), source.dtype)
+        )
+
+    def values_at(self, path: w.Path) -> list[Any]:
+        """What a reader of a regular array sees."""
+        node = self.nodes[path]
+        assert node.array is not None
+        values: list[Any] = self._stored(node)[: node.array.shape[0]].tolist()
+        return values
 
     def _create(self, path: w.Path, node: w.Node) -> w.Outcome:
         if path[:-1] not in self.nodes:

@@ -54,7 +54,6 @@ class Feed:
 def test_names_and_places() -> None:
     stream = Feed().stream
     assert stream.name == "primary"
-    assert stream.table_path == ("r", "primary", "internal")
     assert (stream.waiting, stream.empty, stream.nbytes) == (False, True, 0)
 
 
@@ -163,8 +162,8 @@ def test_the_first_event_plans_and_later_ones_change_nothing() -> None:
     stream = Stream(("r", "primary"), normalise_descriptor(descriptor("a", "b")), fresh=True)
     stream.plan(event(1, b=1.0, a=1.0))
     stream.plan(event(2, a=1.0, b=1.0))
-    assert stream.columns is not None
-    assert stream.columns.data == ("b", "a")
+    assert stream.parts
+    assert stream.parts[0].columns.data == ("b", "a")
 
 
 def test_a_later_descriptor_adds_keys_and_changes_none() -> None:

@@ -76,14 +76,14 @@ class Scene:
 
     @property
     def columns(self) -> Columns:
-        assert self.primary.columns is not None
-        return self.primary.columns
+        assert self.primary.parts
+        return self.primary.parts[0].columns
 
     def switch(self, upto: int | None = None) -> Procedure[None]:
         def build(batch: Any) -> Any:
             return batch.to_table(self.columns)
 
-        switch = Switch(self.around, self.run, self.primary, lambda: self.columns, build)
+        switch = Switch(self.around, self.run, self.primary, self.primary.parts[0], build)
         return switch.run(self.upto if upto is None else upto)
 
     def old_source(self, **facts: Any) -> w.TableSource:
@@ -141,7 +141,7 @@ def test_a_switch_is_exactly_this_sequence() -> None:
         (w.PutSource(LIVE, ours), w.Done()),
         (w.PutSource(child, replace(old, id=9)), w.Done()),
     )
-    assert scene.primary.source == ours
+    assert scene.primary.parts[0].source == ours
     assert scene.around.told == [("switched", {"run": "r", "stream": "primary", "rows": 2})]
 
 

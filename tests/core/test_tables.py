@@ -28,8 +28,8 @@ from tiled_ingest.core.events import Event
 from tiled_ingest.core.policy import Policy
 from tiled_ingest.core.rows import Batch, RowBuffer
 from tiled_ingest.core.steps import WITNESSES_MIN, Procedure, Sleep
-from tiled_ingest.core.stream import Stream
-from tiled_ingest.core.tables import REPAIRS_MAX, Table
+from tiled_ingest.core.tables import REPAIRS_MAX
+from tiled_ingest.core.values import Values
 
 
 class Desk(Scene):
@@ -38,12 +38,12 @@ class Desk(Scene):
     def __init__(self, *seq_nums: int, fresh: bool = True, around: Around | None = None, **start: Any) -> None:
         super().__init__(log_of(*seq_nums), around, **start)
         self.primary.fresh = fresh
-        self.table_ = Table(self.around, self.run, self.primary)
+        self.values = Values(self.around, self.run, self.primary)
 
     @property
     def source(self) -> w.TableSource:
-        assert self.primary.source is not None
-        return self.primary.source
+        assert self.primary.parts[0].source is not None
+        return self.primary.parts[0].source
 
     def batch(self, *events: dict[str, Any]) -> Batch:
         """The next accepted events, at the end of the log."""
@@ -60,10 +60,10 @@ class Desk(Scene):
         return buffer.take()
 
     def append(self, *events: dict[str, Any]) -> Procedure[set[int]]:
-        return self.table_.append(self.batch(*events))
+        return self.values.append(self.batch(*events))
 
     def audit(self) -> Procedure[None]:
-        return self.table_.audit(self.run.last_offset + 1)
+        return self.values.audit(self.run.last_offset + 1)
 
     def empty_tiled(self, storage: str = "duckdb") -> MiniTiled:
         tiled = MiniTiled(storage)
@@ -91,12 +91,12 @@ def test_the_first_batch_makes_the_table_and_goes_in() -> None:
     source = w.TableSource(8, schema, {"table_name": "t", "dataset_id": 1}, facts, "postgresql")
     metadata = {key: desk.primary.data_keys[key] for key in ("x", "i")}
     misfits = play(
-        desk.table_.append(batch),
+        desk.values.append(batch),
         (w.CreateTable(("r", "primary"), "internal", schema, metadata, ("tag",), facts), w.Done(source)),
         (w.Append(LIVE, desk.table([1, 2])), w.Done()),
     )
     assert misfits == set()
-    assert desk.primary.source == source
+    assert desk.primary.parts[0].source == source
     assert desk.primary.confirmed.count == 2
     assert desk.around.weather.storage == "postgresql"
     play(desk.append(event_doc(3)), (w.Append(LIVE, desk.table([3])), w.Done()))
@@ -215,7 +215,7 @@ def test_presence_in_the_dataset_of_another_is_no_proof() -> None:
 
     lost(tiled, applied=False)
     tiled.faults.append(hide)
-    drive(desk.table_.append(batch), tiled, desk.log)
+    drive(desk.values.append(batch), tiled, desk.log)
     source = tiled.nodes[LIVE].source
     assert source is not None
     assert facts_of(source)["epoch"] == 3
@@ -530,8 +530,3 @@ def test_a_table_that_vanished_with_its_rows_is_a_rejection() -> None:
     del tiled.nodes[LIVE]
     with pytest.raises(TiledRejected, match="gone"):
         drive(desk.audit(), tiled, desk.log)
-
-
-def test_a_stream_knows_its_place() -> None:
-    stream = Stream(("r", "primary"), normalise_descriptor(descriptor_doc()), fresh=True)
-    assert stream.table_path == LIVE

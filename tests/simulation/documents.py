@@ -16,7 +16,12 @@ LAYOUTS: tuple[dict[str, str], ...] = (
     {"x": "number"},
     {"x": "number", "n": "integer"},
     {"x": "number", "s": "string"},
+    {"x": "number", "n": "integer", "s": "string"},
+    {"x": "number", "array": "array"},
+    {"ragged": "ragged", "n": "integer", "array": "array"},
 )
+SHAPES: dict[str, list[int | None]] = {"array": [3], "ragged": [None]}
+ARRAYS = frozenset(SHAPES)  # keys of data that have nodes of their own
 
 
 class Role(StrEnum):
@@ -65,10 +70,11 @@ def encode(name: str, doc: Json) -> bytes:
 class Author:
     """Writes runs. All numbers in them are unique, so that every row can be told from every other."""
 
-    def __init__(self, rng: random.Random, *, external: bool = True) -> None:
+    def __init__(self, rng: random.Random, *, external: bool = True, arrays: bool = True) -> None:
         self._rng = rng
         self._serial = 0
         self._external = external
+        self._layouts = [layout for layout in LAYOUTS if arrays or not ARRAYS & layout.keys()]
 
     def run(self) -> Run:
         """Write a run with its documents in order, some of them published twice."""
@@ -140,13 +146,13 @@ class Author:
         return {**common, "data": data, "timestamps": timestamps, "filled": {}}
 
     def _stream(self, run: Run, name: str) -> "_Stream":
-        return _Stream(self, self._rng, run, name, self._rng.choice(LAYOUTS))
+        return _Stream(self, self._rng, run, name, self._rng.choice(self._layouts))
 
     def descriptor(self, run: Run, name: str, layout: dict[str, str]) -> str:
         """Publish a descriptor; its uid."""
         uid = self._uid("descriptor")
         run.streams[uid] = name
-        keys = {key: {"source": f"sim:{key}", "dtype": dtype, "shape": []} for key, dtype in layout.items()}
+        keys = {key: _data_key(key, dtype) for key, dtype in layout.items()}
         doc: Json = {"uid": uid, "run_start": run.uid, "name": name, "time": self._time(), "data_keys": keys}
         configuration = {"motor": {"data": {"v": self._serial}, "timestamps": {"v": 1.0}, "data_keys": {}}}
         configuration["motor"]["data_keys"] = {"v": {"source": "sim:v", "dtype": "integer", "shape": []}}
@@ -175,8 +181,11 @@ class Author:
             again = self._rng.choice([item for item in run.items if item.role is Role.RUN])
             run.items.append(Item(Role.DUPLICATE, again.value, run.uid, again.name, again.doc))
 
-    def _value(self, dtype: str) -> float | int | str:
+    def _value(self, dtype: str) -> float | int | str | list[int]:
         self._serial += 1
+        if dtype in SHAPES:  # now and then of another length
+            length = 3 if self._rng.random() < 0.9 else self._rng.choice((1, 2, 4))
+            return [self._serial, *(self._serial % (7 + number) for number in range(length - 1))]
         if dtype == "integer":
             return self._serial
         return self._serial + 0.25 if dtype == "number" else f"value {self._serial}"
@@ -188,6 +197,12 @@ class Author:
     def _uid(self, kind: str) -> str:
         self._serial += 1
         return f"{kind}-{self._serial:06d}-{self._rng.getrandbits(32):08x}"
+
+
+def _data_key(key: str, dtype: str) -> Json:
+    if dtype not in SHAPES:
+        return {"source": f"sim:{key}", "dtype": dtype, "shape": []}
+    return {"source": f"sim:{key}", "dtype": "array", "shape": SHAPES[dtype], "dtype_numpy": "<i8"}
 
 
 class _Stream:
@@ -227,6 +242,8 @@ class _Stream:
         event = self._author.event(self._descriptor, self.seq_num, self._layout)
         if self._widens and self._rng.random() < 0.3:
             event["data"]["n"] += 0.5
+            for key in ARRAYS & event["data"].keys():
+                event["data"][key][0] += 0.5
         return event
 
     def _page(self, rows: int) -> None:
@@ -321,9 +338,11 @@ class Plan:
     queues: dict[Home, list[Item]]
 
 
-def plan(rng: random.Random, homes: list[Home], runs_max: int | None, *, external: bool = True) -> Plan:
+def plan(
+    rng: random.Random, homes: list[Home], runs_max: int | None, *, external: bool = True, arrays: bool = True
+) -> Plan:
     """Interleave a few runs over the partitions, with what else comes along."""
-    author, result = Author(rng, external=external), Plan({}, {}, {home: [] for home in homes})
+    author, result = Author(rng, external=external, arrays=arrays), Plan({}, {}, {home: [] for home in homes})
     count = min(rng.randint(2, 6), runs_max if runs_max is not None else 6)
     for home in homes:
         mine = [author.run() for _ in range(max(1, count // len(homes)))]

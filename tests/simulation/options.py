@@ -22,6 +22,7 @@ class Options:
     strikes_max: int | None = None
     without: frozenset[Fault] = frozenset()
     runs_max: int | None = None
+    arrays: bool = True
     policy: dict[str, float] = field(default_factory=dict)
     external: bool = True  # detectors write files, too
 
@@ -56,6 +57,8 @@ def draw_policy(rng: random.Random, options: Options, parent: Path) -> Policy:
         "commit_interval_s": rng.choice((0.0, 0.5, 2.0)),
         "log_chunk_bytes": rng.choice((300, 4_000_000)),
         "memory_bytes_max": rng.choice((5_000, 256_000_000)),
+        "array_size_max": 2,
+        "table_columns_max": 7,  # splits the widest; a part of less than four columns soon runs out of orders
         "late_write_s_max": rng.choice((0.5, 3.0)),
         "backoff_s_max": 1.0,
         "idle_s_max": IDLE_S_MAX,

@@ -5,7 +5,7 @@ the end: each run has exactly its rows, its documents and its state. (Liveness i
 the end comes.)
 """
 
-from collections import Counter
+from collections import ChainMap, Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -13,11 +13,12 @@ from typing import Any
 from tiled_ingest.core.record import Home, Record
 from tiled_ingest.core.writes import Path
 
-from .documents import Item, Json, Plan, Role, Run
+from .documents import ARRAYS, Item, Json, Plan, Role, Run
 from .kafka_model import DeadLetterTopic
 from .tiled_model import Row, TiledModel
 
 RowKey = tuple[tuple[str, Any], ...]
+PARTS_MAX = 12  # of a table, with the smallest limit of columns
 FINAL = ("complete", "incomplete", "failed", "abandoned")
 
 
@@ -41,7 +42,7 @@ def rows_of(item: Item) -> Iterator[Row]:
     for event in events:
         inside = {key for key in event["data"] if event.get("filled", {}).get(key, True)}
         stamps = {f"ts_{key}": value for key, value in event["timestamps"].items() if key in inside}
-        values = {key: value for key, value in event["data"].items() if key in inside}
+        values = {key: value for key, value in event["data"].items() if key in inside and key not in ARRAYS}
         yield {"seq_num": event["seq_num"], "time": event["time"], **values, **stamps}
 
 
@@ -54,6 +55,17 @@ def frames_of(item: Item) -> Counter[tuple[str, int]]:
         resource, _, index = doc["data"]["img"].rpartition("/")
         return Counter([(resource, int(index))])
     return Counter()
+
+
+def values_of(item: Item, key: str) -> list[Any]:
+    """List the values that an event, or a page of them, must add to an array."""
+    held = item.doc["data"].get(key)
+    return [] if held is None else [held] if item.name == "event" else held
+
+
+def as_held(value: list[Any]) -> list[float]:
+    """Return a value without what fills it up."""
+    return [float(number) for number in value if number == number]  # noqa: PLR0124  not NaN
 
 
 def _unpack(page: Json) -> Iterator[Json]:
@@ -148,10 +160,18 @@ class Oracle:
         if item.name == "stream_datum":
             return None
         path = self.table_of(run, item.doc["descriptor"])
+        for key in ARRAYS:
+            node = (*path[:-1], key)
+            for value in values_of(item, key):
+                lost = as_held(value) not in map(as_held, self._tiled.live_values(node))
+                if lost and not (
+                    self._tiled.displaced(node) and as_held(value) in map(as_held, self._tiled.all_values(node))
+                ):
+                    return f"the value {value} is not in {node}"
         live = self._count(path)
         for row in rows_of(item):
             found = live[row_key(row)]
-            if found == 1 or (self._tiled.displaced(path) and self._anywhere(path, row)):
+            if found == 1 or (self._displaced(path) and self._anywhere(path, row)):
                 continue
             return f"the row of seq_num {row['seq_num']} is in {path} {found} times"
         return None
@@ -163,15 +183,32 @@ class Oracle:
 
     def _count(self, path: Path) -> Counter[RowKey]:
         """Count the live rows by content; counted anew only if they changed."""
-        rows = self._tiled.live_rows(path)
+        rows = self._live_rows(path)
         known = self._counted.get(path)
         if known is None or known[0] is not rows or known[1] != len(rows):
             known = self._counted[path] = (rows, len(rows), Counter(map(row_key, rows)))
         return known[2]
 
+    def _parts(self, path: Path) -> list[Path]:
+        """The tables among which the columns are shared; the table itself, if it is not split."""
+        parts = ((*path[:-1], f"{path[-1]}_{number}") for number in range(PARTS_MAX))
+        return [part for part in parts if part in self._tiled.nodes] or [path]
+
+    def _live_rows(self, path: Path) -> list[Row]:
+        parts = [self._tiled.live_rows(part) for part in self._parts(path)]
+        return parts[0] if len(parts) == 1 else [dict(ChainMap(*shares)) for shares in zip(*parts, strict=False)]
+
+    def _displaced(self, path: Path) -> bool:
+        return any(map(self._tiled.displaced, self._parts(path)))
+
     def _anywhere(self, path: Path, row: Row) -> bool:
-        key = row_key(row)
-        return any(row_key(held) == key for held in self._tiled.all_rows(path))
+        """Whether the row is in a dataset that a late switch hides, in each of its parts."""
+        for part in self._parts(path):
+            held = list(self._tiled.all_rows(part))
+            share = {name: value for name, value in row.items() if held and name in held[0]}
+            if not any(row_key(each) == row_key(share) for each in held):
+                return False
+        return True
 
     # ------------------------------------------------------------ in the end
 
@@ -302,6 +339,7 @@ class Oracle:
         wanted: dict[Path, Counter[RowKey]] = {}
         frames: dict[Path, Counter[tuple[str, int]]] = {}
         updates: dict[Path, list[str]] = {}
+        arrays: dict[Path, list[Any]] = {}
         for published in self._records(run):
             item = published.item
             if item.name == "descriptor":
@@ -312,19 +350,26 @@ class Oracle:
             if item.name in ("event", "event_page") and not self._was_refused(run, published.record):
                 path = self.table_of(run, item.doc["descriptor"])
                 wanted.setdefault(path, Counter()).update(map(row_key, rows_of(item)))
+                for key in ARRAYS & item.doc["data"].keys():
+                    arrays.setdefault((*path[:-1], key), []).extend(values_of(item, key))
         for path, rows in wanted.items():
             self._compare(run, path, rows)
         for path, taken in frames.items():
             self._compare_frames(run, path, taken)
+        for path, values in arrays.items():
+            self._compare_values(run, path, values)
         for path, descriptors in updates.items():
             self._judge_stream(run, path, descriptors)
 
     def _compare(self, run: Run, path: Path, wanted: Counter[RowKey]) -> None:
         held = self._count(path)
-        if held == wanted:
+        if held == wanted and len({len(self._tiled.live_rows(part)) for part in self._parts(path)}) == 1:
             return
         if self._lost_its_beginning(run) and held <= wanted:
             self._judge_remainder(run)
+            return
+        if any(map(self._tiled.hidden, self._parts(path))):
+            self.residual.add(run.uid)
             return
         if self._tiled.hidden(path):
             self.residual.add(run.uid)
@@ -337,11 +382,18 @@ class Oracle:
         held = self._tiled.frames(path)
         if held == wanted or (self._lost_its_beginning(run) and held <= wanted):
             return
+        lost, more = wanted - held, held - wanted
+        self.violations.append(f"{path} of {wanted.total()} frames: {sorted(lost)} lost, {sorted(more)} too many")
+
+    def _compare_values(self, run: Run, path: Path, wanted: list[Any]) -> None:
+        """An array has its values in the order of the log."""
+        held = list(map(as_held, self._tiled.live_values(path)))
+        if held == list(map(as_held, wanted)) or self._lost_its_beginning(run):
+            return
         if self._tiled.hidden(path):
             self.residual.add(run.uid)
             return
-        lost, more = wanted - held, held - wanted
-        self.violations.append(f"{path} of {wanted.total()} frames: {sorted(lost)} lost, {sorted(more)} too many")
+        self.violations.append(f"{path} should hold {wanted}, but holds {held}")
 
     def _judge_stream(self, run: Run, path: Path, descriptors: list[str]) -> None:
         node = self._tiled.nodes.get(path)

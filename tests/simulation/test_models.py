@@ -226,7 +226,7 @@ def naive(options: Options) -> Report:
 
 @pytest.mark.parametrize("seed", range(60))
 def test_a_naive_sink_is_right_while_nothing_fails(seed: int) -> None:
-    report = naive(Options(seed, without=NOTHING_FAILS))
+    report = naive(Options(seed, arrays=False, without=NOTHING_FAILS))
     assert not report.violations, describe(report)
     assert report.steps >= 60
 
@@ -234,11 +234,11 @@ def test_a_naive_sink_is_right_while_nothing_fails(seed: int) -> None:
 @pytest.mark.parametrize("fault", [Fault.REPLY_LOST, Fault.LATE_APPLIED, Fault.CRASH, Fault.ZOMBIE])
 def test_a_naive_sink_is_caught_under_each_of_the_great_faults(fault: Fault) -> None:
     only = frozenset(Fault) - {fault}
-    assert any(naive(Options(seed, without=only)).violations for seed in range(200))
+    assert any(naive(Options(seed, arrays=False, without=only)).violations for seed in range(200))
 
 
 def test_a_failing_history_is_made_shorter_and_still_fails() -> None:
-    failing = next(report for seed in range(100) if (report := naive(Options(seed))).violations)
+    failing = next(report for seed in range(100) if (report := naive(Options(seed, arrays=False))).violations)
     short = shrink(naive, failing)
     assert short.violations
     assert sum(short.hit.values()) <= sum(failing.hit.values())
@@ -248,5 +248,5 @@ def test_a_failing_history_is_made_shorter_and_still_fails() -> None:
 def test_the_same_options_give_the_same_history() -> None:
     lines: list[list[str]] = [[], []]
     for kept in lines:
-        World(Options(5, external=False), NaiveEngine, trace=kept.append).run()
+        World(Options(5, external=False, arrays=False), NaiveEngine, trace=kept.append).run()
     assert lines[0] == lines[1]

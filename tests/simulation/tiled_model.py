@@ -15,6 +15,7 @@ overwrite each other.
 
 import copy
 import hashlib
+import itertools
 import json
 import random
 from collections import Counter
@@ -27,7 +28,10 @@ import pyarrow as pa
 
 from tiled_ingest.core.writes import (
     Append,
+    ArraySource,
     CloseStreams,
+    CountRows,
+    CreateArray,
     CreateContainer,
     CreateTable,
     Done,
@@ -41,9 +45,12 @@ from tiled_ingest.core.writes import (
     Node,
     OpenRun,
     Outcome,
+    PatchArray,
     Path,
+    PutArray,
     PutSource,
     ReadKeys,
+    ReadRows,
     Registered,
     RegisterExternal,
     Rejected,
@@ -53,6 +60,9 @@ from tiled_ingest.core.writes import (
     UpdateMetadata,
 )
 
+from .array_model import Folder, Folders, shown
+
+WRITES = Append | PutSource | UpdateMetadata | PatchArray | PutArray
 Row = dict[str, Any]
 Dataset = tuple[str, int]
 
@@ -76,7 +86,9 @@ class NodeState:
     metadata: Json
     source: TableSource | None = None
     external: RegisterExternal | None = None  # what was registered last
+    array: ArraySource | None = None
     datasets: set[Dataset] = field(default_factory=set)  # all that it ever pointed to
+    shown: list[ArraySource] = field(default_factory=list)  # all that it ever showed
     late_put: int = 0
     own_put: int = 0
     late_update: int = 0
@@ -91,6 +103,8 @@ class Resolved:
     request: Request
     source: TableSource | None = None
     metadata: Json | None = None
+    array: ArraySource | None = None
+    folder: Folder | None = None
     external: RegisterExternal | None = None
     when: int = 0
 
@@ -103,6 +117,7 @@ class TiledModel:
         self.nodes: dict[Path, NodeState] = {(): NodeState({})}
         self.rows: dict[Dataset, list[Row]] = {}
         self.schemas: dict[Dataset, pa.Schema] = {}
+        self.folders = Folders()
         self.rejects: set[str] = set()  # runs whose rows are refused
         self.violations: list[str] = []
         self.applied = 0  # counts applied requests: the order of events in this server
@@ -121,6 +136,25 @@ class TiledModel:
         plan = node.external.plan if node and node.external else ()
         uses = node.external.plan.uses if node and node.external else []
         return Counter((uses[part.use].resource.uid, index) for part in plan for index in range(*part.indices))
+
+    def live_values(self, path: Path) -> list[Any]:
+        """Show the values that a reader of an array sees, as lists; none if there is no such node."""
+        node = self.nodes.get(path)
+        return [] if node is None or node.array is None else self._values(node.array)
+
+    def all_values(self, path: Path) -> list[Any]:
+        """Also those that the node once showed."""
+        shown = self.nodes[path].shown if path in self.nodes else []
+        return [value for source in shown for value in self._values(source)]
+
+    def _values(self, source: ArraySource) -> list[Any]:
+        if source.family == "array":
+            return [value.tolist() for value in self.folders.read(source, 0, source.shape[0] or 0)]
+        chunks = sorted(self.rows.get(source.dataset, []), key=lambda row: row["chunk_index"])
+        shown = chunks[: len(source.chunks[0] or ())]
+        return [
+            row["node1-data"][begin:end] for row in shown for begin, end in itertools.pairwise(row["node0-offsets"])
+        ]
 
     def all_rows(self, path: Path) -> Iterator[Row]:
         """Also the rows of datasets that the node once had: what a late switch can hide, but not destroy."""
@@ -155,19 +189,29 @@ class TiledModel:
 
     def resolve(self, request: Request) -> Resolved:
         """Enter the server: look up what the request is about."""
-        if isinstance(request, Append | PutSource | UpdateMetadata) and request.path in self.nodes:
+        if isinstance(request, WRITES) and request.path in self.nodes:
             node = self.nodes[request.path]
-            return Resolved(request, node.source, copy.deepcopy(node.metadata))
+            folder = self.folders.snapshot(node.array) if isinstance(request, PatchArray) and node.array else None
+            return Resolved(request, node.source, copy.deepcopy(node.metadata), node.array, folder)
         if isinstance(request, RegisterExternal) and request.path in self.nodes:
             return Resolved(request, external=self.nodes[request.path].external, when=self.applied)
         return Resolved(request)
 
-    def apply(self, resolved: Resolved, *, stale: bool = False) -> Outcome:  # noqa: C901, PLR0911
+    def apply(self, resolved: Resolved, *, stale: bool = False) -> Outcome:  # noqa: C901, PLR0911, PLR0912
         """Write (or read), and answer. `stale`: nobody waits for it any more, or its client lost the run."""
         self.applied += 1
         match resolved.request:
-            case CreateContainer() | CreateTable() as request:
+            case CreateContainer() | CreateTable() | CreateArray() as request:
                 return self._create(request)
+            case PatchArray():
+                return self._patch(resolved.request, resolved)
+            case PutArray():
+                return self._put_array(resolved.request, resolved, stale)
+            case ReadRows(path=path) as request:
+                array = self.nodes[path].array if path in self.nodes else None
+                return self.folders.rows(request, array) if array else Missing(str(path))
+            case CountRows(path=path):
+                return Done(len(self.live_rows(path))) if path in self.nodes else Missing(str(path))
             case Append():
                 return self._append(resolved.request, resolved)
             case ReadKeys(path=path):
@@ -188,7 +232,7 @@ class TiledModel:
             case FindOpenRuns():
                 return Done(tuple(self._open_runs(resolved.request)))
 
-    def _create(self, request: CreateContainer | CreateTable) -> Outcome:
+    def _create(self, request: CreateContainer | CreateTable | CreateArray) -> Outcome:
         path = (*request.parent, request.key)
         if request.parent not in self.nodes:
             return Missing(str(request.parent))
@@ -199,6 +243,10 @@ class TiledModel:
             return Done()
         if self.rejects.intersection(path):
             return Rejected("this run's rows are refused", 422)
+        if isinstance(request, CreateArray):
+            made = self.folders.make("/".join(path), replace(request.source, id=2_000 + len(self.nodes)))
+            self.nodes[path] = NodeState(as_json(request.metadata), array=made)
+            return Done(made)
         number = len(self.rows) + 1
         dataset = (table_name(request.schema), number)
         self.rows[dataset] = []
@@ -222,6 +270,34 @@ class TiledModel:
         self.rows[resolved.source.dataset].extend(table.to_pylist())
         return Done()
 
+    def _patch(self, request: PatchArray, resolved: Resolved) -> Outcome:
+        node = self.nodes.get(request.path)
+        if node is None or resolved.array is None or resolved.folder is None or node.array is None:
+            return Missing(str(request.path))
+        after = self.folders.patch(request, resolved.array, resolved.folder, node.array)
+        if after is None:
+            return Unknown("Internal Server Error", 500)
+        node.array = after
+        return Done()
+
+    def _put_array(self, request: PutArray, resolved: Resolved, stale: bool) -> Outcome:
+        node = self.nodes.get(request.path)
+        if node is None or node.array is None or resolved.metadata is None:
+            return Missing(str(request.path))
+        if node.array.id != request.source.id:
+            self.violations.append(f"PUT of another node's data source to {request.path}")
+            return Rejected("no such data source", 404)
+        after = shown(request.source, node.array)
+        if not isinstance(after, ArraySource):
+            return after
+        node.array = replace(after, properties=as_json(dict(after.properties)))
+        node.shown.append(node.array)
+        if stale:
+            node.late_put = self.applied
+        else:
+            node.seen = node.own_put = self.applied
+        return Done()
+
     def _keys(self, path: Path) -> Outcome:
         if path not in self.nodes:
             return Missing(str(path))
@@ -235,7 +311,7 @@ class TiledModel:
         if path not in self.nodes:
             return Missing(str(path))
         node = self.nodes[path]
-        return Done(Node(copy.deepcopy(node.metadata), node.source))
+        return Done(Node(copy.deepcopy(node.metadata), node.source, node.array))
 
     def _put(self, request: PutSource, resolved: Resolved, stale: bool) -> Outcome:
         if resolved.metadata is None:
@@ -301,6 +377,7 @@ class TiledModel:
             if path[: len(run)] == run:
                 epochs += _epochs(node.metadata.get("tiled_ingest"))
                 epochs += _epochs(node.source.properties if node.source else None)
+                epochs += _epochs(node.array.properties if node.array else None)
         return max(epochs)
 
 

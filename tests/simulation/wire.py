@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from tiled_ingest.core.writes import (
     Append,
+    CountRows,
     Done,
     GetNode,
     Outcome,
@@ -183,8 +184,11 @@ class Wire:
         source = getattr(outcome.value, "source", outcome.value)
         if isinstance(source, TableSource) and source.storage == "duckdb":
             self._embedded.add(call.client)
-        if isinstance(call.request, GetNode | ReadKeys) and self._owner_of(call.request.path) == call.client:
-            self._tiled.saw(call.request.path, when)
+        if (
+            isinstance(call.request, GetNode | ReadKeys | CountRows)
+            and self._owner_of(call.request.path) == call.client
+        ):
+            self._tiled.saw(_path(call.request), when)
 
     def _check_alone(self, call: Call) -> None:
         if not call.knew_embedded:

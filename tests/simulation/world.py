@@ -51,7 +51,9 @@ class World:
         self.tiled = TiledModel(setup.choice(("postgresql", "postgresql", "duckdb")), random.Random(options.seed))
         self.parent = draw_parent(random.Random(f"{options.seed}/parent"))
         self.policy = draw_policy(setup, options, self.parent)
-        self.plan = plan(setup, list(self.partitions), options.runs_max, external=options.external)
+        self.plan = plan(
+            setup, list(self.partitions), options.runs_max, external=options.external, arrays=options.arrays
+        )
         self.oracle = Oracle(self.plan, self.tiled, self.dead_letters, self.parent)
         self.wire = Wire(self.clock, chance, self.faults, self.tiled, self._owner_of)
         self.coordinator = Coordinator(self.clock, chance, self.group, list(self.partitions), TOPIC_ID, self._nonce)

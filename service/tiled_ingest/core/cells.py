@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 _NONE = type(None)
 _EXACT: dict[pa.DataType, frozenset[type]] = {
@@ -51,10 +52,19 @@ def converted(values: list[Any], data_type: pa.DataType) -> Cells:
     """
     if _fits(values, data_type):
         try:
-            return Cells(pa.array(values, data_type))
+            array = pa.array(values, data_type)
         except (pa.ArrowInvalid, OverflowError, UnicodeEncodeError):
-            pass  # integers beyond 64 bits, or that a float cannot hold; text with lone surrogates
+            array = None  # integers beyond 64 bits, or that a float cannot hold; text with lone surrogates
+        if array is not None and not _has_nul(array):
+            return Cells(array)
     return one_by_one(values, data_type)
+
+
+def _has_nul(array: "pa.Array[Any]") -> bool:
+    """Whether any text has a NUL character: PostgreSQL can hold none, and what is stored must not depend on it."""
+    while pa.types.is_list(array.type):
+        array = pc.list_flatten(array)
+    return pa.types.is_string(array.type) and bool(pc.any(pc.match_substring(array, "\0")).as_py())
 
 
 def _fits(values: list[Any], data_type: pa.DataType) -> bool:
@@ -156,12 +166,13 @@ def _truth(value: Any) -> bool:
 def _string(value: Any) -> str:
     """Return text as it is, bytes if they are UTF-8, anything else written out: nothing is lost in text."""
     try:
-        if isinstance(value, bytes):
-            return value.decode()
+        value = value.decode() if isinstance(value, bytes) else value
         text = value if isinstance(value, str) else json.dumps(value, default=str)
         text.encode()
     except (UnicodeError, TypeError, ValueError) as error:
         raise _MisfitError(f"{_called(value)} that is no UTF-8 text") from error
+    if "\0" in text:
+        raise _MisfitError("text with a NUL character")
     return text
 
 

@@ -10,14 +10,16 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
+import numpy as np
 import pyarrow as pa
 
 from .events import Event
 
 Store = Literal["table", "zarr", "ragged", "external"]
 ARRAY_SIZE_MAX = 16  # elements; TiledWriter puts longer arrays into zarr
+TABLE_COLUMNS_MAX = 1_024  # as in TiledWriter, which splits larger tables
+LATE_COLUMNS_MAX = 1_500  # with those that come later; PostgreSQL takes 1 600
 PERMUTATIONS_MAX = 2**62
-NAME_BYTES_MAX = 63  # PostgreSQL's limit, the smallest of those that Tiled writes to
 _KEYS: dict[str, pa.DataType] = {"seq_num": pa.int64(), "time": pa.float64()}
 _SCALARS: dict[str, pa.DataType] = {
     "integer": pa.int64(),
@@ -34,8 +36,6 @@ _VALUES: dict[str, pa.DataType] = {
 }
 _KIND = re.compile(r"[<>|=]?([?biufcSUVOmM])[0-9]*(\[.*\])?")
 _KIND_WORDS = {"int": "i", "uint": "u", "float": "f", "bool": "b", "str": "U", "complex": "c", "object": "O"}
-_FORBIDDEN = re.compile(r"""['"`;\\%()=+]|--|/\*|\*/""")
-_PLAIN = re.compile(r"[a-zA-Z].*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,8 +49,8 @@ class Columns:
     external
         Data keys that the descriptor calls external: their values count only in events that say `filled`.
     elsewhere
-        Data keys whose values are not in the table (arrays that have a node of their own); `ts_` columns they
-        have.
+        Data keys whose values are not in the table (arrays that have a node of their own, or another part of a
+        split table has them); `ts_` columns they may have.
     """
 
     types: Mapping[str, pa.DataType]
@@ -114,6 +114,38 @@ class Columns:
             return replace(self, types={**self.types, name: data_type})
         return replace(self, types={**self.types, name: data_type, f"ts_{name}": pa.float64()})
 
+    def with_key(self, name: str, data_type: pa.DataType) -> "Columns | None":
+        """Return the columns with those of a further data key, in a table that takes them; else `None`."""
+        taken = f"ts_{name}" in self.types  # a key whose time stamps would share a column stays without one
+        return None if taken or len(self.types) + 2 > LATE_COLUMNS_MAX else self.widened(name, data_type)
+
+    def with_array(self, name: str) -> "Columns":
+        """Return the columns beside a further array: its time stamps are among them."""
+        types = {**self.types, f"ts_{name}": pa.float64()}
+        return replace(self, types=types, elsewhere=self.elsewhere | {name})
+
+    def beside(self, name: str) -> "Columns":
+        """Return the columns beside a further data key that is elsewhere."""
+        return replace(self, elsewhere=self.elsewhere | {name})
+
+    def split(self, columns_max: int = TABLE_COLUMNS_MAX) -> "list[Columns]":
+        """Return the parts of the table, if it is too wide: sorted, and of nearly the same size, as in TiledWriter."""
+        count = len(self.types)
+        if count <= columns_max:
+            return [self]
+        size = math.ceil(count / math.ceil(count / columns_max))
+        names = sorted(self.types)
+        return [self._part(names[begin : begin + size]) for begin in range(0, count, size)]
+
+    def _part(self, names: list[str]) -> "Columns":
+        others = frozenset(self.data) - set(names)
+        return replace(self, types={name: self.types[name] for name in names}, elsewhere=self.elsewhere | others)
+
+    @property
+    def has_keys(self) -> bool:
+        """Whether `seq_num` and `time`, which name a row, are among the columns (of a split table, in one part)."""
+        return _KEYS.keys() <= self.types.keys()
+
 
 def _ordered(keys: list[str], first: Mapping[str, Any]) -> list[str]:
     known = set(keys)
@@ -121,13 +153,13 @@ def _ordered(keys: list[str], first: Mapping[str, Any]) -> list[str]:
 
 
 def column_type(spec: Mapping[str, Any]) -> pa.DataType:
-    """Return the Arrow type for a data key's values; integers are 64 bits, numbers are doubles."""
-    if spec.get("dtype") != "array":
+    """Return the Arrow type for a data key's values; integers are 64 bits, numbers are doubles.
+
+    Lists of lists, which PostgreSQL has no column for, are written out as text.
+    """
+    if spec.get("dtype") != "array" or len(spec.get("shape") or ()) > 1:
         return _SCALARS.get(str(spec.get("dtype")), pa.string())
-    nested: pa.DataType = _VALUES.get(numpy_kind(spec.get("dtype_numpy")), pa.float64())
-    for _ in spec.get("shape") or (None,):
-        nested = pa.list_(nested)
-    return nested
+    return pa.list_(_VALUES.get(numpy_kind(spec.get("dtype_numpy")), pa.float64()))
 
 
 def numpy_kind(dtype: Any) -> str:
@@ -139,8 +171,21 @@ def numpy_kind(dtype: Any) -> str:
     return _KIND_WORDS.get(str(dtype).rstrip("0123456789_"), "f")
 
 
+def numpy_dtype(described: Any) -> np.dtype[Any] | None:
+    """Return the type that a data key declares, in this machine's byte order; `None` for none that can be stored."""
+    if isinstance(described, list | tuple):
+        described = [tuple(field) if isinstance(field, list) else field for field in described]
+    try:
+        dtype = np.dtype(described or "O").newbyteorder("=")
+    except (TypeError, ValueError):
+        return None
+    return None if dtype.hasobject else dtype
+
+
 def store(spec: Mapping[str, Any], array_size_max: int = ARRAY_SIZE_MAX) -> Store:
-    """Return where TiledWriter keeps the values of a (normalised) data key.
+    """Return where the values of a (normalised) data key are kept: as TiledWriter does it, where PostgreSQL can.
+
+    It has no table for lists of lists, so arrays of several dimensions are zarr however small they are.
 
     `array_size_max` is a number of elements; -1 means that all arrays go into the table.
     """
@@ -151,27 +196,5 @@ def store(spec: Mapping[str, Any], array_size_max: int = ARRAY_SIZE_MAX) -> Stor
         return "table"
     if None in shape:
         return "ragged"
-    too_long = 0 <= array_size_max < math.prod(shape)
+    too_long = 0 <= array_size_max < math.prod(shape) or len(shape) > 1
     return "zarr" if too_long or numpy_kind(spec.get("dtype_numpy")) in "USO" else "table"
-
-
-def unsafe_names(columns: Columns) -> dict[str, str]:
-    """Return the columns whose names Tiled or SQL refuses, and why."""
-    seen: dict[str, str] = {}
-    reasons = {}
-    for name in columns.types:
-        first = seen.setdefault(name.lower(), name)
-        if why := _unsafe(name) or (first != name and f"differs from {first!r} only in case"):
-            reasons[name] = why
-    return reasons
-
-
-def _unsafe(name: str) -> str:
-    if len(name.encode()) > NAME_BYTES_MAX:
-        return f"longer than {NAME_BYTES_MAX} bytes"
-    if name.startswith("_"):
-        return "begins with '_', which Tiled keeps for itself"
-    if not _PLAIN.fullmatch(name):
-        return "does not begin with a letter, or has more than one line"
-    found = _FORBIDDEN.search(name)
-    return f"contains {found[0]!r}" if found else ""

@@ -9,7 +9,7 @@ import pyarrow as pa
 from .columns import Columns
 from .errors import IngestError
 from .steps import Surroundings
-from .writes import Json, TableSource
+from .writes import ArraySource, Json, TableSource
 
 OURS = "tiled_ingest"  # the key of our facts, in properties as in metadata
 ORDER_FAMILIES = 64
@@ -22,7 +22,7 @@ class Superseded(IngestError):
     reason = "Superseded"
 
 
-def facts_of(source: TableSource) -> Mapping[str, Any]:
+def facts_of(source: TableSource | ArraySource) -> Mapping[str, Any]:
     """Our facts about a dataset.
 
     `epoch` and `nonce` of the claim that made it, the `orders` used so far; after a switch also the `child` that it
@@ -32,7 +32,7 @@ def facts_of(source: TableSource) -> Mapping[str, Any]:
     return facts if isinstance(facts, Mapping) else {}
 
 
-def check_epoch(around: Surroundings, where: str, source: TableSource) -> None:
+def check_epoch(around: Surroundings, where: str, source: TableSource | ArraySource) -> None:
     """Raise `Superseded` if a later claim made the dataset, or another one of the same epoch."""
     facts = facts_of(source)
     later = facts.get("epoch", 0) > around.epoch

@@ -26,6 +26,7 @@ _envelope = msgspec.msgpack.Decoder(tuple[str, msgspec.Raw])
 _event = msgspec.msgpack.Decoder(Event)
 _page = msgspec.msgpack.Decoder(EventPage)
 _anything = msgspec.msgpack.Decoder()
+_ANY_NAME = str.maketrans("./", "\ue000\ue001")
 _VALIDATORS = {name.value: validator for name, validator in event_model.schema_validators.items()}
 
 _NAMED = {
@@ -173,7 +174,8 @@ def _lenient(descriptor: dict[str, Any]) -> dict[str, Any]:
 def _lenient_keys(data_keys: Any) -> Any:
     if not isinstance(data_keys, dict):
         return data_keys
-    return {key: _lenient_key(described) for key, described in data_keys.items()}
+    # Names with a dot or a slash break a rule, but they name data: `names` finds others for them.
+    return {key.translate(_ANY_NAME): _lenient_key(described) for key, described in data_keys.items()}
 
 
 def _lenient_key(described: Any) -> Any:

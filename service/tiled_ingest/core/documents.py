@@ -7,16 +7,17 @@ so.
 import hashlib
 import json
 import math
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
+from . import names
 from .events import Event, EventPage
 from .writes import Spec
 
-RESERVED = ("time", "seq_num")  # columns of every table
 SPECS_MAX = 20  # Tiled refuses a node with more
 _INT_MAX = 2**53 - 1  # the largest integer that JSON's readers agree on
-_FLOAT_MAX = 1.7976e308
+_UNSTORABLE = re.compile("[\0\ud800-\udfff]")
 _DTYPES = {"number": "<f8", "array": "<f8", "boolean": "|b1", "string": "<U0", "integer": "<i8"}
 
 
@@ -34,15 +35,18 @@ class Normalised(NamedTuple):
 def clipped(value: Any) -> Any:
     """Return `value` with numbers that JSON cannot hold pulled to the nearest that it can; NaN is `None`.
 
-    Integers, and floats without a fraction, stay within +-(2**53 - 1). (TiledWriter hands NaN on, and its
-    JSON encoder writes null.)
+    Integers, floats without a fraction, and infinities stay within +-(2**53 - 1). In text, what PostgreSQL or UTF-8
+    cannot hold (NUL, half a surrogate pair) becomes U+FFFD. (TiledWriter hands NaN on, and its JSON encoder writes
+    null. It makes 1.7976e308 of an infinity, which PostgreSQL spells out as an integer: the run cannot be read then.)
     """
+    if isinstance(value, str):
+        return _UNSTORABLE.sub("\ufffd", value)
     if isinstance(value, Mapping):
-        return {key: clipped(item) for key, item in value.items()}
-    if isinstance(value, Iterable) and not isinstance(value, str):
+        return {clipped(key): clipped(item) for key, item in value.items()}
+    if isinstance(value, Iterable):
         return [clipped(item) for item in value]
     if isinstance(value, float) and not math.isfinite(value):
-        return None if math.isnan(value) else math.copysign(_FLOAT_MAX, value)
+        return None if math.isnan(value) else _clipped_number(value)
     if isinstance(value, int | float) and abs(value) > _INT_MAX:
         return _clipped_number(value)
     return value
@@ -105,7 +109,7 @@ def normalise_descriptor(doc: Mapping[str, Any]) -> Normalised:
     of external data get their empty values; keys that would collide with other columns are renamed.
     """
     stream = doc.get("name") or "primary"  # what readers call a stream that has no name
-    renames = _renames(doc["data_keys"])
+    renames = names.renames(doc["data_keys"])
     notes = tuple(f"Renamed data_key '{old}' to '{new}' in stream {stream}" for old, new in renames.items())
     new = {**doc, "name": stream, "data_keys": _data_keys(doc["data_keys"], renames)}
     if isinstance(doc.get("object_keys"), Mapping):
@@ -116,33 +120,12 @@ def normalise_descriptor(doc: Mapping[str, Any]) -> Normalised:
     return Normalised(new, notes, renames)
 
 
-def _renames(data_keys: Mapping[str, Any]) -> dict[str, str]:
-    """Return new names for the keys that would share a column with something else.
-
-    `time` and `seq_num` are TiledWriter's rule; `ts_x` beside `x` (whose timestamps are called so) it mixes
-    up.
-    """
-    taken = set(data_keys)
-    stamps = {f"ts_{key}" for key in data_keys}
-    renames: dict[str, str] = {}
-    for key in (*RESERVED, *data_keys):
-        if key in data_keys and (key in RESERVED or key in stamps) and key not in renames:
-            renames[key] = _free(key, taken | stamps)
-            taken.add(renames[key])
-    return renames
-
-
-def _free(key: str, taken: set[str]) -> str:
-    name = f"{key}_"
-    while name in taken:
-        name += "_"
-    return name
-
-
 def _data_keys(data_keys: Mapping[str, Any], renames: Mapping[str, str]) -> dict[str, Any]:
     """Return the described keys; renamed ones stand last, as in TiledWriter's documents."""
     kept = [key for key in data_keys if key not in renames]
     described = {renames.get(key, key): _described(data_keys[key]) for key in (*kept, *renames)}
+    for key in renames.keys() - names.RESERVED:  # TiledWriter renames those, too, and says so in a note only
+        described[renames[key]][names.ORIGINAL] = key
     for spec in described.values():
         if "external" in spec and spec["external"] is None:
             spec["external"] = ""

@@ -16,7 +16,7 @@ from .run import Run, Verdict
 from .states import State, Trigger
 from .steps import Letters, LogChunk, Procedure, Surroundings
 from .stream import Sealed, Stream
-from .tables import Table
+from .values import Values
 
 
 class Desk(Surroundings, Protocol):
@@ -88,7 +88,7 @@ def _append(desk: Desk, run: Run, stream: Stream, now_s: float, force: str | Non
         return
     run.in_hand.append(sealed.hold)
     stream.under_way = sealed.nbytes
-    misfits = yield from Table(desk, run, stream).append(sealed.batch)
+    misfits = yield from Values(desk, run, stream).append(sealed.batch)
     stream.under_way = 0
     if misfits:
         yield from _emit_misfits(run, stream, sealed, misfits)

@@ -10,13 +10,13 @@ from .datasets import OURS, facts_of
 from .documents import access_tags, clipped, run_metadata, specs, stream_metadata
 from .errors import TiledRejected
 from .letters import belongs, letters_of
-from .reconcile import tally_at
+from .reconcile import rows_at
 from .registration import audit
 from .run import Chore, Run, Verdict
 from .states import State, Trigger
 from .steps import Letters, LogChunk, Procedure, Surroundings, insist
 from .stream import Stream
-from .tables import Table
+from .values import Values
 from .writes import (
     CloseStreams,
     CreateContainer,
@@ -77,14 +77,22 @@ def _is_intact(around: Surroundings, run: Run, facts: Mapping[str, Any]) -> Proc
     had switched its tables already.
     """
     for name, rows in (facts.get("rows") or {}).items():
-        path = (*run.path, name, "internal")
-        node = yield from insist(around, run.uid, GetNode(path))
-        source = node.value.source if isinstance(node, Done) else None
-        if source is not None and facts_of(source).get("epoch", 0) > facts.get("epoch", 0):
-            return False
-        if (yield from tally_at(around, run.uid, path)).count != rows:
+        found, epoch = yield from _table_of(around, run, name)
+        if epoch > facts.get("epoch", 0) or found != rows:
             return False
     return True
+
+
+def _table_of(around: Surroundings, run: Run, stream: str) -> Procedure[tuple[int, int]]:
+    """Return how many rows a stream's table has, or the first of its parts, and the epoch of who made its dataset."""
+    for key in ("internal", "internal_0"):
+        path = (*run.path, stream, key)
+        node = yield from insist(around, run.uid, GetNode(path))
+        source = node.value.source if isinstance(node, Done) else None
+        if source is not None:
+            rows = yield from rows_at(around, run.uid, path, source.schema.names[0])
+            return rows, int(facts_of(source).get("epoch", 0))
+    return 0, 0
 
 
 def _judge(around: Surroundings, run: Run, metadata: Mapping[str, Any]) -> None:
@@ -170,7 +178,7 @@ def _audit_configurations(around: Surroundings, run: Run, stream: Stream) -> Pro
 def close_run(around: Surroundings, run: Run) -> Procedure[None]:
     """Audit every table, write the stop document and the outcome, close the live streams. Repeatable as a whole."""
     for stream in run.streams.values():
-        yield from Table(around, run, stream).audit(run.last_offset + 1)
+        yield from Values(around, run, stream).audit(run.last_offset + 1)
         yield from _audit_configurations(around, run, stream)
     for external in run.externals.values():
         yield from audit(around, run, external)
@@ -203,9 +211,9 @@ def final_state(run: Run) -> str:
 
 
 def _streams_to_close(run: Run) -> list[Path]:
-    tables = [stream.table_path for stream in run.streams.values() if stream.confirmed.count]
+    values = [path for stream in run.streams.values() for path in stream.value_paths]
     externals = [external.path for external in run.externals.values() if external.known is not None]
-    return [*tables, *externals, *(stream.path for stream in run.streams.values()), run.path]
+    return [*values, *externals, *(stream.path for stream in run.streams.values()), run.path]
 
 
 # ---------------------------------------------------------------- a run that may not be written

@@ -55,6 +55,10 @@ class Policy:
     nesting_max: int = 64
     elements_max: int = 5_000_000
 
+    # Arrays of more elements than this have a node of their own, as in TiledWriter; -1: none, 0: all.
+    array_size_max: int = 16
+    table_columns_max: int = 1_024  # a table of more is split, as in TiledWriter
+
     # Where runs are created: (regular expression of the topic, path template); the first match counts.
     routes: tuple[tuple[str, str], ...] = ()
 

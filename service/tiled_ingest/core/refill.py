@@ -11,11 +11,12 @@ from .acceptance import Acceptance
 from .documents import normalise_descriptor, rename_reserved
 from .effects import LogRead
 from .eras import Decode
-from .errors import InvalidDocument
+from .errors import InvalidDocument, TiledRejected
 from .events import BulkEvents, Event, EventPage, rows_of
 from .record import Record
 from .rows import Batch, RowBuffer
 from .run import Run
+from .steps import LogChunk, Procedure, Surroundings
 
 
 class Refill:
@@ -72,3 +73,34 @@ class Refill:
                 continue
             if self._acceptance.add_event(self._stream, event.seq_num, event.uid):
                 yield rename_reserved(event, self._renames)
+
+
+class Logged:
+    """The batches of a refill, read one after the other."""
+
+    def __init__(self, around: Surroundings, run: Run, stream: str, stop: int) -> None:
+        self._around = around
+        self._refill = Refill(run, stream, stop)
+
+    def next(self) -> Procedure[Batch | None]:
+        """Return the next batch of accepted rows; `None` after the last.
+
+        Raises
+        ------
+        TiledRejected
+            The log does not hold the run's beginning any more.
+        """
+        while not self._refill.done:
+            chunk = yield LogChunk(self._refill.next_offset, self._refill.stop)
+            if chunk.low > self._refill.next_offset:
+                after = f"after the run's documents at {self._refill.next_offset}"
+                raise TiledRejected(f"the log begins at {chunk.low}, {after}")
+            batch = self._refill.take(chunk, self._around.decode)
+            if batch is not None:
+                return batch
+        return None
+
+
+def logged(around: Surroundings, run: Run, stream: str, stop: int) -> Logged:
+    """Return the accepted rows of a stream before offset `stop`, to be read batch by batch."""
+    return Logged(around, run, stream, stop)

@@ -10,10 +10,10 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from .cells import Cells, converted, wider
+from .cells import Cells, converted
 from .columns import Columns
-from .events import Event, EventPage
-from .pieces import Piece, events, gather, head, keys_of, values_of
+from .events import Event
+from .pieces import gather, head, keys_of, values_of
 from .writes import Keys
 
 
@@ -66,8 +66,7 @@ class RowBuffer:
         self._clear()
 
     def _clear(self) -> None:
-        self._tail: list[Event] = []
-        self._pieces: list[Piece] = [self._tail]
+        self._events: list[Event] = []
         self._offsets: list[int] = []
         self.bytes = 0
 
@@ -81,27 +80,15 @@ class RowBuffer:
         """The offset of the oldest event; there must be one."""
         return self._offsets[0]
 
-    @property
-    def first(self) -> Event | None:
-        """The oldest event, `None` without any."""
-        return next(events(self._pieces), None)
-
     def append(self, event: Event, offset: int, nbytes: int) -> None:
         """Add an event, the record of which stood at `offset` and had `nbytes` bytes."""
-        self._tail.append(event)
+        self._events.append(event)
         self._offsets.append(offset)
-        self.bytes += nbytes
-
-    def append_page(self, page: EventPage, offset: int, nbytes: int) -> None:
-        """Add all rows of a page; they share its offset."""
-        self._tail = []
-        self._pieces += [page, self._tail]
-        self._offsets += [offset] * len(page)
         self.bytes += nbytes
 
     def take(self) -> "Batch":
         """Return everything as a batch, and begin anew."""
-        batch = Batch([piece for piece in self._pieces if len(piece)], self._offsets, self.bytes)
+        batch = Batch(self._events, self._offsets, self.bytes)
         self._clear()
         return batch
 
@@ -109,8 +96,8 @@ class RowBuffer:
 class Batch:
     """Rows of one stream that go to Tiled together. Never changed once made."""
 
-    def __init__(self, pieces: list[Piece], offsets: list[int], nbytes: int) -> None:
-        self._pieces = pieces
+    def __init__(self, events: list[Event], offsets: list[int], nbytes: int) -> None:
+        self._events = events
         self._offsets = offsets
         self.bytes = nbytes
 
@@ -140,23 +127,25 @@ class Batch:
     @cached_property
     def keys(self) -> Keys:
         """What identifies the rows on read-back."""
-        seq_num = np.array(self._heads("seq_num"), np.int64)
-        return Keys(seq_num, np.array(self._heads("time"), np.float64))
-
-    def _heads(self, name: str) -> list[Any]:
-        return [value for piece in self._pieces for value in head(piece, name)]
+        seq_num = np.array(head(self._events, "seq_num"), np.int64)
+        return Keys(seq_num, np.array(head(self._events, "time"), np.float64))
 
     def events(self) -> Iterator[Event]:
         """Yield the rows as events, in order."""
-        return events(self._pieces)
+        return iter(self._events)
 
     def values(self, key: str, *, external: bool = False) -> list[Any]:
         """Return the values of a data key, one a row; `None` where an event has none, or but a datum's id."""
-        return values_of(self._pieces, key, external=external)
+        return values_of(self._events, key, external=external)
+
+    def present(self, key: str) -> tuple[list[int], list[Any]]:
+        """Return which rows have the data key, and its values there (`None` among them, where an event says so)."""
+        found = [(row, event.data[key]) for row, event in enumerate(self.events()) if key in event.data]
+        return [row for row, _ in found], [value for _, value in found]
 
     def to_table(self, columns: Columns) -> TableResult:
         """Return the rows as a table of exactly these columns; raises for no value. About 2 us a row."""
-        gathered = gather(self._pieces, columns)
+        gathered = gather(self._events, columns)
         cells = {name: converted(values, columns.types[name]) for name, values in gathered.items()}
         return TableResult(
             pa.table([column.array for column in cells.values()], schema=columns.schema),
@@ -168,15 +157,10 @@ class Batch:
 
     def _unplanned(self, columns: Columns) -> frozenset[str]:
         planned = {*columns.data, *columns.elsewhere}
-        return frozenset(key for key in keys_of(self._pieces) - planned if self._has_values(key, columns))
+        return frozenset(key for key in keys_of(self._events) - planned if self._has_values(key, columns))
 
     def _has_values(self, key: str, columns: Columns) -> bool:
         return any(value is not None for value in self.values(key, external=key in columns.external))
-
-
-def widest(widen: Mapping[str, pa.DataType], more: Mapping[str, pa.DataType]) -> dict[str, pa.DataType]:
-    """Return what several batches of a stream ask for together."""
-    return {**widen, **{name: wider(widen.get(name), data_type) for name, data_type in more.items()}}
 
 
 def _misfits(columns: Mapping[str, Cells]) -> list[Misfit]:

@@ -8,7 +8,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from .documents import content_hash, normalise_descriptor, rename_reserved
+from .documents import Normalised, content_hash, normalise_descriptor, rename_reserved
 from .eras import Decode
 from .errors import InvalidDocument
 from .events import BulkEvents, Event, EventPage, Reference, references, rows_of
@@ -21,6 +21,7 @@ from .run import Chore, Run
 from .shelf import REBUILD
 from .states import Action, Trigger
 from .stream import Stream
+from .writes import Path
 
 UID_CHARS_MAX = 200  # of a node's key: what is longer, or cannot be printed, breaks readers that list the catalog
 
@@ -242,7 +243,7 @@ class Runs:
         if is_update := stream is not None:
             stream.reconfigure(normalised)
         else:
-            stream = run.streams[name] = Stream((*run.path, name), normalised, fresh=not self.rebuilding)
+            stream = run.streams[name] = self._stream((*run.path, name), normalised)
         if not self.rebuilding:
             run.chores.append(Chore(stream, normalised.doc, is_update, self._hold(record.offset)))
 
@@ -260,6 +261,9 @@ class Runs:
         """What is only kept in mind is settled once the run's node is known to be ours: else it is a dead letter."""
         if run.takes_documents and not run.opened and not self.rebuilding:
             run.early.append(self._hold(record.offset))
+
+    def _stream(self, path: Path, normalised: Normalised) -> Stream:
+        return Stream(path, normalised, fresh=not self.rebuilding, policy=self._policy)
 
     def _add_rows(self, run: Run, doc: Event | EventPage | BulkEvents, record: Record, now_s: float) -> None:
         events = list(rows_of(doc))

@@ -19,6 +19,7 @@ from .policy import Policy
 from .record import Home, Record
 from .writes import (
     Append,
+    CountRows,
     Denied,
     Done,
     Exists,
@@ -26,7 +27,9 @@ from .writes import (
     GetNode,
     Missing,
     Outcome,
+    PatchArray,
     ReadKeys,
+    ReadRows,
     RegisterExternal,
     Rejected,
     Request,
@@ -79,6 +82,8 @@ class Claiming:
 
 
 Step = Request | Sleep | LogChunk | Letters | Claiming
+# A registration may find that all is there already.
+READS = GetNode | ReadKeys | CountRows | ReadRows | FindOpenRuns | RegisterExternal
 WITNESSES_MIN = 2  # an outage may end between our failure and the success of others; hardly twice
 
 T = TypeVar("T")
@@ -105,9 +110,9 @@ class Weather:
 
     def note(self, request: Request, outcome: Outcome) -> None:
         """Learn from an answer."""
-        if isinstance(outcome, Done) and not isinstance(request, GetNode | ReadKeys | FindOpenRuns | RegisterExternal):
+        if isinstance(outcome, Done) and not isinstance(request, READS):
             self.written += 1
-            self.appended += isinstance(request, Append)
+            self.appended += isinstance(request, Append | PatchArray)
 
 
 class Surroundings(Protocol):

@@ -2,19 +2,25 @@
 
 from collections import deque
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
-from .columns import Columns
+from . import names
+from .blocks import ArrayPlan
+from .columns import Columns, column_type, store
 from .documents import Normalised, config_update
 from .events import Event
 from .offsets import Hold
 from .policy import Policy
+from .ragged import RaggedPlan, ragged_in_sql
 from .rows import Batch, RowBuffer
+from .stores import Plan, Store
 from .tally import Tally
-from .writes import Json, Keys, Path, TableSource
+from .writes import ArraySource, Json, Keys, Path, TableSource
+
+DEFAULTS = Policy()
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +47,74 @@ class Sealed:
     reason: str
 
 
+@dataclass(slots=True)
+class Part:
+    """One table of the stream: the only one, or one of those that share the columns.
+
+    Attributes
+    ----------
+    source
+        The dataset that this claim made and alone may append to.
+    orders
+        Of columns, in all datasets that this claim made for it.
+    confirmed
+        What it must hold: accepted and written, by us or by earlier claims.
+    """
+
+    path: Path
+    columns: Columns
+    source: TableSource | None = None
+    orders: set[int] = field(default_factory=set)
+    confirmed: Tally = field(default_factory=Tally)
+
+    def tally(self, keys: Keys) -> Tally:
+        """Return the tally of rows in this table; without `seq_num` and `time` they can only be counted."""
+        return Tally.of(keys) if self.columns.has_keys else Tally(len(keys.seq_num))
+
+    @property
+    def counted_by(self) -> str | None:
+        """The column by which rows are counted; `None` where they can be told from each other."""
+        return None if self.columns.has_keys else next(iter(self.columns.types))
+
+
+@dataclass(slots=True)
+class ArrayState:
+    """The array of one data key.
+
+    Attributes
+    ----------
+    plan
+        What its rows are; `None` before the first one came.
+    node
+        What the node showed last, once this claim has seen it.
+    store
+        Where this claim keeps the rows; `None` before it wrote any.
+    stores
+        How many stores this claim has made.
+    rows
+        How many rows Tiled must show: accepted events with this key, written by us or by earlier claims.
+    lengths
+        The shortest and longest first dimension, if they differ.
+    notes
+        For the run, by what they are about.
+    """
+
+    key: str
+    spec: dict[str, Any]
+    ragged: bool
+    plan: Plan | None = None
+    node: ArraySource | None = None
+    store: Store | None = None
+    stores: int = 0
+    rows: int = 0
+    lengths: tuple[int, int] | None = None
+    notes: dict[str, str] = field(default_factory=dict)
+
+    def begin(self, first: Any) -> Plan:
+        """Return the plan by the data key and the first value."""
+        return RaggedPlan.begin(self.spec) if self.ragged else ArrayPlan.begin(self.spec, first)
+
+
 class Stream:
     """Rows between acceptance and confirmation.
 
@@ -52,18 +126,24 @@ class Stream:
         Its first descriptor.
     fresh
         Whether this claim creates the node: then no other owner's table can be under it.
+    policy
+        Says which arrays have a node of their own, and how wide a table may be.
     """
 
-    def __init__(self, path: Path, normalised: Normalised, *, fresh: bool) -> None:
+    def __init__(self, path: Path, normalised: Normalised, *, fresh: bool, policy: Policy = DEFAULTS) -> None:
         self.path = path
-        self.data_keys: dict[str, Any] = normalised.doc["data_keys"]
-        self.renames = normalised.renames
+        self.data_keys: dict[str, Any] = dict(normalised.doc["data_keys"])
+        self.renames = dict(normalised.renames)
+        originals = {new: old for old, new in self.renames.items()}
+        self._stored = {originals.get(name, name): name for name in self.data_keys}  # by the key that events use
         self.external_keys = external_keys(self.data_keys)
         self.updates: list[Json] = []  # what the node keeps of later descriptors
         self.fresh = fresh
-        self.columns: Columns | None = None
-        self.source: TableSource | None = None  # the dataset that this claim made and alone may append to
-        self.orders: set[int] = set()  # of columns, in all datasets that this claim made for it
+        self.parts: list[Part] = []  # its tables, once the first event came
+        self.arrays: dict[str, ArrayState] = {}
+        self._policy = policy
+        for key in self.data_keys:
+            self._note_array(key)
         self.confirmed = Tally()  # what Tiled must hold: accepted and written, by us or by earlier claims
         self.under_way = 0  # bytes of the batch that Tiled has not confirmed yet
         self._sealed: deque[Sealed] = deque()
@@ -80,9 +160,10 @@ class Stream:
         return self.path[-1]
 
     @property
-    def table_path(self) -> Path:
-        """The table's node."""
-        return (*self.path, "internal")
+    def value_paths(self) -> list[Path]:
+        """The nodes that hold values, as far as there are any."""
+        tables = [part.path for part in self.parts if self.confirmed.count]
+        return [*tables, *((*self.path, key) for key, array in self.arrays.items() if array.rows)]
 
     @property
     def waiting(self) -> bool:
@@ -105,15 +186,53 @@ class Stream:
         return self.under_way + self._buffer.bytes + sum(sealed.nbytes for sealed in self._sealed)
 
     def reconfigure(self, normalised: Normalised) -> None:
-        """Take note of a later descriptor: it may describe keys that the first one did not have."""
-        self.data_keys = {**normalised.doc["data_keys"], **self.data_keys}
+        """Take note of a later descriptor: it may describe keys that the first one did not have.
+
+        A key keeps the name that it was stored under first; a new one gets a name that none of them has.
+        """
+        originals = {new: old for old, new in normalised.renames.items()}
+        for name, spec in normalised.doc["data_keys"].items():
+            original = originals.get(name, name)
+            if original in self._stored:
+                continue
+            stored = self._stored[original] = names.beside(name, self.data_keys)
+            self.data_keys[stored] = spec if stored == original else {**spec, names.ORIGINAL: original}
+            if stored != original:
+                self.renames[original] = stored
+            self._note_array(stored)
         self.external_keys = external_keys(self.data_keys)
         self.updates.append(config_update(normalised.doc))
 
+    def _note_array(self, key: str) -> None:
+        """Give an array that is not kept in the table a state of its own; of a late one, the time stamps a column."""
+        spec = self.data_keys[key]
+        kind = store(spec, self._policy.array_size_max)
+        if kind == "ragged" and not ragged_in_sql(spec):
+            kind = "table"
+        if kind not in {"zarr", "ragged"}:
+            return
+        self.arrays[key] = ArrayState(key, spec, kind == "ragged")
+        for part in self.parts:
+            last = part is self.parts[-1]
+            part.columns = part.columns.with_array(key) if last else part.columns.beside(key)
+
     def plan(self, event: Event) -> None:
-        """Fix the table's columns by the first accepted event; later ones change nothing."""
-        if self.columns is None:
-            self.columns = Columns.plan({"data_keys": self.data_keys}, event)
+        """Fix the tables' columns by the first accepted event; later ones change nothing."""
+        if self.parts:
+            return
+        parts = Columns.plan({"data_keys": self.data_keys}, event, self.arrays).split(self._policy.table_columns_max)
+        names = ["internal"] if len(parts) == 1 else [f"internal_{number}" for number in range(len(parts))]
+        self.parts = [Part((*self.path, name), columns) for name, columns in zip(names, parts, strict=True)]
+
+    def add_columns(self, key: str) -> bool:
+        """Give a data key that the first event did not have its columns, in the last table, if there is room."""
+        wider = self.parts[-1].columns.with_key(key, column_type(self.data_keys[key]))
+        if wider is None:
+            return False
+        self.parts[-1].columns = wider
+        for part in self.parts[:-1]:
+            part.columns = part.columns.beside(key)
+        return True
 
     # ------------------------------------------------------------ live
 
@@ -172,6 +291,8 @@ class Stream:
         """Count a row that an earlier claim has written."""
         self._old_seq_nums.append(event.seq_num)
         self._old_times.append(event.time)
+        for key, array in self.arrays.items():
+            array.rows += key in event.data
         if len(self._old_times) >= 65_536:
             self.recalled()
 
@@ -180,6 +301,8 @@ class Stream:
         if self._old_times:
             keys = Keys(np.array(self._old_seq_nums, np.int64), np.array(self._old_times, np.float64))
             self.confirmed += Tally.of(keys)
+            for part in self.parts:
+                part.confirmed += part.tally(keys)
             self._old_seq_nums, self._old_times = [], []
 
 

@@ -15,7 +15,6 @@ from dataclasses import dataclass, replace
 
 import pyarrow as pa
 
-from .columns import Columns
 from .datasets import OURS, check_epoch, facts_of, orders_to_try, packed, unpacked
 from .documents import access_tags
 from .errors import TiledRejected
@@ -24,7 +23,7 @@ from .refill import Refill
 from .rows import Batch, TableResult
 from .run import Run
 from .steps import LogChunk, Patience, Procedure, Sleep, Surroundings, insist
-from .stream import Stream
+from .stream import Part, Stream
 from .tally import Tally
 from .writes import (
     Append,
@@ -57,8 +56,8 @@ class Switch:
 
     Parameters
     ----------
-    columns
-        The columns as they are planned at this moment.
+    part
+        Which of the stream's tables.
     build
         Makes a table of a batch in these columns; `None` if its values asked for other columns, which are planned now.
     """
@@ -68,14 +67,14 @@ class Switch:
         around: Surroundings,
         run: Run,
         stream: Stream,
-        columns: Callable[[], Columns],
+        part: Part,
         build: Callable[[Batch], TableResult | None],
     ) -> None:
         self._around = around
         self._run = run
         self._stream = stream
-        self._path = stream.table_path
-        self._columns = columns
+        self._part = part
+        self._path = part.path
         self._build = build
         self._mismatches = 0
 
@@ -95,7 +94,7 @@ class Switch:
             child = yield from self._make_child(live)
             if (yield from self._fill(child, upto, patience)):
                 yield from self._point_to(child, live)
-                rows = self._stream.confirmed.count
+                rows = self._part.confirmed.count
                 self._around.tell("switched", run=self._run.uid, stream=self._stream.name, rows=rows)
                 return
 
@@ -128,9 +127,9 @@ class Switch:
 
     def _make_child(self, live: TableSource) -> Procedure[Child]:
         # A zombie's late PUT may show an older dataset, which does not know the orders that we have used since.
-        used = sorted({*facts_of(live).get("orders", [0]), *self._stream.orders})
+        used = sorted({*facts_of(live).get("orders", [0]), *self._part.orders})
         order = yield from self._unused_order(used)
-        self._stream.orders.add(order)
+        self._part.orders.add(order)
         while True:
             key = f"rebuild-{self._around.epoch}-{self._around.fresh_nonce()}"
             child = yield from self._created(key, [*used, order], live)
@@ -140,7 +139,7 @@ class Switch:
     def _created(self, key: str, orders: list[int], live: TableSource) -> Procedure[Child | None]:
         around, path = self._around, (*self._path, key)
         facts = {"epoch": around.epoch, "nonce": around.nonce, "orders": orders, "child": key, "replaced": packed(live)}
-        schema = self._columns().permuted(orders[-1])
+        schema = self._part.columns.permuted(orders[-1])
         request = CreateTable(self._path, key, schema, {}, access_tags(self._run.start), {OURS: facts})
         answer = yield from insist(around, self._run.uid, request)
         if isinstance(answer, Exists):  # our own request, whose reply was lost: the nonce is nobody else's
@@ -152,7 +151,7 @@ class Switch:
 
     def _unused_order(self, used: list[int]) -> Procedure[int]:
         """An order that no dataset of this node had; when all are used up, wait until nothing old can land any more."""
-        count = self._columns().permutations
+        count = self._part.columns.permutations
         taken = {order % count for order in used}
         for order in orders_to_try(self._around.epoch, count):
             if order not in taken:
@@ -173,9 +172,11 @@ class Switch:
             built = self._build(batch)
             if built is None or not (yield from self._append(child, built.table, written, batch.keys, patience)):
                 return False
-            written += Tally.of(batch.keys)
+            written += self._part.tally(batch.keys)
         self._check_complete(written)
-        return self._is_full(written, (yield from tally_at(self._around, self._run.uid, child.path)))
+        return self._is_full(
+            written, (yield from tally_at(self._around, self._run.uid, child.path, self._part.counted_by))
+        )
 
     def _is_full(self, written: Tally, found: Tally) -> bool:
         self._mismatches += found != written
@@ -184,7 +185,7 @@ class Switch:
         return found == written
 
     def _check_complete(self, written: Tally) -> None:
-        expected = self._stream.confirmed
+        expected = self._part.confirmed
         if written != expected:
             found = f"the log holds {written.count} accepted rows of {self._where}"
             raise TiledRejected(f"{found}, {expected.count} were expected")
@@ -204,8 +205,8 @@ class Switch:
             if isinstance(outcome, Exists | Missing):
                 raise TiledRejected(f"the table {'/'.join(child.path)} is gone")
             if isinstance(outcome, Unknown):
-                expected = written + Tally.of(keys)
-                if (yield from look_for(self._around, self._run.uid, child.path, expected)):
+                expected = written + self._part.tally(keys)
+                if (yield from look_for(self._around, self._run.uid, child.path, expected, self._part.counted_by)):
                     return True
             yield patience.after(outcome)
             if isinstance(outcome, Unknown):
@@ -217,6 +218,6 @@ class Switch:
         """The node takes the child's dataset; the child keeps the old one, and goes with the run."""
         ours = replace(child.source, id=live.id)
         yield from insist(self._around, self._run.uid, PutSource(self._path, ours))
-        self._stream.source = ours
+        self._part.source = ours
         old = replace(live, id=child.source.id)
         yield from insist(self._around, self._run.uid, PutSource(child.path, old))

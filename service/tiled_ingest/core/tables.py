@@ -3,7 +3,7 @@
 How an append whose outcome nobody knows is resolved stands in `reconcile`, how a dataset becomes ours in `switch`.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
 import pyarrow as pa
@@ -16,9 +16,8 @@ from .reconcile import look_for, tally_at
 from .rows import Batch, TableResult
 from .run import Run
 from .steps import Patience, Procedure, Surroundings, insist
-from .stream import Stream
+from .stream import Part, Stream
 from .switch import Switch
-from .tally import Tally
 from .writes import (
     Append,
     CreateTable,
@@ -39,7 +38,7 @@ REPAIRS_MAX = 3  # at stop; more would not help
 
 
 class Table:
-    """Procedures for the table of one stream, in one lane.
+    """Procedures for one table of a stream, in one lane.
 
     Parameters
     ----------
@@ -47,12 +46,13 @@ class Table:
         The claim, its policy and its ways to speak.
     """
 
-    def __init__(self, around: Surroundings, run: Run, stream: Stream) -> None:
+    def __init__(self, around: Surroundings, run: Run, stream: Stream, part: Part) -> None:
         self._around = around
         self._run = run
         self._stream = stream
-        self._path = stream.table_path
-        self._switch = Switch(around, run, stream, lambda: self._columns, self._built_or_widened)
+        self._part = part
+        self._path = part.path
+        self._switch = Switch(around, run, stream, part, self._built_or_widened)
 
     @property
     def _where(self) -> str:
@@ -79,7 +79,8 @@ class Table:
                 continue  # an earlier claim had widened a column
             outcome: Outcome = yield Append(self._path, built.table.select(self._source.schema.names))
             if isinstance(outcome, Done) or (yield from self._arrived(batch, outcome)):
-                self._stream.confirmed += Tally.of(batch.keys)
+                self._note_rounded(built)
+                self._part.confirmed += self._part.tally(batch.keys)
                 return {*(misfit.row_index for misfit in built.misfits), *_rows_with(batch, built.unplanned)}
             yield from self._after_failure(patience, outcome, batch)
 
@@ -87,8 +88,8 @@ class Table:
         """Look for an append whose reply was lost."""
         if not isinstance(outcome, Unknown):
             return False
-        expected = self._stream.confirmed + Tally.of(batch.keys)
-        found = yield from look_for(self._around, self._run.uid, self._path, expected)
+        expected = self._part.confirmed + self._part.tally(batch.keys)
+        found = yield from look_for(self._around, self._run.uid, self._path, expected, self._part.counted_by)
         found = found and (yield from self._is_ours())
         self._around.tell("ambiguous", outcome="present" if found else "absent", detail=outcome.detail)
         return found
@@ -131,10 +132,7 @@ class Table:
 
     @property
     def _columns(self) -> Columns:
-        columns = self._stream.columns
-        if columns is None:
-            raise AssertionError(f"rows without columns in {self._where}")
-        return columns
+        return self._part.columns
 
     def _built(self, batch: Batch) -> TableResult:
         """Convert the batch; where its values prove a column too narrow, widen the plan and convert again."""
@@ -145,26 +143,29 @@ class Table:
 
     def _built_or_widened(self, batch: Batch) -> TableResult | None:
         built = batch.to_table(self._columns)
-        wanted = built.widen | self._late_columns(built.unplanned)
-        if not wanted:
+        late = self._add_columns(built.unplanned)
+        if not built.widen and not late:
             return built
-        self._widen(wanted)
+        for name, data_type in built.widen.items():
+            self._part.columns = self._columns.widened(name, data_type)
+            self._note_type(name, data_type)
         return None
 
-    def _late_columns(self, unplanned: Iterable[str]) -> dict[str, pa.DataType]:
-        """Columns for keys that the descriptor knows but the first event did not have (or not filled)."""
-        data_keys = self._stream.data_keys
-        taken = self._columns.types  # a key whose time stamps would share a column with another key stays without one
-        late = [key for key in data_keys if key in unplanned and f"ts_{key}" not in taken]
-        return {key: column_type(data_keys[key]) for key in late}
-
-    def _widen(self, wanted: Mapping[str, pa.DataType]) -> None:
-        columns = self._columns
-        for name, data_type in wanted.items():
-            columns = columns.widened(name, data_type)
-            note = f"Column '{name}' of stream '{self._stream.name}' became {data_type}: its values ask for it."
+    def _note_rounded(self, built: TableResult) -> None:
+        for name in sorted(built.rounded):
+            note = f"Column '{name}' of stream '{self._stream.name}' holds floats: integers in it lost digits."
             self._run.notes.append(note)
-        self._stream.columns = columns
+
+    def _add_columns(self, unplanned: Iterable[str]) -> bool:
+        """Columns for keys that the descriptor knows but the first event did not have (or not filled)."""
+        late = [key for key in self._stream.data_keys if key in unplanned and self._stream.add_columns(key)]
+        for key in late:
+            self._note_type(key, column_type(self._stream.data_keys[key]))
+        return bool(late)
+
+    def _note_type(self, name: str, data_type: pa.DataType) -> None:
+        note = f"Column '{name}' of stream '{self._stream.name}' became {data_type}: its values ask for it."
+        self._run.notes.append(note)
 
     def _inherit_types(self, node: Node) -> None:
         """A column that an earlier claim widened, or added, stays so."""
@@ -173,20 +174,20 @@ class Table:
             planned = columns.types.get(column.name)
             if planned is not None and is_wider(column.type, planned):
                 columns = columns.widened(column.name, column.type)
-        self._stream.columns = columns
+        self._part.columns = columns
 
     # ------------------------------------------------------------ ownership
 
     @property
     def _source(self) -> TableSource:
-        source = self._stream.source
+        source = self._part.source
         if source is None:
             raise AssertionError(f"no dataset of our own in {self._where}")
         return source
 
     def _own(self, upto: int) -> Procedure[None]:
         """See to it that the node points to a dataset that this claim made, wide enough for the columns."""
-        if self._stream.source is None:
+        if self._part.source is None:
             yield from self._make_or_inherit(upto)
         if not same_types(self._source.schema, self._columns):
             yield from self._switch.run(upto)
@@ -214,7 +215,7 @@ class Table:
         source = answer.value if isinstance(answer, Done) else (yield from self._own_existing())
         if source is None:
             return False
-        self._stream.source = source
+        self._part.source = source
         self._around.weather.storage = source.storage or self._around.weather.storage
         return True
 
@@ -240,12 +241,13 @@ class Table:
         """
         for repairs in range(REPAIRS_MAX + 1):
             answer = yield from insist(self._around, self._run.uid, GetNode(self._path))
-            if isinstance(answer, Missing) and not self._stream.confirmed.count:
+            if isinstance(answer, Missing) and not self._part.confirmed.count:
                 return
             if not isinstance(answer, Done):
                 raise TiledRejected(f"the table {self._where} is gone")
             yield from self._put_back(answer.value.source)
-            if (yield from tally_at(self._around, self._run.uid, self._path)) == self._stream.confirmed:
+            found = yield from tally_at(self._around, self._run.uid, self._path, self._part.counted_by)
+            if found == self._part.confirmed:
                 return
             self._around.tell("audit_mismatch", run=self._run.uid, stream=self._stream.name)
             if repairs == REPAIRS_MAX:
@@ -258,7 +260,7 @@ class Table:
         if found is None:
             return
         check_epoch(self._around, self._where, found)
-        ours = self._stream.source
+        ours = self._part.source
         if ours is None:
             yield from self._switch.finish_earlier(found)
         elif found.dataset != ours.dataset:

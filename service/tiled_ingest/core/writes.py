@@ -8,7 +8,7 @@ Paths are tuples of keys, from the node that `tiled.uri` names; they are not yet
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -55,11 +55,68 @@ class TableSource:
 
 
 @dataclass(frozen=True, slots=True)
+class Asset:
+    """A folder or file that holds values. Of several, Tiled reads the one whose `parameter` sorts first."""
+
+    uri: str
+    parameter: str
+
+
+@dataclass(frozen=True, slots=True)
+class ArraySource:
+    """The one data source of a node that is an array, regular or ragged.
+
+    Attributes
+    ----------
+    id
+        Tiled's number for it; 0 before Tiled gave one.
+    dtype
+        Of every element.
+    shape, dims
+        Sizes and names; of a ragged array a size may be `None`.
+    chunks
+        How many rows of each dimension stand together; the last chunk may reach beyond the shape.
+    size
+        The number of elements of a ragged array.
+    assets
+        Where a regular array's values are, the one that is read first.
+    parameters
+        `table_name` and `dataset_id`: where a ragged array's values are.
+    properties
+        Free for us; our facts are under `tiled_ingest`.
+    """
+
+    id: int
+    family: Literal["array", "ragged"]
+    dtype: np.dtype[Any]
+    shape: tuple[int | None, ...]
+    chunks: tuple[tuple[int, ...] | None, ...]
+    dims: tuple[str, ...]
+    size: int = 0
+    assets: tuple[Asset, ...] = ()
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+    properties: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def dataset(self) -> tuple[Any, ...]:
+        """What distinguishes its values from any other's."""
+        if self.family == "array":
+            return tuple(asset.uri for asset in self.assets[:1])
+        return self.parameters.get("table_name"), self.parameters.get("dataset_id")
+
+    @property
+    def seen(self) -> tuple[Any, ...]:
+        """What readers see of it."""
+        return self.dataset, self.dtype, self.shape, self.chunks, self.dims
+
+
+@dataclass(frozen=True, slots=True)
 class Node:
-    """A node as Tiled describes it: its metadata, and the data source if it is a table."""
+    """A node as Tiled describes it: its metadata, and the data source if it is a table or an array."""
 
     metadata: Json
     source: TableSource | None = None
+    array: ArraySource | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +173,57 @@ class ReadKeys:
     """Read the columns `seq_num` and `time` of a table, whole. Answers: `Done(Keys)`, `Missing`, or a failure."""
 
     path: Path
+
+
+@dataclass(frozen=True, slots=True)
+class CountRows:
+    """Count the rows of a table by reading one of its columns. Answers: `Done(int)`, `Missing`, or a failure."""
+
+    path: Path
+    column: str
+
+
+@dataclass(frozen=True, slots=True)
+class CreateArray:
+    """Create a node for an array, with nothing in it. Answers: `Done(ArraySource)`, `Exists`, or a failure."""
+
+    parent: Path
+    key: str
+    source: ArraySource
+    metadata: Json
+    access_tags: tuple[str, ...] | None
+
+
+@dataclass(frozen=True, slots=True)
+class PatchArray:
+    """Write rows into a regular array from row `offset` on, making it longer. Answers: `Done(None)` or a failure.
+
+    Sent to a node that one claim made and alone writes to: rows that share a chunk with those of another request
+    that runs at the same time may be lost.
+    """
+
+    path: Path
+    offset: int
+    array: npt.NDArray[Any]
+
+
+@dataclass(frozen=True, slots=True)
+class ReadRows:
+    """Read rows of a regular array of that type. Answers: `Done(array)`, as many rows as are there, or a failure."""
+
+    path: Path
+    start: int
+    stop: int
+    dtype: np.dtype[Any]
+    row_shape: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class PutArray:
+    """Let an array's node show what `source` says (its `id` is the node's own). Repeatable. Answers: `Done(None)`."""
+
+    path: Path
+    source: ArraySource
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,6 +308,11 @@ Request = (
     | CreateTable
     | Append
     | ReadKeys
+    | CountRows
+    | CreateArray
+    | PatchArray
+    | ReadRows
+    | PutArray
     | GetNode
     | PutSource
     | UpdateMetadata

@@ -69,6 +69,8 @@ class Tiled(Group):
     """After so long a request counts as ambiguous."""
     late_write_s_max: Seconds = 30.0
     """How long an ambiguous append is looked for before its table is switched."""
+    array_size_max: int = Field(default=16, ge=-1)
+    """Arrays in events with more elements get a node of their own, as in TiledWriter (`max_array_size`); -1: none."""
     routes: tuple[Route, ...] = ()
     """Which topic's runs go where; without routes, all go to the node of `uri`."""
     patches: tuple[Rewrite, ...] = ()
@@ -212,6 +214,7 @@ class Settings(BaseSettings):
             age_s_max=self.batch.age_s_max,
             external_age_s_max=self.batch.external_age_s_max,
             late_write_s_max=self.tiled.late_write_s_max,
+            array_size_max=self.tiled.array_size_max,
             requests_max=self.tiled.requests_max,
             start_latest=self.kafka.start_offset == "latest",
             idle_s_max=self.runs.idle_s_max,

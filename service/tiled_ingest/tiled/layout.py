@@ -4,11 +4,16 @@ Not through `tiled.client.container`, which imports pandas, dask and numba (200 
 """
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
+
+import numpy as np
 
 from tiled_ingest.core.writes import (
     Append,
     CloseStreams,
+    CountRows,
+    CreateArray,
     CreateContainer,
     CreateTable,
     Done,
@@ -19,9 +24,12 @@ from tiled_ingest.core.writes import (
     Json,
     Missing,
     Outcome,
+    PatchArray,
     Path,
+    PutArray,
     PutSource,
     ReadKeys,
+    ReadRows,
     RegisterExternal,
     Rejected,
     Request,
@@ -72,6 +80,42 @@ def _append(session: Session, request: Append) -> Outcome:
         content=wire.rows(request.table),
     )
     return understood(answer, _nothing)
+
+
+def _create_array(session: Session, request: CreateArray) -> Outcome:
+    return _post(session, request.parent, wire.array(request), wire.created_array)
+
+
+def _patch_array(session: Session, request: PatchArray) -> Outcome:
+    shape = ",".join(map(str, request.array.shape))
+    answer = session.request(
+        "PATCH",
+        "array/full",
+        request.path,
+        params={"offset": request.offset, "shape": shape, "extend": "true"},
+        headers={"Accept": "application/json", "Content-Type": wire.OCTETS},
+        content=np.ascontiguousarray(request.array).tobytes(),
+    )
+    return understood(answer, _nothing)
+
+
+def _read_rows(session: Session, request: ReadRows) -> Outcome:
+    params: Params = {"slice": f"{request.start}:{request.stop}"}
+    answer = session.request("GET", "array/full", request.path, params=params, headers={"Accept": wire.OCTETS})
+    return understood(answer, partial(wire.array_rows, request=request))
+
+
+def _put_array(session: Session, request: PutArray) -> Outcome:
+    content = wire.dump(wire.shown(request.source))
+    answer = session.request("PUT", "data_source", request.path, headers=wire.JSON, content=content)
+    return understood(answer, _nothing)
+
+
+def _count_rows(session: Session, request: CountRows) -> Outcome:
+    params: Params = {"partition": 0, "column": request.column}
+    headers = {"Accept": wire.ARROW_FILE}
+    answer = session.request("GET", "table/partition", request.path, params=params, headers=headers)
+    return understood(answer, wire.row_count)
 
 
 def _read_keys(session: Session, request: ReadKeys) -> Outcome:
@@ -147,6 +191,11 @@ _PERFORM: Mapping[type, Callable[[Session, Any], Outcome]] = {
     CreateTable: _create_table,
     Append: _append,
     ReadKeys: _read_keys,
+    CountRows: _count_rows,
+    CreateArray: _create_array,
+    PatchArray: _patch_array,
+    ReadRows: _read_rows,
+    PutArray: _put_array,
     GetNode: _get_node,
     PutSource: _put_source,
     UpdateMetadata: _update_metadata,

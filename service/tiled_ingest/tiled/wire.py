@@ -2,19 +2,26 @@
 
 import base64
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any
 
 import msgspec
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
+from tiled.structures.array import BuiltinDtype, StructDtype
 from tiled.utils import safe_json_dump
 
 from tiled_ingest.core.writes import (
+    ArraySource,
+    Asset,
+    CreateArray,
     CreateContainer,
     CreateTable,
     Json,
     Keys,
     Node,
+    ReadRows,
     RegisterExternal,
     Spec,
     TableSource,
@@ -23,7 +30,10 @@ from tiled_ingest.core.writes import (
 
 JSON = {"Accept": "application/json", "Content-Type": "application/json"}
 ARROW_FILE = "application/vnd.apache.arrow.file"
+OCTETS = "application/octet-stream"
 _TABLE = "application/x-tiled-sql-table"
+_ZARR = "application/x-zarr"
+_RAGGED = "application/x-ragged+sql"
 _SCHEMA_PREFIX = f"data:{ARROW_FILE};base64,"
 
 
@@ -87,6 +97,41 @@ def patch(request: UpdateMetadata) -> Json:
     return {"content-type": "application/json-patch+json", "metadata": operations, "specs": None}
 
 
+def array(request: CreateArray) -> Json:
+    """Return the body that creates an array."""
+    source = _array_source(request.source)
+    return _node(request.key, request.source.family, request.metadata, (), request.access_tags, [source])
+
+
+def shown(new: ArraySource) -> Json:
+    """Return the body that lets an array's node show what `new` says; the server only adds the assets named."""
+    return {"data_source": {"id": new.id, **_array_source(new)}}
+
+
+def _array_source(new: ArraySource) -> Json:
+    structure = {
+        "data_type": _data_type(new.dtype),
+        "shape": list(new.shape),
+        "chunks": [None if sizes is None else list(sizes) for sizes in new.chunks],
+        "dims": list(new.dims),
+        "resizable": False,
+    }
+    return {
+        "structure_family": new.family,
+        "structure": structure | ({"size": new.size} if new.family == "ragged" else {}),
+        "mimetype": _ZARR if new.family == "array" else _RAGGED,
+        "parameters": dict(new.parameters),
+        "properties": dict(new.properties),
+        "assets": [{"data_uri": asset.uri, "is_directory": True, "parameter": asset.parameter} for asset in new.assets],
+        "management": "writable",
+    }
+
+
+def _data_type(dtype: np.dtype[Any]) -> Json:
+    described = StructDtype if dtype.fields else BuiltinDtype
+    return asdict(described.from_numpy_dtype(dtype))
+
+
 def rows(table: pa.Table) -> bytes:
     """Encode rows as an Arrow file."""
     sink = pa.BufferOutputStream()
@@ -148,8 +193,48 @@ def node(content: bytes) -> Node:
     """Read a node's description."""
     attributes = load(content)["data"]["attributes"]
     sources = attributes.get("data_sources") or []
-    is_table = attributes.get("structure_family") == "table" and sources
-    return Node(attributes.get("metadata") or {}, table_source(sources[0]) if is_table else None)
+    family = attributes.get("structure_family") if sources else None
+    return Node(
+        attributes.get("metadata") or {},
+        table_source(sources[0]) if family == "table" else None,
+        array_source(sources[0]) if family in {"array", "ragged"} else None,
+    )
+
+
+def created_array(content: bytes) -> ArraySource:
+    """Read the data source out of the answer to a create."""
+    return array_source(load(content)["data_sources"][0])
+
+
+def array_source(said: Json) -> ArraySource:
+    """Read one data source of an array."""
+    structure = said["structure"]
+    kind = StructDtype if "fields" in structure["data_type"] else BuiltinDtype
+    return ArraySource(
+        id=said["id"],
+        family=said["structure_family"],
+        dtype=kind.from_json(structure["data_type"]).to_numpy_dtype(),
+        shape=tuple(structure["shape"]),
+        chunks=tuple(None if sizes is None else tuple(sizes) for sizes in structure["chunks"]),
+        dims=tuple(structure.get("dims") or ()),
+        size=structure.get("size") or 0,
+        assets=tuple(Asset(asset["data_uri"], asset.get("parameter") or "") for asset in said.get("assets") or []),
+        parameters=said.get("parameters") or {},
+        properties=said.get("properties") or {},
+    )
+
+
+def array_rows(content: bytes, request: ReadRows) -> npt.NDArray[Any]:
+    """Read rows of an array, in the type that was asked for."""
+    flat = np.frombuffer(content, request.dtype)
+    return flat.reshape((-1, *request.row_shape))
+
+
+def row_count(content: bytes) -> int:
+    """Count the rows of an Arrow file."""
+    with pa.ipc.open_file(pa.py_buffer(content)) as file:
+        count: int = file.read_all().num_rows
+    return count
 
 
 def table_source(said: Json) -> TableSource:

@@ -1,0 +1,287 @@
+"""The array of one data key: rows go in exactly once, and all claims agree on what they are.
+
+The node is made with the first value. Its rows are those accepted events that have the key, in their order. What holds
+them is a store of ours (see `stores`): whenever the one there is not, or nobody knows what is in it, or it is too
+narrow, another one is filled from the log, and the node shows that.
+"""
+
+import numpy as np
+
+from .blocks import ArrayPlan
+from .datasets import OURS, check_epoch
+from .documents import access_tags, clipped
+from .errors import TiledRejected
+from .ragged import RaggedPlan
+from .reconcile import LOOK_S_MAX, LOOK_S_MIN
+from .refill import logged
+from .rows import Batch
+from .run import Run
+from .steps import Patience, Procedure, Sleep, Surroundings, insist
+from .stores import Converted, Plan, RaggedStore, RegularStore, Store, asset_of, converted, creation, empty_source
+from .stream import ArrayState, Stream
+from .tally import Tally
+from .writes import (
+    Append,
+    ArraySource,
+    CreateArray,
+    Done,
+    Exists,
+    GetNode,
+    Json,
+    Missing,
+    Node,
+    Outcome,
+    PatchArray,
+    Path,
+    PutArray,
+    Unknown,
+    UpdateMetadata,
+)
+
+REPAIRS_MAX = 3  # at stop; more would not help
+
+
+class Array:
+    """Procedures for the array of one data key, in one lane."""
+
+    def __init__(self, around: Surroundings, run: Run, stream: Stream, state: ArrayState) -> None:
+        self._around = around
+        self._run = run
+        self._stream = stream
+        self._state = state
+        self._path: Path = (*stream.path, state.key)
+
+    @property
+    def _where(self) -> str:
+        return "/".join(self._path)
+
+    # ------------------------------------------------------------ append
+
+    def append(self, batch: Batch) -> Procedure[set[int]]:
+        """Bring the values of a batch into the array exactly once, and show them.
+
+        Returns, when Tiled has confirmed, which rows of the batch have a value that is none of the array's.
+
+        Raises
+        ------
+        TiledRejected
+            Tiled refuses these rows.
+        """
+        positions, values = batch.present(self._state.key)
+        if not values:
+            return set()
+        patience = Patience(self._around, self._run.uid, appending=True)
+        yield from self._find(values[0])
+        while True:
+            rows = self._fitted(values)
+            store = yield from self._own(batch.first_offset, patience)
+            if store.plan != rows.plan:
+                continue  # earlier rows had asked for a wider one
+            if (yield from self._write(store, rows, patience)):
+                break
+            self._state.store = None
+        self._note(rows)
+        yield from self._show(store)
+        return {positions[position] for position, _ in rows.misfits}
+
+    def _fitted(self, values: list[object]) -> Converted:
+        """Convert the values; where they prove the plan too narrow, widen it."""
+        while True:
+            rows = converted(values, self._plan)
+            if rows.plan == self._plan:
+                return rows
+            self._state.plan = rows.plan
+
+    @property
+    def _plan(self) -> Plan:
+        if self._state.plan is None:
+            raise AssertionError(f"no plan for {self._where}")
+        return self._state.plan
+
+    def _note(self, rows: Converted) -> None:
+        where = f"key '{self._state.key}' in stream '{self._stream.name}'"
+        lengths = getattr(rows, "padded", None)
+        if lengths:
+            # TiledWriter's words; the numbers are those of all batches together.
+            least, most = self._state.lengths or lengths
+            self._state.lengths = least, most = min(least, lengths[0]), max(most, lengths[1])
+            text = f"Array lengths for {where} are not consistent: min={least}, max={most}"
+            self._state.notes["lengths"] = f"{text}; the arrays are padded with NaNs."
+        if getattr(rows, "rounded", False):
+            self._state.notes["rounded"] = f"Integers of {where} lost digits: the array became one of floats."
+
+    # ------------------------------------------------------------ the node
+
+    def _find(self, first: object) -> Procedure[None]:
+        """Make the node, or learn from the one that is there how wide the array is already."""
+        if self._state.node is not None:
+            return
+        if self._state.plan is None:
+            self._state.plan = self._state.begin(first)
+        made = (yield from self._create()) if self._stream.fresh else None
+        while made is None:
+            answer = yield from insist(self._around, self._run.uid, GetNode(self._path))
+            made = self._inherit(answer.value) if isinstance(answer, Done) else (yield from self._create())
+        self._state.node = made
+
+    def _create(self) -> Procedure[ArraySource | None]:
+        around = self._around
+        source = empty_source(self._plan, self._properties())
+        tags = access_tags(self._run.start)
+        request = CreateArray(self._path[:-1], self._path[-1], source, self._metadata(), tags)
+        answer = yield from insist(around, self._run.uid, request)
+        if isinstance(answer, Missing):
+            raise TiledRejected(f"the stream {'/'.join(self._path[:-1])} is gone")
+        return answer.value if isinstance(answer, Done) else None
+
+    def _inherit(self, node: Node) -> ArraySource:
+        source, plan = node.array, self._plan
+        if source is None or (source.family == "ragged") != isinstance(plan, RaggedPlan):
+            raise TiledRejected(f"{self._where} is no array of this kind")
+        check_epoch(self._around, self._where, source)
+        if isinstance(plan, RaggedPlan):
+            self._state.plan = plan.joined(source.dtype)
+        else:
+            self._state.plan = ArrayPlan(source.dtype, _sizes(source.shape[1:])).joined(plan)
+        return source
+
+    def _properties(self) -> Json:
+        return {OURS: {"epoch": self._around.epoch, "nonce": self._around.nonce}}
+
+    def _metadata(self) -> Json:
+        metadata: Json = clipped(self._state.spec)
+        if isinstance(self._plan, RaggedPlan):
+            return metadata
+        dtype = self._plan.dtype
+        return {**metadata, "dtype_numpy": clipped(dtype.descr) if dtype.names else str(dtype)}
+
+    def _show(self, store: Store) -> Procedure[None]:
+        node = self._state.node
+        if node is None:
+            raise AssertionError(f"rows without a node in {self._where}")
+        self._state.rows = store.rows
+        source = store.shown_by(node)
+        yield from insist(self._around, self._run.uid, PutArray(self._path, source))
+        if source.dtype != node.dtype:
+            yield from insist(self._around, self._run.uid, UpdateMetadata(self._path, self._metadata()))
+        self._state.node = source
+
+    # ------------------------------------------------------------ the store
+
+    def _own(self, upto: int, patience: Patience) -> Procedure[Store]:
+        """Return a store of ours that holds the values of all accepted events before offset `upto`."""
+        while self._state.store is None or self._state.store.plan != self._plan:
+            store = yield from self._make_store()
+            if (yield from self._fill(store, upto, patience)):
+                self._state.store = store
+        return self._state.store
+
+    def _make_store(self) -> Procedure[Store]:
+        around, plan = self._around, self._plan
+        while True:
+            self._state.stores += 1
+            key = f"rebuild-{around.epoch}-{around.fresh_nonce()}"
+            request = creation(self._path, key, plan, self._properties(), access_tags(self._run.start))
+            answer = yield from insist(around, self._run.uid, request)
+            if isinstance(answer, Missing):
+                raise TiledRejected(f"the array {self._where} is gone")
+            if isinstance(answer, Done):  # else it is our own, whose reply was lost: another one is as good
+                break
+        path, made = (*self._path, key), answer.value
+        if isinstance(plan, RaggedPlan):
+            return RaggedStore(path, plan, dict(made.parameters), self._properties())
+        asset = asset_of(made, around.epoch, self._state.stores)
+        return RegularStore(path, plan, asset, self._properties())
+
+    def _fill(self, store: Store, upto: int, patience: Patience) -> Procedure[bool]:
+        """Write all earlier values into the store, from the log; `False` if it must be begun anew."""
+        expected = self._stream.confirmed
+        if not expected.count:
+            return True
+        written, batches = Tally(), logged(self._around, self._run, self._stream.name, upto)
+        while (batch := (yield from batches.next())) is not None:
+            written += Tally.of(batch.keys)
+            values = batch.present(self._state.key)[1]
+            rows = converted(values, store.plan) if values else None
+            if rows is None:
+                continue
+            if rows.plan != store.plan:
+                self._state.plan = rows.plan
+                return False
+            if not (yield from self._write(store, rows, patience)):
+                return False
+            self._note(rows)
+        if written != expected:
+            found = f"the log holds {written.count} accepted rows of {self._where}"
+            raise TiledRejected(f"{found}, {expected.count} were expected")
+        return True
+
+    def _write(self, store: Store, rows: Converted, patience: Patience) -> Procedure[bool]:
+        for request in store.writes(rows):
+            if not (yield from self._once(store, request, patience)):
+                return False
+        store.wrote(rows)
+        return True
+
+    def _once(self, store: Store, request: PatchArray | Append, patience: Patience) -> Procedure[bool]:
+        """Perform a request once; `False` if nobody knows whether it was, or will be: the store is of no use then."""
+        while True:
+            outcome: Outcome = yield request
+            if isinstance(outcome, Done):
+                return True
+            if isinstance(outcome, Exists | Missing):
+                raise TiledRejected(f"the array {self._where} is gone")
+            if isinstance(outcome, Unknown) and (yield from self._look_for(store, request, outcome)):
+                return True
+            yield patience.after(outcome)
+            if isinstance(outcome, Unknown):
+                return False
+
+    def _look_for(self, store: Store, request: PatchArray | Append, outcome: Unknown) -> Procedure[bool]:
+        waited, pause, found = 0.0, LOOK_S_MIN, False
+        while not (found := (yield from store.arrived(self._around, self._run.uid, request))):
+            if waited >= self._around.policy.late_write_s_max:
+                break
+            yield Sleep(pause, down=False)
+            waited, pause = waited + pause, min(pause * 2, LOOK_S_MAX)
+        self._around.tell("ambiguous", outcome="present" if found else "absent", detail=outcome.detail)
+        return found
+
+    # ------------------------------------------------------------ the audit
+
+    def audit(self, upto: int) -> Procedure[None]:
+        """At stop: the node shows our store, or as many rows as were accepted with this key.
+
+        Raises
+        ------
+        TiledRejected
+            Repairs did not help.
+        """
+        if not self._state.rows:
+            return
+        for _ in range(REPAIRS_MAX + 1):
+            answer = yield from insist(self._around, self._run.uid, GetNode(self._path))
+            found = answer.value.array if isinstance(answer, Done) else None
+            if found is None:
+                raise TiledRejected(f"the array {self._where} is gone")
+            check_epoch(self._around, self._where, found)
+            if self._is_right(found):
+                return
+            self._around.tell("audit_mismatch", run=self._run.uid, stream=self._stream.name)
+            yield from self._repair(upto)
+        raise TiledRejected(f"{self._where} does not hold what was written to it")
+
+    def _is_right(self, found: ArraySource) -> bool:
+        store, node = self._state.store, self._state.node
+        if store is None or node is None:
+            return found.shape[0] == self._state.rows
+        return found.seen == store.shown_by(node).seen
+
+    def _repair(self, upto: int) -> Procedure[None]:
+        yield from self._find(np.zeros(0))
+        store = yield from self._own(upto, Patience(self._around, self._run.uid, appending=True))
+        yield from self._show(store)
+
+
+def _sizes(shape: tuple[int | None, ...]) -> tuple[int, ...]:
+    return tuple(size or 1 for size in shape)

@@ -1,0 +1,167 @@
+"""Values of unequal length as Tiled stores them: one row of buffers a chunk, in the form that Awkward Array gives them.
+
+A dimension without a size has a column of offsets, the innermost values are one flat column; Tiled names the columns
+after the nodes of Awkward's form. What Tiled computes with `awkward.to_buffers` is computed here without it.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from .blocks import one_row
+from .columns import numpy_dtype
+
+CHUNK = "chunk_index"
+_STORABLE = frozenset(["i1", "i2", "i4", "i8", "u1", "u2", "u4", "f4", "f8"])
+
+
+@dataclass(frozen=True, slots=True)
+class RaggedPlan:
+    """The type of the values, and the shape of an event's value: `None` where the size differs."""
+
+    dtype: np.dtype[Any]
+    row_shape: tuple[int | None, ...]
+
+    @classmethod
+    def begin(cls, spec: Mapping[str, Any]) -> "RaggedPlan":
+        """Return the plan by the data key; what SQL has no type for is written as 64-bit floats."""
+        declared = numpy_dtype(spec.get("dtype_numpy"))
+        storable = declared is not None and declared.str[1:] in _STORABLE
+        return cls(declared if declared is not None and storable else np.dtype(np.float64), tuple(spec["shape"]))
+
+    @property
+    def schema(self) -> pa.Schema:
+        """The columns of the table that holds the chunks."""
+        offsets = [(f"node{level}-offsets", pa.list_(pa.int64())) for level in self._variable]
+        data = (f"node{max(self._variable) + 1}-data", pa.list_(pa.from_numpy_dtype(self.dtype)))
+        return pa.schema([(CHUNK, pa.int64()), *offsets, data])
+
+    @property
+    def _variable(self) -> list[int]:
+        return [level for level, size in enumerate(self.row_shape) if size is None]
+
+    def joined(self, dtype: np.dtype[Any]) -> "RaggedPlan":
+        """Return the plan for values of that type, too."""
+        return replace(self, dtype=_storable(np.promote_types(self.dtype, dtype)))
+
+
+def ragged_in_sql(spec: Mapping[str, Any]) -> bool:
+    """Whether SQL has a type for the values: text, truth values and complex numbers stay in the stream's table."""
+    declared = numpy_dtype(spec.get("dtype_numpy"))
+    return declared is not None and declared.kind in "iuf"
+
+
+def _storable(dtype: np.dtype[Any]) -> np.dtype[Any]:
+    return dtype if dtype.str[1:] in _STORABLE else np.dtype(np.float64)
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """Rows of a ragged array. If `plan` is not the one that was asked for, it is wider: plan anew, then convert again.
+
+    Attributes
+    ----------
+    columns
+        By name, without the index of the chunk.
+    size
+        The number of elements.
+    misfits
+        Positions among the values of those that are no such array, and why: they are empty.
+    """
+
+    plan: RaggedPlan
+    rows: int
+    columns: Mapping[str, np.ndarray[Any, Any]]
+    size: int
+    misfits: tuple[tuple[int, str], ...]
+
+    def table(self, index: int) -> pa.Table:
+        """Return the chunk as the row of that index."""
+        schema = self.plan.schema
+        columns = [pa.array([self.columns[name]], schema.field(name).type) for name in schema.names[1:]]
+        return pa.table([pa.array([index], pa.int64()), *columns], schema=schema)
+
+
+def chunk(values: Sequence[Any], plan: RaggedPlan) -> Chunk:
+    """Return the values as a chunk of the plan's form, or of a wider type that they ask for."""
+    flat = _Flat(plan)
+    misfits = tuple((position, why) for position, value in enumerate(values) if (why := flat.add(value)))
+    wanted = flat.plan
+    leaves = flat.leaves or [np.zeros(0)]
+    columns = {f"node{level}-offsets": np.array(offsets, np.int64) for level, offsets in flat.offsets.items()}
+    columns[wanted.schema.names[-1]] = np.concatenate(leaves).astype(wanted.dtype)
+    return Chunk(wanted, len(values), columns, sum(leaf.size for leaf in leaves), misfits)
+
+
+class _Flat:
+    """Values taken apart: offsets by level, and leaves."""
+
+    def __init__(self, plan: RaggedPlan) -> None:
+        self.plan = plan
+        self.offsets: dict[int, list[int]] = {level: [0] for level, n in enumerate(plan.row_shape) if n is None}
+        self.leaves: list[np.ndarray[Any, Any]] = []
+        self._innermost = max(self.offsets)
+
+    def add(self, value: Any) -> str:
+        """Take a value; say why it is none. No value at all is an empty one."""
+        if value is None:
+            self._take([], self._empty(0))
+            return ""
+        parts = self._parts(value, 0)
+        if parts is None:
+            self._take([], self._empty(0))
+            return "no array of the declared shape, or not of numbers"
+        leaves = [leaf for leaf in parts[1] if leaf.size]
+        for leaf in leaves:
+            self.plan = self.plan if _is_kept(leaf, self.plan.dtype) else self.plan.joined(leaf.dtype)
+        self._take(leaves, parts[0])
+        return ""
+
+    def _take(self, leaves: list[np.ndarray[Any, Any]], lengths: dict[int, list[int]]) -> None:
+        self.leaves += [leaf.ravel() for leaf in leaves]
+        for level, each in lengths.items():
+            for length in each:
+                self.offsets[level].append(self.offsets[level][-1] + length)
+
+    def _empty(self, level: int) -> dict[int, list[int]]:
+        """Lengths of a value without elements; a dimension of a fixed size has its number of (empty) parts."""
+        lengths: dict[int, list[int]] = {}
+        number = 1
+        for deeper in range(level, self._innermost + 1):
+            size = self.plan.row_shape[deeper]
+            if size is None:
+                lengths[deeper] = [0] * number
+                number = 0
+            else:
+                number *= size
+        return lengths
+
+    def _parts(self, value: Any, level: int) -> tuple[dict[int, list[int]], list[np.ndarray[Any, Any]]] | None:
+        """Return lengths by level, and the leaves in order; `None` if the value has another form."""
+        if level == self._innermost:
+            leaf = one_row(value, self.plan.row_shape[level + 1 :])
+            return None if leaf is None else ({level: [len(leaf)]}, [leaf])
+        if value is None or not isinstance(value, list | tuple | np.ndarray):
+            return None
+        size, lengths, leaves = self.plan.row_shape[level], dict[int, list[int]](), list[np.ndarray[Any, Any]]()
+        if size is None:
+            lengths[level] = [len(value)]
+        elif size != len(value):
+            return None
+        for item in value:
+            inner = self._parts(item, level + 1)
+            if inner is None:
+                return None
+            leaves += inner[1]
+            for deeper, each in inner[0].items():
+                lengths.setdefault(deeper, []).extend(each)
+        return lengths, leaves
+
+
+def _is_kept(leaf: np.ndarray[Any, Any], dtype: np.dtype[Any]) -> bool:
+    with np.errstate(all="ignore"):
+        back = leaf.astype(dtype).astype(leaf.dtype)
+    return bool(np.all((back == leaf) | ((leaf != leaf) & (back != back))))  # noqa: PLR0124  NaN is itself, too

@@ -1,0 +1,157 @@
+"""Where the values of an array's node are: a child of the node that one claim made, and that nothing else writes to.
+
+Tiled changes an array in place: a request of a dead owner could still lengthen it, or overwrite a neighbour's rows in a
+chunk that both touch. So rows are never written to the node itself. Each claim writes to a store of its own, and then
+one PUT lets the node show so many rows of it: readers see the old rows or the new ones, never zeros that wait for
+their values.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import Any, Protocol
+
+import numpy as np
+
+from .blocks import ArrayPlan, Block, block
+from .ragged import CHUNK, Chunk, RaggedPlan, chunk
+from .reconcile import rows_at
+from .steps import Procedure, Surroundings, insist
+from .writes import Append, ArraySource, Asset, CreateArray, CreateTable, Done, Json, PatchArray, Path, ReadRows
+
+Plan = ArrayPlan | RaggedPlan
+Converted = Block | Chunk
+Tags = tuple[str, ...] | None
+
+CHUNK_NBYTES = 2**20  # of a regular array: small batches write their chunk again and again, large ones write many
+CHUNK_ROWS_MAX = 10_000
+REQUEST_NBYTES_MAX = 32_000_000
+EPOCH_MAX = 10**9
+
+
+class Store(Protocol):
+    """Some rows of one array, and how they get there."""
+
+    path: Path
+    plan: Any
+    rows: int
+
+    def writes(self, converted: Any) -> Iterator[PatchArray | Append]:
+        """Yield the requests, each to be performed once, that put these rows after those that are there."""
+
+    def arrived(self, around: Surroundings, lane: str, request: Any) -> Procedure[bool]:
+        """Whether all that a request wrote is there. There is nobody else, so presence is proof."""
+
+    def wrote(self, converted: Any) -> None:
+        """Note that all of its requests were confirmed."""
+
+    def shown_by(self, node: ArraySource) -> ArraySource:
+        """Return what the node must say to show all rows."""
+
+
+def converted(values: Sequence[Any], plan: Plan) -> Converted:
+    """Return the values as rows of the plan, or of a wider one."""
+    return block(values, plan) if isinstance(plan, ArrayPlan) else chunk(values, plan)
+
+
+def empty_source(plan: Plan, properties: Json) -> ArraySource:
+    """Return an array of the plan with no rows."""
+    if isinstance(plan, ArrayPlan):
+        chunks = ((_chunk_rows(plan),), *((size,) for size in plan.row_shape))
+        return ArraySource(
+            0, "array", plan.dtype, (0, *plan.row_shape), chunks, _dims(plan.row_shape), properties=properties
+        )
+    sizes = tuple(None if size is None else (size,) for size in plan.row_shape)
+    shape, dims = (0, *plan.row_shape), _dims(plan.row_shape)
+    return ArraySource(0, "ragged", plan.dtype, shape, ((), *sizes), dims, properties=properties)
+
+
+def _chunk_rows(plan: ArrayPlan) -> int:
+    return max(1, min(CHUNK_ROWS_MAX, CHUNK_NBYTES // plan.row_nbytes))
+
+
+def _dims(row_shape: tuple[int | None, ...]) -> tuple[str, ...]:
+    """Name dimensions as TiledWriter does, so that those of one size are one; its number there is the size here."""
+    named = (f"dim_int_{size}" if size is not None else f"dim_rgd_{axis}" for axis, size in enumerate(row_shape, 1))
+    return ("time", *named)
+
+
+def creation(parent: Path, key: str, plan: Plan, properties: Json, tags: Tags) -> CreateArray | CreateTable:
+    """Return the request that makes a store."""
+    if isinstance(plan, RaggedPlan):
+        return CreateTable(parent, key, plan.schema, {}, tags, properties)
+    return CreateArray(parent, key, empty_source(plan, properties), {}, tags)
+
+
+def asset_of(made: ArraySource, epoch: int, serial: int) -> Asset:
+    """Return a store's asset, under a parameter that sorts before those of earlier claims, and of ours before this."""
+    return Asset(made.assets[0].uri, f"a{EPOCH_MAX - epoch:010d}{EPOCH_MAX - serial:010d}")
+
+
+class RegularStore:
+    """A zarr array. Rows are at the places that the order of accepted events gives them."""
+
+    def __init__(self, path: Path, plan: ArrayPlan, asset: Asset, properties: Json) -> None:
+        self.path = path
+        self.plan = plan
+        self.rows = 0
+        self._properties = properties
+        self._asset = asset
+
+    def writes(self, converted: Block) -> Iterator[PatchArray]:
+        """Yield patches of a bearable size."""
+        step = max(1, REQUEST_NBYTES_MAX // self.plan.row_nbytes)
+        for begin in range(0, len(converted.array), step):
+            yield PatchArray(self.path, self.rows + begin, converted.array[begin : begin + step])
+
+    def arrived(self, around: Surroundings, lane: str, request: PatchArray) -> Procedure[bool]:
+        """Whether the rows of a patch read as they were written."""
+        array, end = request.array, request.offset + len(request.array)
+        read = ReadRows(self.path, request.offset, end, array.dtype, array.shape[1:])
+        answer = yield from insist(around, lane, read)
+        return isinstance(answer, Done) and bool(answer.value.tobytes() == np.ascontiguousarray(array).tobytes())
+
+    def wrote(self, converted: Block) -> None:
+        """Count the rows."""
+        self.rows += len(converted.array)
+
+    def shown_by(self, node: ArraySource) -> ArraySource:
+        """Return the node's source with our asset first, and as many rows as we wrote."""
+        new = empty_source(self.plan, self._properties)
+        step = _chunk_rows(self.plan)
+        full, rest = divmod(self.rows, step)
+        chunks = ((step,) * full + ((rest,) if rest else ()), *new.chunks[1:])
+        return replace(new, id=node.id, shape=(self.rows, *self.plan.row_shape), chunks=chunks, assets=(self._asset,))
+
+
+class RaggedStore:
+    """A table with a chunk in each row, as Tiled keeps ragged arrays."""
+
+    def __init__(self, path: Path, plan: RaggedPlan, parameters: Json, properties: Json) -> None:
+        self.path = path
+        self.plan = plan
+        self.rows = 0
+        self._parameters = parameters
+        self._properties = properties
+        self._chunks: list[int] = []
+        self._size = 0
+
+    def writes(self, converted: Chunk) -> Iterator[Append]:
+        """Yield one append, of one row."""
+        yield Append(self.path, converted.table(len(self._chunks)))
+
+    def arrived(self, around: Surroundings, lane: str, request: Append) -> Procedure[bool]:
+        """Whether the table has the row, too."""
+        return (yield from rows_at(around, lane, self.path, CHUNK)) == len(self._chunks) + request.table.num_rows
+
+    def wrote(self, converted: Chunk) -> None:
+        """Count the rows, by chunk."""
+        self.rows += converted.rows
+        self._size += converted.size
+        self._chunks.append(converted.rows)
+
+    def shown_by(self, node: ArraySource) -> ArraySource:
+        """Return the node's source with our table, and the chunks that are in it."""
+        new = empty_source(self.plan, self._properties)
+        shape, chunks = (self.rows, *self.plan.row_shape), (tuple(self._chunks), *new.chunks[1:])
+        kept = replace(new, id=node.id, size=self._size, parameters=self._parameters)
+        return replace(kept, shape=shape, chunks=chunks)

@@ -1,0 +1,99 @@
+"""Rows of an array go in exactly once, whatever becomes of the replies, and readers see no row before its values."""
+
+from typing import Any
+
+import pytest
+
+from tests.core.test_steps import MiniTiled, always, drive, event_doc, once
+from tests.core.test_tables import Desk
+from tiled_ingest.core import writes as w
+from tiled_ingest.core.documents import normalise_descriptor
+from tiled_ingest.core.errors import TiledRejected
+from tiled_ingest.core.stream import Stream
+
+NODE = ("r", "primary", "a")
+
+
+class ArrayDesk(Desk):
+    """A stream with an array of three integers that has a node of its own."""
+
+    def __init__(self, *seq_nums: int, fresh: bool = True) -> None:
+        super().__init__(*seq_nums, fresh=fresh)
+        keys = {"a": {"dtype": "array", "shape": [30], "dtype_numpy": "<i8", "source": "s"}}
+        doc = {"uid": "d", "time": 1.0, "run_start": "r", "name": "primary", "data_keys": keys}
+        stream = Stream(("r", "primary"), normalise_descriptor(doc), fresh=fresh)
+        self.run.streams["primary"] = stream
+        self.values = type(self.values)(self.around, self.run, stream)
+
+    def add(self, tiled: MiniTiled, *values: Any) -> set[int]:
+        first = self.run.acceptance.distinct("primary") + 1
+        events = [event_doc(number, a=value) for number, value in enumerate(values, first)]
+        misfits: set[int] = drive(self.values.append(self.batch(*events)), tiled, self.log).result
+        return misfits
+
+
+def patches(tiled: MiniTiled) -> list[tuple[str, int]]:
+    return [(ask.path[-1], ask.offset) for ask in tiled.asked if isinstance(ask, w.PatchArray)]
+
+
+def test_rows_go_to_a_store_and_the_node_shows_them() -> None:
+    desk, tiled = ArrayDesk(), Desk().empty_tiled()
+    desk.add(tiled, [1, 2, 3], [4, 5, 6])
+    desk.add(tiled, [7, 8, 9])
+    assert tiled.values_at(NODE) == [[1, 2, 3], [4, 5, 6], [7, 8, 9]]
+    assert patches(tiled) == [("rebuild-3-n1", 0), ("rebuild-3-n1", 2)]
+    assert all(ask.path != NODE for ask in tiled.asked if isinstance(ask, w.PatchArray))
+
+
+def test_a_patch_whose_reply_was_lost_is_found() -> None:
+    desk, tiled = ArrayDesk(), Desk().empty_tiled()
+
+    def lost(request: w.Request) -> w.Outcome | None:
+        if isinstance(request, w.PatchArray) and not tiled.stored:
+            tiled.apply(request)
+            return w.Unknown("read timeout")
+        return None
+
+    tiled.faults.append(lost)
+    desk.add(tiled, [1, 2, 3])
+    assert (tiled.values_at(NODE), patches(tiled)) == ([[1, 2, 3]], [("rebuild-3-n1", 0)])
+
+
+def test_a_patch_that_stays_absent_is_never_repeated_in_its_store() -> None:
+    desk, tiled = ArrayDesk(), Desk().empty_tiled()
+    desk.add(tiled, [1, 2, 3])
+    tiled.faults.append(once(w.PatchArray, w.Unknown("reset")))
+    desk.add(tiled, [4, 5, 6])
+    assert tiled.values_at(NODE) == [[1, 2, 3], [4, 5, 6]]
+    stores = [store for store, _ in patches(tiled)]
+    assert stores == ["rebuild-3-n1", "rebuild-3-n1", *[stores[-1]] * 2]
+    assert stores[-1] != "rebuild-3-n1"
+
+
+def test_a_value_that_asks_for_another_type_gets_a_new_store() -> None:
+    desk, tiled = ArrayDesk(), Desk().empty_tiled()
+    desk.add(tiled, [1, 2, 3])
+    assert desk.add(tiled, [0.5, 2, 3], "OFF") == {1}
+    assert str(tiled.values_at(NODE)) == "[[1.0, 2.0, 3.0], [0.5, 2.0, 3.0], [nan, nan, nan]]"
+    assert tiled.nodes[NODE].metadata["dtype_numpy"] == "float64"
+
+
+def test_the_audit_puts_our_store_back() -> None:
+    desk, tiled = ArrayDesk(), Desk().empty_tiled()
+    desk.add(tiled, [1, 2, 3])
+    node = tiled.nodes[NODE]
+    assert node.array is not None
+    theirs = w.ArraySource(
+        node.array.id, "array", node.array.dtype, (0, 3), ((1,), (3,)), node.array.dims,
+        assets=(w.Asset("elsewhere", "a0"),), properties={"tiled_ingest": {"epoch": 2}},
+    )  # fmt: skip
+    tiled.nodes[NODE] = w.Node(node.metadata, None, theirs)
+    drive(desk.audit(), tiled, desk.log)
+    assert tiled.values_at(NODE) == [[1, 2, 3]]
+
+
+def test_a_refused_patch_fails_the_run() -> None:
+    desk, tiled = ArrayDesk(), Desk().empty_tiled()
+    tiled.faults.append(always(w.PatchArray, w.Rejected("no", 422)))
+    with pytest.raises(TiledRejected):
+        desk.add(tiled, [1, 2, 3])
