@@ -315,6 +315,7 @@ class Runs:
             self._intake.take(kind, doc, record, 0.0, [run.uid])
 
     def _recognise(self, run: Run, kind: str, doc: Any, record: Record) -> None:
+        run.last_offset = max(run.last_offset, record.offset)  # S stays at its start while its documents may come again
         self._note(run, kind, doc, record)
         if record.offset > run.known_to:
             raise InvalidDocument("late", "the run was closed before it came")
