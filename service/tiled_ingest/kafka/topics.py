@@ -17,6 +17,7 @@ from .waiting import insist
 T = TypeVar("T")
 # What follows from other errors, which say more.
 _VAGUE = frozenset({ck.KafkaError._ALL_BROKERS_DOWN, ck.KafkaError._TRANSPORT})  # noqa: SLF001
+_LEADERS_S_MAX = 5.0
 
 
 class Topics:
@@ -106,8 +107,13 @@ class Topics:
 
     def _offsets(self, homes: Sequence[Home], spec: Any) -> dict[Home, int]:
         def ask(limit_s: float) -> dict[Home, int]:
-            asked = self._ask(homes, spec, limit_s)
-            return {home: future.result(limit_s).offset for home, future in asked.items()}
+            try:
+                asked = self._ask(homes, spec, limit_s)
+                return {home: future.result(limit_s).offset for home, future in asked.items()}
+            except ck.KafkaException:
+                # librdkafka would ask again with the leaders as they were before a broker's restart, and be fenced.
+                self.admin.list_topics(timeout=_LEADERS_S_MAX)
+                raise
 
         return self._insist(ask, "offsets of partitions") if homes else {}
 
