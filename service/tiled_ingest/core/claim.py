@@ -55,9 +55,7 @@ class Claim:
         self.live = False  # rebuilt: records may come
         self.flowing = False  # and we have let them come
         self.leaving = False
-        self.fenced = (
-            False  # the group says that we are no member any more: it will soon say that we lost the partition
-        )
+        self.fenced = False  # the last commit was refused since the group went on without us, or with us
         self.commit_after_s = 0.0
         self.ledger = Ledger(0)
         self.committed: tuple[int, int] | None = None  # (C, S)
