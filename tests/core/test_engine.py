@@ -1134,7 +1134,7 @@ def test_a_partition_that_comes_back_is_claimed_anew_beside_what_is_still_under_
 
 
 def test_a_fenced_commit_is_tried_again_since_the_next_generation_may_leave_us_the_partition() -> None:
-    """Found by the fault run: nobody tells a member of a partition that it keeps, and nothing was committed any more."""
+    """Found by a fault run: nobody tells a member of a partition that it keeps; nothing was committed any more."""
     world = ready()
     world.answers[fx.Commit] = lambda effect: fx.CommitFailed(effect.ticket, "illegal generation", fenced=True)
     world.publish(*started())

@@ -345,7 +345,7 @@ def test_a_broker_that_is_away_is_waited_for() -> None:
 
 
 def test_the_ends_of_logs_are_known_again_after_a_broker_was_restarted() -> None:
-    """librdkafka remembers the leaders' epochs of before; found by the fault run (docs/chaos.md)."""
+    """The admin client remembers the leaders' epochs of before; found by a fault run."""
     with KafkaBroker() as own:
         own.create_topic("docs")
         topics = Topics(own.bootstrap_servers, {}, limit_s=10.0)
