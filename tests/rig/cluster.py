@@ -51,7 +51,8 @@ class Cluster:
 
     def leader(self, topic: str, partition: int) -> KafkaBroker:
         """The broker that leads a partition at this moment."""
-        return self.brokers[self._metadata().topics[topic].partitions[partition].leader - 1]
+        found: int = self._metadata().topics[topic].partitions[partition].leader
+        return self.brokers[found - 1]
 
     @property
     def in_sync(self) -> bool:

@@ -72,5 +72,6 @@ def postgres_tiled(postgres: Postgres, folder: Path | None = None) -> TiledServe
     """Return a Tiled server, not yet started, on two fresh databases."""
     mark = uuid.uuid4().hex[:8]
     catalog, tables = (postgres.create_database(f"{part}_{mark}") for part in ("catalog", "tables"))
-    addresses = {"catalog_uri": postgres.uri(catalog, "postgresql+asyncpg"), "storage_uri": postgres.uri(tables)}
-    return TiledServer(folder, **addresses)
+    return TiledServer(
+        folder, catalog_uri=postgres.uri(catalog, "postgresql+asyncpg"), storage_uri=postgres.uri(tables)
+    )

@@ -41,6 +41,12 @@ def _connect(link: Link) -> socket.socket:
     return socket.create_connection(("127.0.0.1", link.port), timeout=0.5)
 
 
+def _echoed(link: Link, sent: bytes) -> bytes:
+    with _connect(link) as client:
+        client.sendall(sent)
+        return client.recv(100)
+
+
 def test_it_hands_on_what_comes_and_the_end(link: Link) -> None:
     with _connect(link) as client:
         client.sendall(b"one")
@@ -56,14 +62,10 @@ def test_a_cut_resets_what_is_open_and_what_comes_until_it_is_healed(link: Link)
         link.cut()
         with pytest.raises(ConnectionError):
             client.recv(100)
-    with pytest.raises(ConnectionError), _connect(link) as refused:
-        refused.sendall(b"two")
-        refused.recv(100)
-        refused.sendall(b"two")
+    with pytest.raises(ConnectionError):
+        _echoed(link, b"two")
     link.heal()
-    with _connect(link) as client:
-        client.sendall(b"three")
-        assert client.recv(100) == b"three"
+    assert _echoed(link, b"three") == b"three"
 
 
 def test_what_was_sent_during_a_stall_arrives_afterwards(link: Link) -> None:
