@@ -92,16 +92,16 @@ class Link:
             while data := source.recv(1 << 16):
                 self._passing.wait()
                 sink.sendall(data)
-        with contextlib.suppress(OSError):
-            sink.shutdown(socket.SHUT_WR)
-        self._forget(source, sink)
+        self._end(source, sink)
 
-    def _forget(self, source: socket.socket, sink: socket.socket) -> None:
-        """Close the pair when both directions have ended: the second to come here finds its source still open."""
-        with self._lock:
-            last = source not in self._open
+    def _end(self, source: socket.socket, sink: socket.socket) -> None:
+        """Hand on an orderly end, unless both were reset; close the pair when both directions have ended."""
+        with self._lock, contextlib.suppress(OSError):
+            is_first, is_reset = source in self._open, not {source, sink} & self._open
             self._open.discard(sink)
-        if last:
+            if not is_reset:
+                sink.shutdown(socket.SHUT_WR)
+        if not is_first:
             source.close()
             sink.close()
 

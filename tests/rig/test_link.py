@@ -38,7 +38,7 @@ def _return_all(connection: socket.socket) -> None:
 
 
 def _connect(link: Link) -> socket.socket:
-    return socket.create_connection(("127.0.0.1", link.port), timeout=0.5)
+    return socket.create_connection(("127.0.0.1", link.port), timeout=5)
 
 
 def _echoed(link: Link, sent: bytes) -> bytes:
@@ -71,8 +71,10 @@ def test_a_cut_resets_what_is_open_and_what_comes_until_it_is_healed(link: Link)
 def test_what_was_sent_during_a_stall_arrives_afterwards(link: Link) -> None:
     with _connect(link) as client:
         link.stall()
+        client.settimeout(0.3)
         client.sendall(b"one")
         with pytest.raises(TimeoutError):
             client.recv(100)
         link.heal()
+        client.settimeout(5)
         assert client.recv(100) == b"one"
