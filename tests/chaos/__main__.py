@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sys
 import time
 from collections.abc import Sequence
@@ -79,6 +80,7 @@ def _arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run; returns 0 when every run is in Tiled as it was published, and nothing else went wrong."""
     given = _arguments(arguments)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that everything is ended in order
     folder = (given.folder or Path("build") / "chaos" / str(given.seed)).absolute()
     _say(f"seed {given.seed}; report and logs in {folder}")
     acts = plan(given.seed, given.faults, STORAGES[given.storage], given.faults_per_act)
