@@ -19,6 +19,7 @@ from tests.rig.reader import compare_run
 from tests.system.publishing import Documents, by_run
 
 TRIES = 3  # for a fault that does not count
+FAULTS_MIN = 6  # in an act that began, however late it is
 BEHIND_S_MAX = 15.0  # so long may documents wait while more faults come
 PLANTED_EVERY = 10
 # A process that was replaced, or cut off, may end and be started again; anything else that ends it is a defect.
@@ -70,7 +71,7 @@ class Result:
 
 
 def play(act: Act, folder: Path, tell: Callable[[str], None], until_s: float = float("inf")) -> Result:
-    """Play one act; its logs stay in the folder unless all went well. After `until_s` no more faults come."""
+    """Play one act; its logs stay in the folder unless all went well. After `until_s` few more faults come."""
     result, begun_s = Result(act, folder), time.monotonic()
     try:
         with Stage(act, folder) as stage:
@@ -92,7 +93,7 @@ def play(act: Act, folder: Path, tell: Callable[[str], None], until_s: float = f
 def _play(stage: Stage, result: Result, tell: Callable[[str], None], until_s: float) -> None:
     stage.begin()
     for number, kind in enumerate(stage.act.kinds):
-        if time.monotonic() > until_s:
+        if number >= FAULTS_MIN and time.monotonic() > until_s:
             break
         _let_happen(stage, kind, tell)
         if number % PLANTED_EVERY == 0:
