@@ -79,8 +79,7 @@ class Ingestor:
         self._asked_to_end = True
 
     def _turn(self, source: Source) -> None:
-        busy = self._engine.busy or self._unread
-        self._unread.extend(source.poll(POLL_RECORDS_MAX, POLL_BUSY_S if busy else POLL_IDLE_S))
+        self._unread.extend(source.poll(POLL_RECORDS_MAX, self._poll_s))
         self._take_in()
         self._pump()
         self._step(fx.Tick())
@@ -97,6 +96,13 @@ class Ingestor:
             self._watch.came(given)
             self._step(given)
             self._pump()
+
+    @property
+    def _poll_s(self) -> float:
+        """How long to wait for the next record, at most."""
+        if self._engine.busy or self._unread:
+            return POLL_BUSY_S
+        return min(POLL_IDLE_S, max(POLL_BUSY_S, self._engine.idle_s(time.monotonic())))
 
     def _drain(self) -> None:
         """Finish what is under way, within the limit; nothing new is taken meanwhile."""
