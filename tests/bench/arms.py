@@ -172,7 +172,12 @@ class Program:
 
     def __init__(self, place: Place, name: str, node: Node, **given: Any) -> None:
         self._path = place.folder / f"{name}-{uuid.uuid4().hex[:8]}.json"
-        command = [sys.executable, "-m", f"tests.bench.programs.{name}", json.dumps(given | {"result": str(self._path)})]
+        command = [
+            sys.executable,
+            "-m",
+            f"tests.bench.programs.{name}",
+            json.dumps(given | {"result": str(self._path)}),
+        ]
         env = {"BENCH_API_KEY": node.server.api_key, "PYTHONPATH": str(Path(__file__).parents[2])}
         self._process = Process(name, command, self._path.with_suffix(".log"), env=env)
 

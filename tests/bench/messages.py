@@ -160,7 +160,8 @@ class _Marks:
 def _hex_of(numbers_of: Callable[[Numbers, Numbers], Numbers]) -> Values:
     def digits(runs: Numbers, numbers: Numbers, _: npt.NDArray[np.float64]) -> Bytes:
         halves = numbers_of(runs, numbers).astype(">u4").view(">u2").reshape(-1, 2)
-        return _HEX[halves].reshape(-1, 8)
+        found: Bytes = _HEX[halves].reshape(-1, 8)
+        return found
 
     return digits
 
@@ -193,14 +194,16 @@ class Events:
 
     def messages(self, runs: Numbers, numbers: Numbers, times: npt.NDArray[np.float64] | None = None) -> list[bytes]:
         """One message for each event, in order."""
-        times = TIME_0 + numbers * TIME_STEP if times is None else times
+        stamps: npt.NDArray[np.float64] = TIME_0 + numbers.astype(np.float64) * TIME_STEP if times is None else times
         if len(self._templates) == 1:
-            return self._templates[0].messages(runs, numbers, times)
+            return self._templates[0].messages(runs, numbers, stamps)
         made: list[bytes] = [b""] * len(numbers)
         variants = numbers % len(self._templates)
         for variant, template in enumerate(self._templates):
             (rows,) = np.nonzero(variants == variant)
-            for row, message in zip(rows.tolist(), template.messages(runs[rows], numbers[rows], times[rows]), strict=True):
+            for row, message in zip(
+                rows.tolist(), template.messages(runs[rows], numbers[rows], stamps[rows]), strict=True
+            ):
                 made[row] = message
         return made
 

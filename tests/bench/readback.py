@@ -54,7 +54,7 @@ def columns_to_compare(shape: Shape, events: int) -> list[str]:
 
 def read(http: httpx.Client, path: str, columns: list[str]) -> pa.Table:
     """Columns of a table, its rows ordered by `seq_num`."""
-    params = {"partition": 0, "column": columns}
+    params: dict[str, int | list[str]] = {"partition": 0, "column": columns}
     answer = http.get(f"/table/partition/{path}", params=params, headers={"Accept": ARROW_FILE}).raise_for_status()
     with pa.ipc.open_file(pa.py_buffer(answer.content)) as file:
         return file.read_all().select(columns).sort_by("seq_num")  # the server may add an index
@@ -66,3 +66,9 @@ def different_columns(found: pa.Table, shape: Shape, events: int) -> list[str]:
     if found.num_rows != expected.num_rows:
         return [f"{found.num_rows} rows instead of {expected.num_rows}"]
     return [name for name in found.schema.names if found[name].to_pylist() != expected[name].to_pylist()]
+
+
+def rows_of(content: bytes) -> int:
+    """How many rows an Arrow file holds."""
+    with pa.ipc.open_file(pa.py_buffer(content)) as file:
+        return int(file.read_all().num_rows)

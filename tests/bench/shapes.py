@@ -37,7 +37,7 @@ class Column:
 
     def floats(self, numbers: Numbers) -> npt.NDArray[np.float64]:
         """Values as floats: shape (events,), of an array (events, elements)."""
-        first = numbers * 0.001 + self.shift
+        first = numbers.astype(np.float64) * 0.001 + self.shift
         return first[:, None] + np.arange(ELEMENTS) if self.kind == "array" else first
 
     def array(self, numbers: Numbers) -> pa.Array[Any]:

@@ -49,13 +49,13 @@ class Topics:
                 "queue.buffering.max.kbytes": 1_000_000,
                 "linger.ms": 20,
                 "batch.size": 1_000_000,
-                "log_level": 3,
+                "log_level": 2,
             }
         )
         self._failures: list[object] = []
 
     def backlog(self, shape: str, runs: int, events: int, *, order: str = "sequential", partitions: int = 1) -> Topic:
-        """A topic with complete runs: one after the other, or `interleaved` (the first event of each, the second...)."""
+        """A topic with complete runs: one after the other, or `interleaved` (each one's first event, the second...)."""
         key = (shape, runs, events, order, partitions)
         if key not in self._made:
             topic = self._made[key] = self.empty(shape, runs, events, partitions)
