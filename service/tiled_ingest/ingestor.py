@@ -4,6 +4,7 @@ One thread owns the consumer, the engine and the commits; Kafka's callbacks run 
 lock. What waits for Tiled waits in `lanes`.
 """
 
+import gc
 import time
 from collections import deque
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ POLL_RECORDS_MAX = 10_000
 SLICE_RECORDS_MAX = 1_000  # given to the engine at once, between two looks at memory and at answers
 SLICE_BYTES_MAX = 1_000_000
 LOOK_AT_OTHERS_S = 1.0
+GARBAGE_THRESHOLDS = 20_000, 20, 50  # by default the collector would come for every 700 events, and find nothing
 POLL_BUSY_S = 0.005  # answers of Tiled are awaited: look soon
 POLL_IDLE_S = 0.1
 
@@ -64,6 +66,8 @@ class Ingestor:
     def run(self, source: Source, *, until_end: bool = False) -> Ended:
         """Ingest until `end` is called, the engine stops, or (`until_end`) the ends of now are reached."""
         self._source = source
+        gc.freeze()  # what was imported stays: not to be looked through again and again
+        gc.set_threshold(*GARBAGE_THRESHOLDS)
         if until_end:
             self._ends = source.end_offsets()
             if not self._ends:

@@ -68,6 +68,7 @@ class Engine:
         self._paused = False
         self._weighed = 0  # bytes that waited when they were last added up
         self._taken = 0  # bytes of all records since then: no more than both together can wait
+        self._passed = 0  # documents taken that the breaker has not heard of yet
         self._lightened = False  # what waited may have become less since
         self._draining = False
         self._stopped = False
@@ -152,12 +153,17 @@ class Engine:
     @_take.register
     def _(self, given: fx.Records) -> None:
         claim: Claim | None = None
-        for record in given.records:
+        touched: Run | None = None
+        for record in given.records:  # thousands: what is the same for neighbours is looked up once
             if claim is None or record.partition != claim.home.partition or record.topic != claim.home.topic:
-                claim = self._claims.get(record.home)  # once for the many that come from one partition
-            if claim is not None and not claim.leaving:
-                self._receive(claim, record)
-                self._taken += len(record.value or b"")
+                claim = self._claims.get(record.home)
+            if claim is None or claim.leaving:
+                continue
+            run = self._receive(claim, record)
+            if run is not None and run is not touched:
+                self._touch(claim, run)
+                touched = run
+        self._note_passed()
 
     @_take.register
     def _(self, given: fx.EndReached) -> None:
@@ -240,16 +246,22 @@ class Engine:
 
     # ------------------------------------------------------------ records
 
-    def _receive(self, claim: Claim, record: Record) -> None:
+    def _receive(self, claim: Claim, record: Record) -> Run | None:
         claim.ledger.received(record.offset, record.timestamp_ms)
+        self._taken += len(record.value or b"")
         try:
             run = claim.runs.receive(record, self._out.now_s)
         except InvalidDocument as error:
+            self._note_passed()
             self._post.refuse(claim, record, error)
-            return
-        self._breaker.passed()
-        if run is not None:
-            self._touch(claim, run)
+            return None
+        self._passed += 1
+        return run
+
+    def _note_passed(self) -> None:
+        """Tell the breaker of the documents that were taken, before it hears of one that was not."""
+        self._breaker.passed(self._passed)
+        self._passed = 0
 
     def _home_of(self, named: Reference) -> Home | None:
         return next((home for home, claim in self._claims.items() if claim.runs.knows(named)), None)
