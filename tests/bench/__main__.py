@@ -10,7 +10,7 @@ from pathlib import Path
 
 import psutil
 
-from tests.bench import report
+from tests.bench import flame, report
 from tests.bench.bench import QUICK, Bench, Sizes
 from tests.bench.figures import Figure
 from tests.bench.places import Place
@@ -26,16 +26,16 @@ def main() -> None:
         dt.datetime.now(dt.UTC).date().isoformat(), 1 if options.quick else options.repeat, psutil.getloadavg()[0]
     )
     sizes = QUICK if options.quick else Sizes().scaled(options.scale)
-    figures = run(options.only or list(ROWS), there.repeat, sizes, quick=options.quick)
     into = options.into or (None if options.quick or options.only else DOCS / "performance")
+    figures = run(options.only or list(ROWS), there.repeat, sizes, into, quick=options.quick)
     if into is not None:
         page = DOCS / "performance.md" if into == DOCS / "performance" else None
         report.write(figures, there, into, page)
     _say(report.markdown(figures, there))
 
 
-def run(names: list[str], repeat: int, sizes: Sizes, *, quick: bool) -> list[Figure]:
-    """Run some of the rows."""
+def run(names: list[str], repeat: int, sizes: Sizes, into: Path | None, *, quick: bool) -> list[Figure]:
+    """Run some of the rows; if the results are kept, draw where the time of a backlog goes, too."""
     figures: list[Figure] = []
     with Place() as place:
         bench = Bench(place, sizes, repeat, quick=quick, log=_say)
@@ -44,6 +44,10 @@ def run(names: list[str], repeat: int, sizes: Sizes, *, quick: bool) -> list[Fig
             bench.log(f"{name}: {(ROWS[name].__doc__ or '').splitlines()[0]}")
             figures += ROWS[name](bench)
             bench.log(f"    {time.monotonic() - began_s:.0f} s in all")
+        if into is not None:
+            into.mkdir(parents=True, exist_ok=True)
+            drawn = flame.draw(bench, into / "flame.svg")
+            bench.log("flame graph drawn" if drawn else "no flame graph: py-spy may not watch other processes here")
     return figures
 
 
