@@ -52,7 +52,7 @@ class Service:
         settings = {_variable(name): _spelled(value) for name, value in self.settings.items()}
         self._began_at = len(self._all_lines())
         command = [str(program), "run", *arguments]
-        self._process = Process(self.name, command, self._log_path, env=settings | _bytecode())
+        self._process = Process(self.name, command, self._log_path, env=settings | bytecode())
         self._process.start()
         return self
 
@@ -161,7 +161,7 @@ class Service:
         return sum(float(line.rsplit(" ", 1)[1]) for line in samples if all(text in line for text in wanted))
 
 
-def _bytecode() -> dict[str, str]:
+def bytecode() -> dict[str, str]:
     """Give it a place for bytecode where Python may leave none beside the sources: else a start takes twice as long."""
     if not sys.dont_write_bytecode or sys.pycache_prefix:
         return {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import time
@@ -16,7 +17,7 @@ from tests.bench.figures import Figure, Goal
 from tests.bench.meter import Meter
 from tests.bench.places import Node
 from tests.bench.topics import Topic, opening
-from tests.system.service import Service
+from tests.system.service import Service, bytecode
 
 POLL_S = 0.02
 
@@ -154,7 +155,7 @@ def starts(bench: Bench) -> list[Figure]:
         there = node()
         for number in range(bench.repeat + 1):
             began_s = time.monotonic()
-            subprocess.run([program, "--help"], check=True, stdout=subprocess.DEVNULL)
+            subprocess.run([program, "--help"], check=True, stdout=subprocess.DEVNULL, env=os.environ | bytecode())
             helped_s = time.monotonic()
             with arms.running(bench.place, topic, there, until_end=False) as (made, _):
                 made.wait_until(partial(_is_ready, made), "ready", limit_s=arms.LIMIT_S, poll_s=POLL_S)
