@@ -2,10 +2,10 @@
 
 from tests.bench.bench import Row
 from tests.bench.rows.backlog import backlog, full_storage, kinds
-from tests.bench.rows.later import external, verify
+from tests.bench.rows.later import external
 from tests.bench.rows.live import live
 from tests.bench.rows.many import instances, open_runs, short_runs
-from tests.bench.rows.one import idle_runs, longest, restart, starts
+from tests.bench.rows.one import idle_runs, longest, restart, starts, verify
 
 ROWS: dict[str, Row] = {
     "backlog": backlog,

@@ -15,8 +15,3 @@ def external(_: Bench) -> list[Figure]:
         Figure("external", "fly scans, 10 detectors", "stream_datums/s", (), "TiledWriter", (), goals[0], NOT_YET),
         Figure("external", "requests for a stream_datum", "", (), goal=goals[1], note=NOT_YET),
     ]
-
-
-def verify(_: Bench) -> list[Figure]:
-    """`tiled-ingest verify` over a run."""
-    return [Figure("verify", "`verify` of one run", "events/s", (), goal=Goal("value", ">=", 200_000), note=NOT_YET)]

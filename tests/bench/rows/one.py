@@ -167,3 +167,20 @@ def starts(bench: Bench) -> list[Figure]:
         Figure("starts", "`tiled-ingest --help`", "s", helps, goal=Goal("value", "<=", 0.3)),
         Figure("starts", "the service, until ready", "s", ready, goal=Goal("value", "<=", 3)),
     ]
+
+
+def verify(bench: Bench) -> list[Figure]:
+    """`tiled-ingest verify` over a run that is in Tiled, its start included."""
+    topic = bench.place.topics.backlog("floats10", 1, bench.sizes.backlog)
+    program = str(Path(sys.executable).with_name("tiled-ingest"))
+    rates = []
+    with bench.storage("duckdb") as node:
+        there = node()
+        bench.ours(topic, there)
+        environment = os.environ | bytecode() | arms.service(bench.place, topic, there).environment
+        for _ in range(bench.repeat):
+            began_s = time.monotonic()
+            subprocess.run([program, "verify", "--json"], check=True, stdout=subprocess.DEVNULL, env=environment)
+            rates.append(topic.rows / (time.monotonic() - began_s))
+    what = f"`verify` of a run of {topic.rows:,} events"
+    return [Figure("verify", what, "events/s", rates, goal=Goal("value", ">=", 200_000))]
