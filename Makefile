@@ -18,7 +18,7 @@ $(BIN)/uv:
 	$(BIN)/pip install --quiet --disable-pip-version-check "uv==$(UV_VERSION)"
 
 $(VENV)/.installed: $(BIN)/uv pyproject.toml uv.lock
-	UV_PROJECT_ENVIRONMENT=$(VENV) $(SYNC) --all-extras
+	UV_PROJECT_ENVIRONMENT=$(VENV) $(SYNC) --all-extras --group bench
 	@touch $@
 
 install: $(VENV)/.installed  ## the environment, frozen from the lock file
@@ -53,6 +53,9 @@ chaos: install  ## the long fault runs: kill points one by one, many histories, 
 fuzz: install  ## a million mutated messages, guided by coverage
 	UV_PROJECT_ENVIRONMENT=$(VENV) $(SYNC) --all-extras --group fuzz
 	$(BIN)/python -m tests.fuzz --guided --messages $(or $(MESSAGES),1000000)
+
+bench: install  ## the service beside its peers; writes docs/performance (BENCH_ARGS="--only backlog --repeat 5")
+	$(BIN)/python -m tests.bench $(BENCH_ARGS)
 
 check: install  ## format, lint, types, import contracts, links in the docs
 	$(BIN)/ruff format --check .

@@ -3,6 +3,7 @@
 The simulation covers crashes and chance; here each promise has its own scene.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -933,6 +934,30 @@ def test_too_many_bytes_pause_intake_and_it_resumes_at_half() -> None:
     world.settle()
     assert world.flowing == {HOME}
     assert world.tiled.seq_nums(TABLE) == list(range(1, 40))
+
+
+def test_the_bound_counts_what_waits_and_not_what_came() -> None:
+    world = ready(policy=replace(POLICY, memory_bytes_max=2_000))
+    world.publish(*started())
+    for number in range(1, 41):
+        world.publish(("event", event_doc(number)))
+        world.settle()
+    assert sum(len(record.value or b"") for record in world.logs[HOME]) > 2 * 2_000
+    assert not world.kinds(fx.Pause)
+
+
+def test_young_rows_are_left_alone_until_they_are_of_age() -> None:
+    world = ready()
+    world.publish(*started())
+    world.settle()
+    assert world.engine.idle_s(world.now_s) == math.inf
+    world.publish(("event", event_doc(1)))
+    world.give(fx.Tick())
+    assert not world.engine.busy
+    assert world.engine.idle_s(world.now_s) == pytest.approx(POLICY.age_s_max)
+    world.tick(1.1 * POLICY.age_s_max)
+    assert world.tiled.seq_nums(TABLE) == [1]
+    assert world.engine.idle_s(world.now_s) == math.inf
 
 
 def test_an_outage_pauses_intake_after_a_moment_and_ends_by_itself() -> None:

@@ -241,6 +241,7 @@ class Runs:
             self._by_descriptor[doc["uid"]] = run
 
     def _recognise(self, run: Run, kind: str, doc: Any, record: Record) -> None:
+        run.last_offset = max(run.last_offset, record.offset)  # S stays at its start while its documents may come again
         self._note(run, kind, doc)
         if record.offset > run.known_to:
             raise InvalidDocument("late", "the run was closed before it came")
