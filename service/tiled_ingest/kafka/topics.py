@@ -99,7 +99,8 @@ class Topics:
             if self._complaint is None:
                 raise
             told = self._complaint
-            raise stopping_error(told) or KafkaUnavailable(f"{what}: {told.name()}: {told.str()}") from error
+            why = f"{told.name()}: {_without_times(told.str())}"
+            raise stopping_error(told) or KafkaUnavailable(f"{what}: {why}") from error
 
     def _hear(self, error: Any) -> None:
         if error.code() not in _VAGUE or self._complaint is None:
@@ -127,3 +128,8 @@ class Topics:
 def is_named(topic: str, entries: Sequence[str]) -> bool:
     """Tell whether the entries of `kafka.topics` name the topic."""
     return any(re.search(entry, topic) if entry.startswith("^") else entry == topic for entry in entries)
+
+
+def _without_times(text: str) -> str:
+    """Leave out how long it took, so that the same complaint has the same words."""
+    return text.partition(" (after ")[0]
