@@ -840,6 +840,16 @@ def test_what_still_comes_of_a_failed_run_follows_it() -> None:
     assert (world.committed, world.commits[-1][2].start) == (6, 6)
 
 
+def test_rows_count_what_they_take_however_few_bytes_they_came_in() -> None:
+    """A page of a megabyte may hold 140 000 rows, and each is a Python object."""
+    world = ready(replace(POLICY, memory_bytes_max=50_000))
+    world.keeps = of(fx.Ask)
+    tiny = {"descriptor": "d", "uid": [""] * 1_000, "time": [0] * 1_000, "seq_num": list(range(1, 1_001))}
+    world.publish(*started(), ("event_page", {**tiny, "data": {}, "timestamps": {}, "filled": {}}))
+    assert len(world.logs[HOME][-1].value or b"") < 10_000
+    assert world.engine.full
+
+
 def test_a_failed_run_holds_no_memory() -> None:
     world = ready(replace(POLICY, memory_bytes_max=600))
     world.tiled.faults.append(always(w.Append, w.Rejected("these rows", 422)))

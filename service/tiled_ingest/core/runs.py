@@ -21,6 +21,7 @@ from .states import Action, Trigger
 from .stream import Stream
 
 UID_CHARS_MAX = 200  # of a node's key: what is longer, or cannot be printed, breaks readers that list the catalog
+ROW_BYTES_MIN = 100  # what a row counts in memory: the smallest, 7 bytes of a page, takes several hundred once decoded
 
 TRIGGERS = {
     "start": Trigger.START,
@@ -201,7 +202,7 @@ class Runs:
     def _add_rows(self, run: Run, doc: Event | EventPage, record: Record, now_s: float) -> None:
         stream = run.streams[run.acceptance.stream_of(doc.descriptor)]
         events = [doc] if isinstance(doc, Event) else list(doc.events())
-        nbytes = len(record.value or b"") // max(len(events), 1)
+        nbytes = max(len(record.value or b"") // max(len(events), 1), ROW_BYTES_MIN)
         for event in events:
             if run.acceptance.add_event(stream.name, event.seq_num, event.uid):
                 self._add_row(stream, rename_reserved(event, stream.renames), record, nbytes, now_s)
