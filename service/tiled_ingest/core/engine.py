@@ -67,7 +67,7 @@ class Engine:
         self._down_told = False
         self._paused = False
         self._weighed = 0  # bytes that waited when they were last added up
-        self._taken = 0  # bytes of all records since then: no more than both together can wait
+        self._taken = 0  # what all rows since then count: no more than both together can wait
         self._passed = 0  # documents taken that the breaker has not heard of yet
         self._lightened = False  # what waited may have become less since
         self._draining = False
@@ -248,13 +248,14 @@ class Engine:
 
     def _receive(self, claim: Claim, record: Record) -> Run | None:
         claim.ledger.received(record.offset, record.timestamp_ms)
-        self._taken += len(record.value or b"")
+        weighed = claim.runs.weight
         try:
             run = claim.runs.receive(record, self._out.now_s)
         except InvalidDocument as error:
             self._note_passed()
             self._post.refuse(claim, record, error)
             return None
+        self._taken += claim.runs.weight - weighed
         self._passed += 1
         return run
 

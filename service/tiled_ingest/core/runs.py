@@ -56,6 +56,7 @@ class Runs:
         elsewhere: Callable[[Reference], Home | None],
     ) -> None:
         self.rebuilding = False
+        self.weight = 0  # what all rows that ever came count in memory, in bytes
         self._home = home
         self._policy = policy
         self._decode = decode
@@ -203,6 +204,7 @@ class Runs:
         stream = run.streams[run.acceptance.stream_of(doc.descriptor)]
         events = [doc] if isinstance(doc, Event) else list(doc.events())
         nbytes = max(len(record.value or b"") // max(len(events), 1), ROW_BYTES_MIN)
+        self.weight += nbytes * len(events)
         for event in events:
             if run.acceptance.add_event(stream.name, event.seq_num, event.uid):
                 self._add_row(stream, rename_reserved(event, stream.renames), record, nbytes, now_s)
