@@ -82,12 +82,21 @@ def _zombie(stage: Stage, kind: Kind) -> Strike:
     finally:
         zombie.process.send(signal.SIGCONT)
     stage.members.append(successor)
-    _retire(stage, zombie if stage.act.parts.membership == "static" else stage.chance.choice([zombie, successor]))
+    _retire_one(stage, zombie, successor)
     return strike
 
 
+def _retire_one(stage: Stage, zombie: Service, successor: Service) -> None:
+    """Of two that share a name, the group tells one to end: often the zombie, but who joined last stays."""
+    if stage.act.parts.membership == "static":
+        _wait(lambda: not (zombie.running and successor.running), STOP_LIMIT_S)
+        _retire(stage, zombie if successor.running else successor)
+    else:
+        _retire(stage, stage.chance.choice([zombie, successor]))
+
+
 def _retire(stage: Stage, service: Service) -> None:
-    """Take a member away: a static zombie ends by itself when it hears that it was replaced."""
+    """Take a member away: a static one ends by itself when it hears that it was replaced."""
     stage.members.remove(service)
     if stage.act.parts.membership == "static":
         if not _wait(lambda: not service.running, STOP_LIMIT_S):
