@@ -1,4 +1,4 @@
-"""The plan keeps its promises, the judge sees what it must, and forty faults on real parts do no harm."""
+"""The plan keeps its promises, the judge sees what it must, and a few faults on real parts do no harm."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from tests.chaos.__main__ import run
 from tests.chaos.plan import ALL_PARTS, Act, Kind, plan
 from tests.chaos.play import Result
 from tests.chaos.progress import Strike
+from tests.system.scene import alone
 
 SEED = int(os.environ.pop("TILED_INGEST_CHAOS_SEED", "") or 5)
 BOTH = ("duckdb", "postgresql")
@@ -62,6 +63,7 @@ def test_whatever_is_wrong_fails_the_act(tmp_path: Path, name: str, value: objec
     assert not result.passed
 
 
+@alone  # not yet in the gate: its time on a slow machine is not known well enough
 @pytest.mark.real
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("storage", BOTH)
