@@ -1241,6 +1241,7 @@ def test_an_idle_run_is_abandoned_and_holds_the_resume_point_no_longer() -> None
     assert (world.committed, world.commits[-1][2].start) == (3, 3)
     world.publish(("event", event_doc(2)), ("stop", stop_doc()))
     assert world.codes == [(3, "late"), (4, "late")]
+    assert {letter.run for letter in world.letters} == {"r"}
 
 
 def test_a_run_that_is_heard_of_is_not_idle() -> None:

@@ -1,6 +1,7 @@
 """One partition in our hands: claimed in the group's offsets, and rebuilt from the log."""
 
 from collections.abc import Callable
+from functools import partial
 
 from .acceptance import RULES_VERSION
 from .datasets import OURS
@@ -49,7 +50,7 @@ class Claim:
         self.policy = policy
         self.weather = weather
         self.decode = Eras(policy)
-        self.tell = tell
+        self.tell = partial(tell, topic=self.home.topic, partition=self.home.partition)
         self.fresh_nonce = fresh_nonce
         self.runs = Runs(self.home, policy, self.decode, hold=self.hold, count=self.count, elsewhere=elsewhere)
         self.live = False  # rebuilt: records may come
@@ -113,7 +114,7 @@ class Claim:
                 f"{assigned.committed} belongs to the old one. Reset the group's offset to read the new one."
             )
         if assigned.committed < assigned.low and self.policy.accept_gap:
-            self.tell("gap", topic=self.home.topic, count=assigned.low - assigned.committed)
+            self.tell("gap", count=assigned.low - assigned.committed)
         elif why := out_of_range(self.home, assigned.committed, assigned.low, assigned.high):
             raise OffsetOutOfRange(why)
         return point

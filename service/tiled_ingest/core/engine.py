@@ -310,7 +310,7 @@ class Engine:
         if run is None:
             raise error
         run.condemn(Verdict(error.reason, "run_failed", str(error), ours=run.opened))
-        self._out.tell("run_failed", run=run.uid, error=str(error))
+        lane.claim.tell("run_failed", run=run.uid, error=str(error))
         self._ended(lane)
         self._breaker.run_failed(str(error))
 

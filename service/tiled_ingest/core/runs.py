@@ -66,7 +66,8 @@ class Runs:
         self._runs: dict[str, Run] = {}
         self._by_descriptor: dict[str, Run] = {}
         self._closed: list[tuple[int, int]] = []  # (first, last offset) of finished runs that a replay would meet again
-        self._finished: OrderedDict[str, str] = OrderedDict()  # uid of a run or descriptor -> code for what comes late
+        # uid of a run or descriptor -> code for what comes late, and its run
+        self._finished: OrderedDict[str, tuple[str, str]] = OrderedDict()
         self._newest_ms = -1  # the largest of the broker's timestamps
 
     def __iter__(self) -> Iterator[Run]:
@@ -127,6 +128,8 @@ class Runs:
 
     def _run_of(self, named: Reference) -> str:
         run = self._by_descriptor.get(named.uid)
+        if named.uid in self._finished:
+            return self._finished[named.uid][1]
         return run.uid if run is not None else named.uid[:UID_CHARS_MAX] if named.by == "run" else ""
 
     def _find(self, kind: str, named: Reference) -> Run | None:
@@ -134,8 +137,8 @@ class Runs:
         run = (self._by_descriptor if named.by == "descriptor" else self._runs).get(named.uid)
         if run is not None:
             return run
-        if code := self._finished.get(named.uid):
-            raise InvalidDocument(code, "its run was closed before it came")
+        if finished := self._finished.get(named.uid):
+            raise InvalidDocument(finished[0], "its run was closed before it came")
         if home := self._elsewhere(named):
             raise InvalidDocument("scattered_run", f"the run lives in {home}; give its documents one key")
         if kind == "start":
@@ -260,13 +263,13 @@ class Runs:
             self._closed.append((run.first_offset, run.last_offset))
         for uid in (run.uid, *run.acceptance.descriptors):
             self._by_descriptor.pop(uid, None)
-            self._finished[uid] = code
+            self._finished[uid] = code, run.uid
         while len(self._finished) > self._policy.finished_remembered_max:
             self._finished.popitem(last=False)
 
     def give_up(self, uid: str, code: str) -> None:
         """Remember a run that is not ours to go on with: what comes of it is late, with this code."""
-        self._finished[uid] = code
+        self._finished[uid] = code, uid
 
     def knows(self, named: Reference) -> bool:
         """Whether a run or descriptor lives here."""
