@@ -850,6 +850,14 @@ def test_rows_count_what_they_take_however_few_bytes_they_came_in() -> None:
     assert world.engine.full
 
 
+def test_integers_that_lose_digits_in_a_column_of_numbers_are_noted() -> None:
+    world = ready()
+    world.publish(*started(), ("event", event_doc(1, x=2**53 + 1, i=1)), ("stop", stop_doc()))
+    world.settle()
+    notes = world.tiled.facts(("r",))["notes"]
+    assert any("'x'" in note and "lost digits" in note for note in notes)
+
+
 def test_a_failed_run_holds_no_memory() -> None:
     world = ready(replace(POLICY, memory_bytes_max=600))
     world.tiled.faults.append(always(w.Append, w.Rejected("these rows", 422)))

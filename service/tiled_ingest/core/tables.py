@@ -79,6 +79,7 @@ class Table:
                 continue  # an earlier claim had widened a column
             outcome: Outcome = yield Append(self._path, built.table.select(self._source.schema.names))
             if isinstance(outcome, Done) or (yield from self._arrived(batch, outcome)):
+                self._note_rounded(built)
                 self._stream.confirmed += Tally.of(batch.keys)
                 return {*(misfit.row_index for misfit in built.misfits), *_rows_with(batch, built.unplanned)}
             yield from self._after_failure(patience, outcome, batch)
@@ -150,6 +151,11 @@ class Table:
             return built
         self._widen(wanted)
         return None
+
+    def _note_rounded(self, built: TableResult) -> None:
+        for name in sorted(built.rounded):
+            note = f"Column '{name}' of stream '{self._stream.name}' holds floats: integers in it lost digits."
+            self._run.notes.append(note)
 
     def _late_columns(self, unplanned: Iterable[str]) -> dict[str, pa.DataType]:
         """Columns for keys that the descriptor knows but the first event did not have (or not filled)."""
