@@ -15,7 +15,7 @@ from .record import Home, Record
 from .routes import where_runs_are
 from .run import Run
 from .runs import Runs
-from .steps import Claiming, LogChunk, Procedure, Sleep, Weather, insist
+from .steps import Claiming, Procedure, Sleep, Weather, insist, read_log
 from .writes import Done, FindOpenRuns, GetNode, OpenRun, UpdateMetadata
 
 
@@ -154,7 +154,7 @@ class Claim:
         """Read [start, stop) again: its documents make the runs' state, and cause no write."""
         self.runs.rebuilding = True
         while start < stop:
-            chunk = yield LogChunk(start, stop)
+            chunk = yield from read_log(start, stop)
             if chunk.low > start:  # retention was quicker than we
                 yield from self._give_up(chunk.low)
             for record in chunk.records:

@@ -31,7 +31,6 @@ from .steps import Claiming, Letters, LogChunk, Sleep, Step, Weather
 from .writes import Done, Exists, Missing, Outcome, Rejected, Request
 
 DOWN_PAUSE_S = 1.0  # intake goes on for a moment when one request fails
-LOG_RETRY_S = 0.5
 
 
 class Engine:
@@ -61,7 +60,6 @@ class Engine:
         self._breaker = Breaker(policy)
         self._post = Post(self._out, self._breaker, lambda lane: self._resume(lane, None))
         self._swept_s = 0.0
-        self._rereads: list[tuple[float, Lane, LogChunk]] = []
         self._asked_s = float("-inf")  # when Tiled was asked for something
         self._down_since_s: float | None = None
         self._down_told = False
@@ -223,8 +221,7 @@ class Engine:
         lane, request = self._logs.pop(given.ticket)
         if not lane.dropped:
             self._out.tell("log_unreadable", home=str(request.home), detail=given.detail)
-            chunk = LogChunk(request.start, request.stop)
-            self._rereads.append((self._out.now_s + LOG_RETRY_S, lane, chunk))
+            self._resume(lane, None)
 
     @_take.register
     def _(self, given: fx.DeadLettered) -> None:
@@ -366,7 +363,6 @@ class Engine:
             self._resume(lane, None)
         for lane in self._ripening.ripe(self._out.now_s):
             self._touched[lane.claim.home, lane.key] = lane
-        self._read_again()
         self._sweep()
         self._start_jobs()
         self._send_requests()
@@ -394,13 +390,6 @@ class Engine:
         if lane := next((lane for lane in lanes if lane.idle), None):
             lane.procedure = lane.claim.knock()
             self._resume(lane, None)
-
-    def _read_again(self) -> None:
-        due = [entry for entry in self._rereads if entry[0] <= self._out.now_s]
-        self._rereads = [entry for entry in self._rereads if entry[0] > self._out.now_s]
-        for _, lane, chunk in due:
-            if not lane.dropped:
-                self._read_log(lane, chunk)
 
     def _abandon(self, claim: Claim, run: Run) -> None:
         if run.holds:

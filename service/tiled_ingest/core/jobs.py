@@ -12,7 +12,7 @@ from .lifecycle import close_run, decide_failure, do_chore, emit_run, mark_faile
 from .offsets import Hold
 from .run import Run, Verdict
 from .states import State, Trigger
-from .steps import Letters, LogChunk, Procedure, Surroundings
+from .steps import Letters, Procedure, Surroundings, read_log
 from .stream import Sealed, Stream
 from .tables import Table
 
@@ -101,7 +101,7 @@ def _emit_misfits(run: Run, stream: Stream, sealed: Sealed, rows: set[int]) -> P
     )
     error = InvalidDocument("value_misfit", "a value is none of its column; the row is in Tiled with null there")
     for offset in sorted({int(sealed.batch.offsets[row]) for row in rows}):
-        chunk = yield LogChunk(offset, offset + 1)
+        chunk = yield from read_log(offset, offset + 1)
         yield Letters(tuple(letter(record, error, run.uid) for record in chunk.records if record.offset == offset))
 
 
