@@ -18,7 +18,7 @@ $(BIN)/uv:
 	$(BIN)/pip install --quiet --disable-pip-version-check "uv==$(UV_VERSION)"
 
 $(VENV)/.installed: $(BIN)/uv pyproject.toml uv.lock
-	UV_PROJECT_ENVIRONMENT=$(VENV) $(SYNC) --all-extras
+	UV_PROJECT_ENVIRONMENT=$(VENV) $(SYNC) --all-extras --group bench
 	@touch $@
 
 install: $(VENV)/.installed  ## the environment, frozen from the lock file
@@ -44,13 +44,18 @@ image:  ## the container image, by buildah, podman or docker (NAME=..., BASE=ano
 generate: install  ## what the chart is made of that has its source elsewhere: schema, defaults, dashboard
 	$(BIN)/python -m deploy.generate
 
-chaos: install  ## the long fault runs: every kill point by itself, many random ones, many histories
+chaos: install  ## the long fault runs: kill points one by one, many histories, FAULTS=1000 faults on real parts (SEED=, MINUTES=)
 	TILED_INGEST_CHAOS=1 SIMULATION_HISTORIES=$(or $(HISTORIES),20000) \
 	  $(BIN)/python -m pytest tests/simulation tests/system --timeout=7200 $(PYTEST_ARGS)
+	$(BIN)/python -m tests.chaos --faults $(or $(FAULTS),1000) $(if $(SEED),--seed $(SEED)) \
+	  $(if $(MINUTES),--minutes $(MINUTES)) --storage $(or $(STORAGE),both)
 
 fuzz: install  ## a million mutated messages, guided by coverage
 	UV_PROJECT_ENVIRONMENT=$(VENV) $(SYNC) --all-extras --group fuzz
 	$(BIN)/python -m tests.fuzz --guided --messages $(or $(MESSAGES),1000000)
+
+bench: install  ## the service beside its peers; writes docs/performance (BENCH_ARGS="--only backlog --repeat 5")
+	$(BIN)/python -m tests.bench $(BENCH_ARGS)
 
 check: install  ## format, lint, types, import contracts, links in the docs
 	$(BIN)/ruff format --check .

@@ -25,6 +25,9 @@ class Full:
     def full(self) -> bool:
         return len(self.taken) >= self.room
 
+    def idle_s(self, _now_s: float) -> float:
+        return 1.0
+
     def step(self, _now_s: float, given: fx.Input) -> list[fx.Effect]:
         self.given.append(given)
         if isinstance(given, fx.Records):

@@ -4,6 +4,7 @@ One thread owns the consumer, the engine and the commits; Kafka's callbacks run 
 lock. What waits for Tiled waits in `lanes`.
 """
 
+import gc
 import time
 from collections import deque
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ POLL_RECORDS_MAX = 10_000
 SLICE_RECORDS_MAX = 1_000  # given to the engine at once, between two looks at memory and at answers
 SLICE_BYTES_MAX = 1_000_000
 LOOK_AT_OTHERS_S = 1.0
+GARBAGE_THRESHOLDS = 20_000, 20, 50  # by default the collector would come for every 700 events, and find nothing
 POLL_BUSY_S = 0.005  # answers of Tiled are awaited: look soon
 POLL_IDLE_S = 0.1
 
@@ -64,6 +66,8 @@ class Ingestor:
     def run(self, source: Source, *, until_end: bool = False) -> Ended:
         """Ingest until `end` is called, the engine stops, or (`until_end`) the ends of now are reached."""
         self._source = source
+        gc.freeze()  # what was imported stays: not to be looked through again and again
+        gc.set_threshold(*GARBAGE_THRESHOLDS)
         if until_end:
             self._ends = source.end_offsets()
             if not self._ends:
@@ -79,8 +83,7 @@ class Ingestor:
         self._asked_to_end = True
 
     def _turn(self, source: Source) -> None:
-        busy = self._engine.busy or self._unread
-        self._unread.extend(source.poll(POLL_RECORDS_MAX, POLL_BUSY_S if busy else POLL_IDLE_S))
+        self._unread.extend(source.poll(POLL_RECORDS_MAX, self._poll_s))
         self._take_in()
         self._pump()
         self._step(fx.Tick())
@@ -97,6 +100,13 @@ class Ingestor:
             self._watch.came(given)
             self._step(given)
             self._pump()
+
+    @property
+    def _poll_s(self) -> float:
+        """How long to wait for the next record, at most."""
+        if self._engine.busy or self._unread:
+            return POLL_BUSY_S
+        return min(POLL_IDLE_S, max(POLL_BUSY_S, self._engine.idle_s(time.monotonic())))
 
     def _drain(self) -> None:
         """Finish what is under way, within the limit; nothing new is taken meanwhile."""

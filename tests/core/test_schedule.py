@@ -1,11 +1,12 @@
 """The books of the lanes: who sleeps, who waits for a place, whose answer it is."""
 
+import math
 from typing import cast
 
 import pytest
 
 from tiled_ingest.core.claim import Claim
-from tiled_ingest.core.schedule import Counter, Lane, Sleepers
+from tiled_ingest.core.schedule import Counter, Lane, Ripening, Sleepers
 from tiled_ingest.core.steps import Procedure, Sleep
 from tiled_ingest.core.writes import GetNode
 
@@ -129,3 +130,31 @@ def test_whether_a_claim_awaits_an_answer() -> None:
     assert not counter.are_under_way(NOBODY)
     counter.answered(1)
     assert not counter.are_under_way(other)
+
+
+# ---------------------------------------------------------------- ripening
+
+
+def test_rows_are_looked_at_when_they_are_of_age_once() -> None:
+    ripening, one, two = Ripening(), lane("one"), lane("two")
+    assert ripening.next_s == math.inf
+    ripening.add(one, 2.0)
+    ripening.add(two, 1.0)
+    assert ripening.next_s == 1.0
+    assert list(ripening.ripe(0.9)) == []
+    assert list(ripening.ripe(1.0)) == [two]
+    assert list(ripening.ripe(9.0)) == [one]
+    assert list(ripening.ripe(9.0)) == []
+
+
+def test_of_two_moments_of_a_lane_the_later_word_counts() -> None:
+    ripening, one, gone = Ripening(), lane("one"), lane("gone")
+    ripening.add(one, 1.0)
+    ripening.add(one, 5.0)  # what waited since was written, and new rows came
+    ripening.add(one, 5.0)
+    ripening.add(gone, 1.0)
+    gone.dropped = True
+    assert list(ripening.ripe(1.0)) == []
+    assert list(ripening.ripe(5.0)) == [one]
+    ripening.add(one, 6.0)
+    assert list(ripening.ripe(6.0)) == [one]

@@ -12,6 +12,7 @@ from random import Random
 from typing import TYPE_CHECKING
 
 import msgpack
+import msgspec
 
 if TYPE_CHECKING:
     from tests.fuzz.mutate import History
@@ -51,11 +52,9 @@ def pack(history: History) -> bytes:
 def unpack(content: bytes) -> History:
     """The history in a file; bytes that are none are one message."""
     try:
-        history = msgpack.loads(content)
-    except ValueError:
+        return msgspec.msgpack.decode(content, type=list[bytes])
+    except msgspec.DecodeError:
         return [content]
-    whole = isinstance(history, list) and all(isinstance(value, bytes) for value in history)
-    return history if whole else [content]
 
 
 def _at_random(messages: int, seed: int, found: Path) -> None:

@@ -16,6 +16,7 @@ from tiled_ingest.core.errors import Forbidden, OffsetOutOfRange
 from tiled_ingest.core.record import Home
 from tiled_ingest.demo.broker import Broker, KafkaBroker
 from tiled_ingest.kafka.errors import CommitError, KafkaFatal, stopping_error
+from tiled_ingest.kafka.topics import Topics
 
 pytestmark = pytest.mark.real
 
@@ -341,6 +342,17 @@ def test_a_broker_that_is_away_is_waited_for() -> None:
     assert one.poll_for(1.5).inputs == []
     assert "127.0.0.1:1" in one.source.last_error
     one.source.close()
+
+
+def test_the_ends_of_logs_are_known_again_after_a_broker_was_restarted() -> None:
+    """The admin client remembers the leaders' epochs of before; found by a fault run."""
+    with KafkaBroker() as own:
+        own.create_topic("docs")
+        topics = Topics(own.bootstrap_servers, {}, limit_s=10.0)
+        assert topics.highs([Home("docs", 0)]) == {Home("docs", 0): 0}
+        own.kill()
+        own.restart()
+        assert topics.highs([Home("docs", 0)]) == {Home("docs", 0): 0}
 
 
 def test_a_silent_broker_holds_up_neither_commit_nor_close() -> None:

@@ -146,7 +146,7 @@ class CountsWithoutLooking(Bent):
     def done(self, effect: Effect) -> list[Effect]:
         if isinstance(effect, Ask) and isinstance(effect.request, Append):
             table = effect.request.table
-            if not {"seq_num", "time"} <= set(table.column_names):
+            if not {"seq_num", "time"} <= set(table.column_names):  # a probe, or a part of a split table
                 return [effect]
             pairs: Any = zip(table["seq_num"].to_pylist(), table["time"].to_pylist(), strict=True)
             self._tried.setdefault(effect.request.path, set()).update(pairs)

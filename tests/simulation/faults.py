@@ -36,6 +36,7 @@ class Fault(StrEnum):
     COMMIT_LOST = auto()  # neither stored nor confirmed
     COMMIT_UNCONFIRMED = auto()  # stored, but not confirmed
     COMMIT_FENCED = auto()  # by a member that is none any more
+    COMMIT_STALE = auto()  # of a generation that is just over, by a member that keeps its partition in the next one
     LOG_UNREADABLE = auto()
     RETENTION = auto()  # the log lost what was committed
     DEAD_LETTER_UNCONFIRMED = auto()  # written, but not confirmed
@@ -54,6 +55,7 @@ RATES: dict[Fault, float] = {
     Fault.OVERRUN: 0.3,
     Fault.COMMIT_LOST: 0.1,
     Fault.COMMIT_UNCONFIRMED: 0.1,
+    Fault.COMMIT_STALE: 0.05,
     Fault.LOG_UNREADABLE: 0.2,
     Fault.DEAD_LETTER_UNCONFIRMED: 0.05,
 }

@@ -265,6 +265,8 @@ class Member:
         around, answer = self._around, CommitFailed(effect.ticket, "timed out", fenced=False)
         if around.faults.strikes(Fault.COMMIT_LOST):
             self._soon(answer)
+        elif around.faults.strikes(Fault.COMMIT_STALE):
+            self._soon(CommitFailed(effect.ticket, "illegal generation", fenced=True))
         elif not around.group.commit(self.name, effect.home, effect.offset, effect.metadata):
             around.faults.hit[Fault.COMMIT_FENCED] += 1
             self._excused.add("Superseded")

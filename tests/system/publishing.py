@@ -32,7 +32,7 @@ from ophyd.sim import hw
 
 Document = tuple[str, dict[str, Any]]
 Documents = list[Document]
-_DELIVERY_LIMIT_MS = 20_000
+_DELIVERY_LIMIT_S = 20.0
 
 
 # ---------------------------------------------------------------- recorded runs
@@ -188,9 +188,17 @@ class Publication:
     Where it alone fills a fresh partition, a document's offset is its index.
     """
 
-    def __init__(self, bootstrap_servers: str, topic: str, documents: Documents, key: str = "session") -> None:
+    def __init__(
+        self,
+        bootstrap_servers: str,
+        topic: str,
+        documents: Documents,
+        key: str = "session",
+        delivery_limit_s: float = _DELIVERY_LIMIT_S,
+    ) -> None:
         self.documents = documents
         self.position = 0
+        self._delivery_limit_s = delivery_limit_s
         self._failures: list[Any] = []
         self._thread: threading.Thread | None = None
         self._end = threading.Event()
@@ -200,7 +208,7 @@ class Publication:
             key,
             producer_config={
                 "enable.idempotence": True,
-                "message.timeout.ms": _DELIVERY_LIMIT_MS,
+                "message.timeout.ms": round(1000 * delivery_limit_s),
                 "linger.ms": 0,
                 "log_level": 2,
             },
@@ -240,7 +248,7 @@ class Publication:
     def pause(self) -> None:
         """End what `steadily` began; what is not out stays for later."""
         self._end.set()
-        self._join(_DELIVERY_LIMIT_MS / 1000)
+        self._join(self._delivery_limit_s)
 
     def done(self, limit_s: float = 60.0) -> None:
         """Wait until what `steadily` began is out."""

@@ -87,9 +87,12 @@ class Scene:
         self.services: list[Service] = []
         self.publications: list[Publication] = []
         self.notes: list[str] = []  # evidence, for the report
+        self.ask_limit_s = 20.0  # of one question about offsets
         self._open = ExitStack()
         self.proxy = self._open.enter_context(FaultProxy(tiled.port))
-        self._offsets = ck.Consumer({"bootstrap.servers": broker.bootstrap_servers, "group.id": self.group})
+        self._offsets = ck.Consumer(
+            {"bootstrap.servers": broker.bootstrap_servers, "group.id": self.group, "log_level": 2}
+        )
         self._open.callback(self._offsets.close)
 
     def close(self) -> None:
@@ -125,15 +128,17 @@ class Scene:
         self.services.append(made)
         return made
 
-    def publication(self, documents: Documents, topic: str | None = None, key: str = "session") -> Publication:
+    def publication(
+        self, documents: Documents, topic: str | None = None, key: str = "session", **more: Any
+    ) -> Publication:
         """Make a publication (nothing is out yet)."""
-        made = Publication(self.broker.bootstrap_servers, topic or self.topic, documents, key)
+        made = Publication(self.broker.bootstrap_servers, topic or self.topic, documents, key, **more)
         self.publications.append(made)
         return made
 
     def produce(self, *values: bytes | None, topic: str | None = None, partition: int = 0) -> None:
         """Put anything into the topic."""
-        producer = ck.Producer({"bootstrap.servers": self.broker.bootstrap_servers, "linger.ms": 0})
+        producer = ck.Producer({"bootstrap.servers": self.broker.bootstrap_servers, "linger.ms": 0, "log_level": 2})
         for value in values:
             producer.produce(topic or self.topic, value, b"session", partition)
         assert producer.flush(20) == 0
@@ -149,11 +154,12 @@ class Scene:
         return int(json.loads(self._commit(partition).metadata)["s"])
 
     def _commit(self, partition: int) -> Any:
-        return self._offsets.committed([ck.TopicPartition(self.topic, partition)], timeout=20)[0]
+        return self._offsets.committed([ck.TopicPartition(self.topic, partition)], timeout=self.ask_limit_s)[0]
 
     def end(self, partition: int = 0) -> int:
         """Where the log ends now."""
-        return int(self._offsets.get_watermark_offsets(ck.TopicPartition(self.topic, partition), timeout=20)[1])
+        place = ck.TopicPartition(self.topic, partition)
+        return int(self._offsets.get_watermark_offsets(place, timeout=self.ask_limit_s)[1])
 
     def letters(self) -> list[Letter]:
         """All dead letters so far."""

@@ -50,10 +50,9 @@ class Service:
     def start(self, *arguments: str) -> Service:
         """Start it, with further arguments of `run`; returns before it has done anything."""
         program = Path(sys.executable).with_name("tiled-ingest")
-        settings = {_variable(name): _spelled(value) for name, value in self.settings.items()}
         self._began_at = len(self._all_lines())
         command = [str(program), "run", *arguments]
-        self._process = Process(self.name, command, self._log_path, env=settings | _bytecode())
+        self._process = Process(self.name, command, self._log_path, env=self.environment | bytecode())
         self._process.start()
         return self
 
@@ -75,6 +74,11 @@ class Service:
     def ended(self, limit_s: float = 20.0) -> int:
         """Wait until it ends by itself; returns its exit status."""
         return self.process.wait(limit_s)
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """Its settings, as variables: for other commands beside it, too."""
+        return {_variable(name): _spelled(value) for name, value in self.settings.items()}
 
     @property
     def process(self) -> Process:
@@ -162,7 +166,7 @@ class Service:
         return sum(float(line.rsplit(" ", 1)[1]) for line in samples if all(text in line for text in wanted))
 
 
-def _bytecode() -> dict[str, str]:
+def bytecode() -> dict[str, str]:
     """Give it a place for bytecode where Python may leave none beside the sources: else a start takes twice as long."""
     if not sys.dont_write_bytecode or sys.pycache_prefix:
         return {}

@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import io
-import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pytest
 from tiled.structures.table import TableStructure
 
-from tests.rig.fixtures import TopicFactory
+from tests.rig.fixtures import topics_of
+from tests.system.conftest import duckdb_scene  # noqa: F401 - a fixture
 from tests.system.publishing import Documents, by_run, interleaved, runs
 from tests.system.scene import Scene
 from tiled_ingest.demo.broker import Broker
-from tiled_ingest.demo.tiled_server import TiledServer
 from tiled_ingest.settings import Settings, load
 
 ARROW = "application/vnd.apache.arrow.file"
@@ -72,25 +70,11 @@ def written(
 ) -> Iterator[Written]:
     """Six runs, interleaved three by three, written by one service that has ended since."""
     tiled = request.getfixturevalue({"duckdb": "tiled_duckdb", "postgresql": "tiled_postgres"}[request.param])
-    scene = Scene(broker, tiled, lambda hint="docs", *_: new_topic(broker, hint), tmp_path_factory.mktemp("written"))
+    scene = Scene(broker, tiled, topics_of(broker), tmp_path_factory.mktemp("written"))
     try:
         yield Written(scene, by_run(written_by_service(scene, 2)))
     finally:
         scene.close()
-
-
-@pytest.fixture
-def duckdb_scene(broker: Broker, tiled_duckdb: TiledServer, topic: TopicFactory, tmp_path: Path) -> Iterator[Scene]:
-    """A fresh topic and group, where the storage plays no part."""
-    made = Scene(broker, tiled_duckdb, topic, tmp_path)
-    yield made
-    made.close()
-
-
-def new_topic(broker: Broker, hint: str) -> str:
-    name = f"{hint}.{uuid.uuid4().hex[:12]}"
-    broker.create_topic(name)
-    return name
 
 
 def written_by_service(scene: Scene, rounds: int = 1) -> Documents:

@@ -14,8 +14,8 @@ import pytest
 from bluesky_tiled_plugins import TiledWriter
 from tiled.client import from_uri
 
+from tests.rig.fixtures import topics_of
 from tests.system.publishing import Documents, message
-from tests.tools.conftest import new_topic
 from tiled_ingest.demo.broker import Broker
 from tiled_ingest.demo.tiled_server import TiledServer
 from tiled_ingest.settings import load
@@ -92,7 +92,7 @@ def compared(broker: Broker, tiled: TiledServer, tmp_path: Path, spoil: Spoil = 
     writer = TiledWriter(from_uri(tiled.uri, api_key=tiled.api_key))
     for name, doc in spoil(copy.deepcopy(documents)):
         writer(name, doc)
-    topic = new_topic(broker, "nodes")
+    topic = topics_of(broker)("nodes")
     publish(broker, topic, documents)
     named = {
         "beamline": "test",

@@ -1,6 +1,7 @@
 """The breaker in front of the dead letters: when nearly everything is refused, the mistake is more likely ours."""
 
 from collections import OrderedDict, deque
+from itertools import repeat
 
 from .errors import BreakerOpen, InvalidDocument
 from .policy import Policy
@@ -23,6 +24,13 @@ class _Window:
         self.last.append(bad)
         self.bad += bad
 
+    def note_good(self, number: int) -> None:
+        if self.bad:
+            for _ in range(number):
+                self.note(bad=False)
+        else:
+            self.last.extend(repeat(False, number))
+
     def exceeds(self, share_max: float) -> bool:
         return len(self.last) == self.last.maxlen and self.bad > share_max * len(self.last)
 
@@ -39,9 +47,9 @@ class Breaker:
         self._missed: OrderedDict[str, None] = OrderedDict()  # what orphans refer to
         self._runs = _Window(min(policy.breaker_window, RUNS_WINDOW_MAX))
 
-    def passed(self) -> None:
-        """Note a document that was taken."""
-        self._documents.note(bad=False)
+    def passed(self, number: int = 1) -> None:
+        """Note documents that were taken."""
+        self._documents.note_good(number)
 
     def refused(self, error: InvalidDocument) -> None:
         """Note a document that goes to the dead letters.

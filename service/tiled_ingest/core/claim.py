@@ -1,6 +1,7 @@
 """One partition in our hands: claimed in the group's offsets, and rebuilt from the log."""
 
 from collections.abc import Callable
+from functools import partial
 
 from .acceptance import RULES_VERSION
 from .datasets import OURS
@@ -14,7 +15,7 @@ from .record import Home, Record
 from .routes import where_runs_are
 from .run import Run
 from .runs import Runs
-from .steps import Claiming, LogChunk, Procedure, Sleep, Weather, insist
+from .steps import Claiming, Procedure, Sleep, Weather, insist, read_log
 from .writes import Done, FindOpenRuns, GetNode, OpenRun, UpdateMetadata
 
 
@@ -49,15 +50,13 @@ class Claim:
         self.policy = policy
         self.weather = weather
         self.decode = Eras(policy)
-        self.tell = tell
+        self.tell = partial(tell, topic=self.home.topic, partition=self.home.partition)
         self.fresh_nonce = fresh_nonce
         self.runs = Runs(self.home, policy, self.decode, hold=self.hold, count=self.count, elsewhere=elsewhere)
         self.live = False  # rebuilt: records may come
         self.flowing = False  # and we have let them come
         self.leaving = False
-        self.fenced = (
-            False  # the group says that we are no member any more: it will soon say that we lost the partition
-        )
+        self.fenced = False  # the last commit was refused since the group went on without us, or with us
         self.commit_after_s = 0.0
         self.ledger = Ledger(0)
         self.committed: tuple[int, int] | None = None  # (C, S)
@@ -115,7 +114,7 @@ class Claim:
                 f"{assigned.committed} belongs to the old one. Reset the group's offset to read the new one."
             )
         if assigned.committed < assigned.low and self.policy.accept_gap:
-            self.tell("gap", topic=self.home.topic, count=assigned.low - assigned.committed)
+            self.tell("gap", count=assigned.low - assigned.committed)
         elif why := out_of_range(self.home, assigned.committed, assigned.low, assigned.high):
             raise OffsetOutOfRange(why)
         return point
@@ -155,7 +154,7 @@ class Claim:
         """Read [start, stop) again: its documents make the runs' state, and cause no write."""
         self.runs.rebuild()
         while start < stop:
-            chunk = yield LogChunk(start, stop)
+            chunk = yield from read_log(start, stop)
             if chunk.low > start:  # retention was quicker than we
                 yield from self._give_up(chunk.low)
             for record in chunk.records:

@@ -32,7 +32,8 @@ class Commits:
                 self._send(claim, None, claim.to_commit, claim.metadata())
 
     def _is_allowed(self, claim: Claim) -> bool:
-        return not claim.fenced and self._out.now_s >= claim.commit_after_s and not self.is_under_way(claim)
+        given_up = claim.fenced and claim.leaving
+        return not given_up and self._out.now_s >= claim.commit_after_s and not self.is_under_way(claim)
 
     def is_under_way(self, claim: Claim) -> bool:
         """Whether a commit of this claim is not answered yet."""
@@ -47,7 +48,7 @@ class Commits:
         """Note that the broker confirmed; returns the lane that waits for it."""
         claim, lane, point = self._under_way.pop(given.ticket)
         before = claim.committed[0] if claim.committed else point[0]
-        claim.committed = point
+        claim.committed, claim.fenced = point, False
         if lane is None:
             self._out.tell("committed", home=claim.home, number=point[0] - before)
         return lane
@@ -55,10 +56,12 @@ class Commits:
     def failed(self, given: CommitFailed) -> Lane | None:
         """Note that the broker did not confirm; returns the lane that may try again.
 
-        Fenced: the group says that we are no member any more, and will soon say that we lost the partition.
+        Fenced: either the group will soon say that we lost the partition, or only a generation is over, and in the next
+        one the partition is still ours, of which nobody tells us. So a commit is tried again until we are told; the
+        group takes it from none but its members.
         """
         claim, lane, _ = self._under_way.pop(given.ticket)
         claim.fenced = given.fenced
         claim.commit_after_s = self._out.now_s + self._interval_s
         self._out.tell("commit_failed", home=str(claim.home), detail=given.detail, fenced=given.fenced)
-        return None if given.fenced else lane
+        return lane

@@ -109,7 +109,7 @@ class Committed:
 
 @dataclass(frozen=True, slots=True)
 class CommitFailed:
-    """A `Commit` was not confirmed. `fenced`: we are no member of this generation any more."""
+    """A `Commit` was not confirmed. `fenced`: the group went on without us, or we do not know its generation yet."""
 
     ticket: int
     detail: str

@@ -24,14 +24,13 @@ from .policy import Policy
 from .post import Post
 from .record import Home, Record
 from .run import Run, Verdict
-from .schedule import Counter, Lane, Sleepers
+from .schedule import Counter, Lane, Ripening, Sleepers
 from .snapshot import EngineSnapshot, snapshot_of
 from .states import Trigger
 from .steps import Claiming, Letters, LogChunk, Sleep, Step, Weather
 from .writes import Done, Exists, Missing, Outcome, Rejected, Request
 
 DOWN_PAUSE_S = 1.0  # intake goes on for a moment when one request fails
-LOG_RETRY_S = 0.5
 
 
 class Engine:
@@ -54,17 +53,21 @@ class Engine:
         self._lanes: dict[tuple[Home, str], Lane] = {}
         self._touched: dict[tuple[Home, str], Lane] = {}  # lanes that may have something to do, in order
         self._sleepers = Sleepers()
+        self._ripening = Ripening()
         self._requests = Counter()
         self._logs: dict[int, tuple[Lane, fx.ReadLog]] = {}
         self._commits = Commits(self._out, policy)
         self._breaker = Breaker(policy)
         self._post = Post(self._out, self._breaker, lambda lane: self._resume(lane, None))
         self._swept_s = 0.0
-        self._rereads: list[tuple[float, Lane, LogChunk]] = []
         self._asked_s = float("-inf")  # when Tiled was asked for something
         self._down_since_s: float | None = None
         self._down_told = False
         self._paused = False
+        self._weighed = 0  # bytes that waited when they were last added up
+        self._taken = 0  # what all rows since then count: no more than both together can wait
+        self._passed = 0  # documents taken that the breaker has not heard of yet
+        self._lightened = False  # what waited may have become less since
         self._draining = False
         self._stopped = False
         self.progress = 0  # grows with everything that was taken but the time
@@ -76,6 +79,7 @@ class Engine:
     def step(self, now_s: float, given: fx.Input) -> list[fx.Effect]:
         """Take one input, at `now_s` seconds of a monotonic clock; return what is to be done, in order."""
         self._out.now_s = now_s
+        self._lightened = self._lightened or not isinstance(given, fx.Tick | fx.Records | fx.EndReached)
         if not self._stopped:
             self.progress += not isinstance(given, fx.Tick)
             try:
@@ -116,8 +120,12 @@ class Engine:
 
     @property
     def busy(self) -> bool:
-        """Whether answers are awaited or rows wait: then inputs should come without delay."""
+        """Whether answers are awaited: then inputs should come without delay."""
         return bool(self._requests.under_way or self._touched or self._logs or self._post.busy)
+
+    def idle_s(self, now_s: float) -> float:
+        """How many seconds may pass before there is something to do without any input; may be infinite."""
+        return max(0.0, min(self._ripening.next_s, self._sleepers.next_s) - now_s)
 
     def snapshot(self) -> EngineSnapshot:
         """Return what operators may see of the state."""
@@ -142,10 +150,18 @@ class Engine:
 
     @_take.register
     def _(self, given: fx.Records) -> None:
-        for record in given.records:
-            claim = self._claims.get(record.home)
-            if claim is not None and not claim.leaving:
-                self._receive(claim, record)
+        claim: Claim | None = None
+        touched: set[Run] = set()
+        for record in given.records:  # thousands: what is the same for neighbours is looked up once
+            if claim is None or record.partition != claim.home.partition or record.topic != claim.home.topic:
+                claim = self._claims.get(record.home)
+            if claim is None or claim.leaving:
+                continue
+            runs = self._receive(claim, record)
+            if runs and runs != touched:
+                self._touch_all(claim, runs)
+                touched = runs
+        self._note_passed()
 
     @_take.register
     def _(self, given: fx.EndReached) -> None:
@@ -205,8 +221,7 @@ class Engine:
         lane, request = self._logs.pop(given.ticket)
         if not lane.dropped:
             self._out.tell("log_unreadable", home=str(request.home), detail=given.detail)
-            chunk = LogChunk(request.start, request.stop)
-            self._rereads.append((self._out.now_s + LOG_RETRY_S, lane, chunk))
+            self._resume(lane, None)
 
     @_take.register
     def _(self, given: fx.DeadLettered) -> None:
@@ -228,16 +243,23 @@ class Engine:
 
     # ------------------------------------------------------------ records
 
-    def _receive(self, claim: Claim, record: Record) -> None:
+    def _receive(self, claim: Claim, record: Record) -> set[Run]:
         claim.ledger.received(record.offset, record.timestamp_ms)
+        weighed = claim.runs.weight
         try:
             runs = claim.runs.receive(record, self._out.now_s)
         except InvalidDocument as error:
+            self._note_passed()
             self._post.refuse(claim, record, error)
-            return
-        self._breaker.passed()
-        for run in sorted(runs, key=lambda run: run.first_offset):
-            self._touch(claim, run)
+            return set()
+        self._taken += claim.runs.weight - weighed
+        self._passed += 1
+        return runs
+
+    def _note_passed(self) -> None:
+        """Tell the breaker of the documents that were taken, before it hears of one that was not."""
+        self._breaker.passed(self._passed)
+        self._passed = 0
 
     def _home_of(self, named: Reference) -> Home | None:
         return next((home for home, claim in self._claims.items() if claim.runs.knows(named)), None)
@@ -253,6 +275,10 @@ class Engine:
 
     def _touch(self, claim: Claim, run: Run) -> None:
         self._touched[claim.home, run.uid] = self._lane(claim, run)
+
+    def _touch_all(self, claim: Claim, runs: Iterable[Run]) -> None:
+        for run in sorted(runs, key=lambda run: run.first_offset):  # a simulation must find the same order again
+            self._touch(claim, run)
 
     def _resume(self, lane: Lane, answer: Any) -> None:
         """Give a procedure the answer it waits for, and do the step that it wants next."""
@@ -285,7 +311,7 @@ class Engine:
         if run is None:
             raise error
         run.condemn(Verdict(error.reason, "run_failed", str(error), ours=run.opened))
-        self._out.tell("run_failed", run=run.uid, error=str(error))
+        lane.claim.tell("run_failed", run=run.uid, error=str(error))
         self._ended(lane)
         self._breaker.run_failed(str(error))
 
@@ -339,7 +365,8 @@ class Engine:
     def _advance(self) -> None:
         for lane in self._sleepers.awake(self._out.now_s):
             self._resume(lane, None)
-        self._read_again()
+        for lane in self._ripening.ripe(self._out.now_s):
+            self._touched[lane.claim.home, lane.key] = lane
         self._sweep()
         self._start_jobs()
         self._send_requests()
@@ -354,6 +381,7 @@ class Engine:
         if self._out.now_s - self._swept_s < 1.0:
             return
         self._swept_s = self._out.now_s
+        self._lightened = True
         for claim in self._claims.values():
             for run in list(claim.runs.idle(self._out.now_s)) if claim.live and not claim.leaving else ():
                 self._abandon(claim, run)
@@ -367,13 +395,6 @@ class Engine:
             lane.procedure = lane.claim.knock()
             self._resume(lane, None)
 
-    def _read_again(self) -> None:
-        due = [entry for entry in self._rereads if entry[0] <= self._out.now_s]
-        self._rereads = [entry for entry in self._rereads if entry[0] > self._out.now_s]
-        for _, lane, chunk in due:
-            if not lane.dropped:
-                self._read_log(lane, chunk)
-
     def _abandon(self, claim: Claim, run: Run) -> None:
         if run.holds:
             return
@@ -385,23 +406,26 @@ class Engine:
             self._touch(claim, run)
 
     def _start_jobs(self) -> None:
-        """Let every idle lane that was touched begin its next job; who has none and waits for nothing is dropped."""
-        for key, lane in list(self._touched.items()):
+        """Let every idle lane that was touched begin its next job.
+
+        Who has none is left alone until its rows are old; who is at work is touched again at the end of it.
+        """
+        touched, self._touched = self._touched, {}
+        for key, lane in touched.items():
             if lane.idle and not lane.dropped:
                 self._start_job(key, lane)
 
     def _start_job(self, key: tuple[Home, str], lane: Lane) -> None:
         run = lane.run
         if run is None or run.is_finished:
-            self._touched.pop(key, None)
             return
         lane.procedure = next_job(lane.claim, run, self._out.now_s, self._force(lane.claim))
         if lane.procedure is not None:
             self._resume(lane, None)
-        elif not run.waiting:
-            self._touched.pop(key, None)
-            if run.is_finished:
-                self._lanes.pop(key, None)
+        elif run.is_finished:
+            self._lanes.pop(key, None)
+        elif run.waiting:
+            self._ripening.add(lane, run.ripe_s(self._policy))
 
     def _force(self, claim: Claim) -> str | None:
         return "shutdown" if self._draining else "revoke" if claim.leaving else None
@@ -450,8 +474,12 @@ class Engine:
 
     @property
     def _is_full(self) -> bool:
-        limit = self._policy.memory_bytes_max
-        return sum(claim.nbytes for claim in self._claims.values()) > (limit // 2 if self._paused else limit)
+        """Whether too many bytes wait. They are added up only when that could change the answer: runs may be many."""
+        limit = self._policy.memory_bytes_max // (2 if self._paused else 1)
+        may_change = self._lightened if self._paused else self._weighed + self._taken > limit
+        if may_change:
+            self._weighed, self._taken, self._lightened = sum(claim.nbytes for claim in self._claims.values()), 0, False
+        return self._weighed + self._taken > limit
 
     # ------------------------------------------------------------ leaving
 

@@ -14,7 +14,7 @@ from .offsets import Hold
 from .registration import register
 from .run import Run, Verdict
 from .states import State, Trigger
-from .steps import Letters, LogChunk, Procedure, Surroundings
+from .steps import Letters, Procedure, Surroundings, read_log
 from .stream import Sealed, Stream
 from .values import Values
 
@@ -130,7 +130,7 @@ def _emit_misfits(run: Run, stream: Stream, sealed: Sealed, rows: set[int]) -> P
     )
     error = InvalidDocument("value_misfit", "a value is none of its column; the row is in Tiled with null there")
     for offset in sorted({int(sealed.batch.offsets[row]) for row in rows}):
-        chunk = yield LogChunk(offset, offset + 1)
+        chunk = yield from read_log(offset, offset + 1)
         yield Letters(tuple(letter(record, error, run.uid) for record in chunk.records if record.offset == offset))
 
 

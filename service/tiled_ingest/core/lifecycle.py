@@ -14,7 +14,7 @@ from .reconcile import rows_at
 from .registration import audit
 from .run import Chore, Run, Verdict
 from .states import State, Trigger
-from .steps import Letters, LogChunk, Procedure, Surroundings, insist
+from .steps import Letters, Procedure, Surroundings, insist, read_log
 from .stream import Stream
 from .values import Values
 from .writes import (
@@ -234,7 +234,7 @@ def emit_run(around: Surroundings, run: Run, verdict: Verdict) -> Procedure[None
     offset = run.first_offset
     while offset <= run.last_offset:
         stop = run.last_offset + 1
-        chunk = yield LogChunk(offset, stop)
+        chunk = yield from read_log(offset, stop)
         letters = letters_of(chunk.records, members, run, verdict, stop)
         if letters:
             yield Letters(letters)

@@ -41,7 +41,8 @@ class Ledger:
 
     def received(self, offset: int, timestamp_ms: int = -1) -> None:
         """Note that the record at `offset` arrived; offsets between it and the last one do not exist."""
-        self.next_offset = max(self.next_offset, offset + 1)
+        if offset >= self.next_offset:
+            self.next_offset = offset + 1
         self._timestamp_ms = timestamp_ms
 
     def passed(self, next_offset: int) -> None:

@@ -16,7 +16,7 @@ from .events import BulkEvents, Event, EventPage, rows_of
 from .record import Record
 from .rows import Batch, RowBuffer
 from .run import Run
-from .steps import LogChunk, Procedure, Surroundings
+from .steps import Procedure, Surroundings, read_log
 
 
 class Refill:
@@ -91,7 +91,7 @@ class Logged:
             The log does not hold the run's beginning any more.
         """
         while not self._refill.done:
-            chunk = yield LogChunk(self._refill.next_offset, self._refill.stop)
+            chunk = yield from read_log(self._refill.next_offset, self._refill.stop)
             if chunk.low > self._refill.next_offset:
                 after = f"after the run's documents at {self._refill.next_offset}"
                 raise TiledRejected(f"the log begins at {chunk.low}, {after}")

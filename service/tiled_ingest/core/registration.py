@@ -10,7 +10,7 @@ from .errors import InvalidDocument, TiledRejected
 from .external import External, Waiting
 from .letters import letter
 from .run import Run
-from .steps import Letters, LogChunk, Procedure, Surroundings, insist
+from .steps import Letters, Procedure, Surroundings, insist, read_log
 from .writes import Done, Missing, Registered, RegisterExternal, UpdateMetadata
 
 REFUSED = "external_refused"
@@ -53,7 +53,7 @@ def _emit(run: Run, external: External, waiting: Waiting) -> Procedure[None]:
     run.refused[REFUSED] += len(waiting.offsets)
     offset, stop = min(waiting.offsets), max(waiting.offsets) + 1
     while offset < stop:
-        chunk = yield LogChunk(offset, stop)
+        chunk = yield from read_log(offset, stop)
         yield Letters(
             tuple(letter(record, error, run.uid) for record in chunk.records if record.offset in waiting.offsets)
         )

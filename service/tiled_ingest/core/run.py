@@ -1,13 +1,16 @@
 """One run: the facts about it, the automaton that drives it, and what waits to be done for it."""
 
+import math
 from collections import Counter, deque
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 from .acceptance import Acceptance
 from .external import External
 from .offsets import Hold
+from .policy import Policy
 from .record import Home
 from .states import Move, State, Trigger, move
 from .stream import Stream
@@ -130,6 +133,12 @@ class Run:
     def waiting(self) -> bool:
         """Whether something of it waits to be written, now or later."""
         return any(self.waiting_streams) or any(self.waiting_externals)
+
+    def ripe_s(self, policy: Policy) -> float:
+        """When the oldest of what waits is due by its age, on the engine's clock; infinite if nothing waits."""
+        rows = (stream.since_s + policy.age_s_max for stream in self.waiting_streams)
+        files = (external.since_s + policy.external_age_s_max for external in self.waiting_externals)
+        return min(chain(rows, files), default=math.inf)
 
     @property
     def waiting_externals(self) -> Iterator[External]:

@@ -24,6 +24,7 @@ from .stream import Stream
 from .writes import Path
 
 UID_CHARS_MAX = 200  # of a node's key: what is longer, or cannot be printed, breaks readers that list the catalog
+ROW_BYTES_MIN = 100  # what a row counts in memory: the smallest, 7 bytes of a page, takes several hundred once decoded
 
 TRIGGERS = {
     "start": Trigger.START,
@@ -58,6 +59,7 @@ class Runs:
         count: Callable[[str, str], None],
         elsewhere: Callable[[Reference], Home | None],
     ) -> None:
+        self.weight = 0  # what all rows that ever came count in memory, in bytes
         self._home = home
         self._policy = policy
         self._decode = decode
@@ -68,7 +70,8 @@ class Runs:
         self._intake = Intake(policy, hold=hold, runs=self._runs)
         self._by_descriptor: dict[str, Run] = {}
         self._closed: list[tuple[int, int]] = []  # (first, last offset) of finished runs that a replay would meet again
-        self._finished: OrderedDict[str, str] = OrderedDict()  # uid of a run or descriptor -> code for what comes late
+        # uid of a run or descriptor -> code for what comes late, and its run
+        self._finished: OrderedDict[str, tuple[str, str]] = OrderedDict()
         self._newest_ms = -1  # the largest of the broker's timestamps
 
     def __iter__(self) -> Iterator[Run]:
@@ -145,6 +148,8 @@ class Runs:
         return others
 
     def _run_of(self, named: Reference) -> str:
+        if finished := self._finished.get(named.uid):
+            return finished[1]
         run = self._known(named)
         return run.uid if run is not None else named.uid[:UID_CHARS_MAX] if named.by == "run" else ""
 
@@ -155,8 +160,10 @@ class Runs:
             return run
         if self._is_shared(kind, named):
             return None
-        if code := "late" if named.by == "resource" and self.knows(named) else self._finished.get(named.uid):
-            raise InvalidDocument(code, "its run was closed before it came")
+        if named.by == "resource" and self.knows(named):
+            raise InvalidDocument("late", "its run was closed before it came")
+        if finished := self._finished.get(named.uid):
+            raise InvalidDocument(finished[0], "its run was closed before it came")
         if home := self._elsewhere(named):
             raise InvalidDocument("scattered_run", f"the run lives in {home}; give its documents one key")
         if kind == "start":
@@ -269,7 +276,8 @@ class Runs:
         events = list(rows_of(doc))
         for descriptor in {event.descriptor for event in events}:
             run.acceptance.stream_of(descriptor)  # all of a document counts, or nothing
-        nbytes = len(record.value or b"") // max(len(events), 1)
+        nbytes = max(len(record.value or b"") // max(len(events), 1), ROW_BYTES_MIN)
+        self.weight += nbytes * len(events)
         for event in events:
             stream = run.streams[run.acceptance.stream_of(event.descriptor)]
             if run.acceptance.add_event(stream.name, event.seq_num, event.uid):
@@ -332,13 +340,13 @@ class Runs:
             self._closed.append((run.needs_from, run.last_offset))
         for uid in (run.uid, *run.acceptance.descriptors):
             self._by_descriptor.pop(uid, None)
-            self._finished[uid] = code
+            self._finished[uid] = code, run.uid
         while len(self._finished) > self._policy.finished_remembered_max:
             self._finished.popitem(last=False)
 
     def give_up(self, uid: str, code: str) -> None:
         """Remember a run that is not ours to go on with: what comes of it is late, with this code."""
-        self._finished[uid] = code
+        self._finished[uid] = code, uid
 
     def knows(self, named: Reference) -> bool:
         """Whether a run, descriptor or resource lives here."""

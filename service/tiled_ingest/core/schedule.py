@@ -5,6 +5,7 @@ asks nothing and knows no clock.
 """
 
 import heapq
+import math
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -25,6 +26,8 @@ class Lane:
         Whether it sleeps because Tiled did not take its last request.
     dropped
         Its partition is gone: answers that still come are ignored.
+    ripe_s
+        When its waiting rows come of age, if it is not looked at before; infinite: none wait.
     """
 
     key: str
@@ -35,6 +38,7 @@ class Lane:
     dropped: bool = False
     sleeping: int = 0  # which sleep it is in; 0: none
     letters: int = 0  # dead letters that it waits for
+    ripe_s: float = math.inf
 
     @property
     def idle(self) -> bool:
@@ -63,6 +67,11 @@ class Sleepers:
                 lane.sleeping = 0
                 yield lane
 
+    @property
+    def next_s(self) -> float:
+        """When the next lane wakes; infinite if none sleeps. May be too early: nothing wakes then."""
+        return self._heap[0][0] if self._heap else math.inf
+
     def wake_down(self) -> list[Lane]:
         """Return all lanes that wait for Tiled: it is back."""
         woken = [lane for _, number, lane in self._heap if lane.down and lane.sleeping == number]
@@ -74,6 +83,35 @@ class Sleepers:
     def any_down(self) -> bool:
         """Whether a lane will knock at Tiled's door again by itself."""
         return any(lane.down and lane.sleeping == number and not lane.dropped for _, number, lane in self._heap)
+
+
+class Ripening:
+    """Lanes whose rows wait for nothing but their age: looked at then, and not before."""
+
+    def __init__(self) -> None:
+        self._heap: list[tuple[float, int, Lane]] = []
+        self._count = 0
+
+    def add(self, lane: Lane, ripe_s: float) -> None:
+        """Have the lane looked at when its oldest row is old enough."""
+        if lane.ripe_s == ripe_s:
+            return  # more rows came to a batch that waits already
+        lane.ripe_s = ripe_s
+        self._count += 1
+        heapq.heappush(self._heap, (ripe_s, self._count, lane))
+
+    def ripe(self, now_s: float) -> Iterator[Lane]:
+        """Yield the lanes whose rows are of age now."""
+        while self._heap and self._heap[0][0] <= now_s:
+            ripe_s, _, lane = heapq.heappop(self._heap)
+            if lane.ripe_s == ripe_s and not lane.dropped:
+                lane.ripe_s = math.inf
+                yield lane
+
+    @property
+    def next_s(self) -> float:
+        """When the next one will be; infinite if there is none. May be too early: nothing is there then."""
+        return self._heap[0][0] if self._heap else math.inf
 
 
 class Counter:

@@ -13,6 +13,7 @@ from collections.abc import Generator
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
 
+from .effects import LogRead
 from .eras import Decode
 from .errors import Forbidden, TiledRejected
 from .policy import Policy
@@ -49,7 +50,7 @@ class Sleep:
 
 @dataclass(frozen=True, slots=True)
 class LogChunk:
-    """Read a part of the home partition's log; answered by `effects.LogRead`."""
+    """Read a part of the home partition's log; answered by `effects.LogRead`, or `None` if it cannot be read now."""
 
     start: int
     stop: int
@@ -84,6 +85,7 @@ class Claiming:
 Step = Request | Sleep | LogChunk | Letters | Claiming
 # A registration may find that all is there already.
 READS = GetNode | ReadKeys | CountRows | ReadRows | FindOpenRuns | RegisterExternal
+LOG_RETRY_S = 0.5
 WITNESSES_MIN = 2  # an outage may end between our failure and the success of others; hardly twice
 
 T = TypeVar("T")
@@ -203,6 +205,14 @@ def refuse(outcome: Outcome) -> None:
         raise Forbidden(outcome.detail)
     if isinstance(outcome, Rejected | Denied):
         raise TiledRejected(outcome.detail)
+
+
+def read_log(start: int, stop: int) -> Procedure[LogRead]:
+    """Read a part of the home partition's log, and try again until it can be read."""
+    while (chunk := (yield LogChunk(start, stop))) is None:
+        yield Sleep(LOG_RETRY_S, down=False)
+    read: LogRead = chunk
+    return read
 
 
 def insist(around: Surroundings, lane: str, request: Request) -> Procedure[Done | Exists | Missing]:

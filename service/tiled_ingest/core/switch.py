@@ -22,7 +22,7 @@ from .reconcile import look_for, tally_at
 from .refill import Refill
 from .rows import Batch, TableResult
 from .run import Run
-from .steps import LogChunk, Patience, Procedure, Sleep, Surroundings, insist
+from .steps import Patience, Procedure, Sleep, Surroundings, insist, read_log
 from .stream import Part, Stream
 from .tally import Tally
 from .writes import (
@@ -191,7 +191,7 @@ class Switch:
             raise TiledRejected(f"{found}, {expected.count} were expected")
 
     def _next_of_log(self, refill: Refill) -> Procedure[Batch | None]:
-        chunk = yield LogChunk(refill.next_offset, refill.stop)
+        chunk = yield from read_log(refill.next_offset, refill.stop)
         if chunk.low > refill.next_offset:
             raise TiledRejected(f"the log begins at {chunk.low}, after the run's documents at {refill.next_offset}")
         return refill.take(chunk, self._around.decode)

@@ -76,6 +76,8 @@ class KafkaBroker:
         Broker properties beside ours, or instead of them; may be changed until it is started the first time.
     format_arguments
         Further arguments of Kafka's storage tool when the folder is formatted (users, say).
+    cluster_id
+        The same for all brokers of a cluster; by default a new one.
     """
 
     def __init__(
@@ -84,11 +86,13 @@ class KafkaBroker:
         *,
         properties: Mapping[str, str] | None = None,
         format_arguments: Sequence[str] = (),
+        cluster_id: str = "",
     ) -> None:
         self._temporary = folder is None
         self.folder = Path(tempfile.mkdtemp(prefix="tiled-ingest-kafka-")) if folder is None else folder.absolute()
         self.properties = dict(properties or {})
         self._format_arguments = tuple(format_arguments)
+        self._cluster_id = cluster_id or urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
         self.port = free_port()
         self.controller_port = free_port()
         self._process: Process | None = None
@@ -170,12 +174,11 @@ class KafkaBroker:
 
     def _format(self, java: list[str]) -> None:
         self._config_path.write_text("".join(f"{name}={value}\n" for name, value in self._all_properties().items()))
-        cluster = urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
         command = [
             *java,
             "kafka.tools.StorageTool",
             "format",
-            f"--cluster-id={cluster}",
+            f"--cluster-id={self._cluster_id}",
             "-c",
             str(self._config_path),
             *self._format_arguments,

@@ -77,6 +77,11 @@ class TiledServer:
         """Whether its process runs."""
         return self._process is not None and self._process.running
 
+    @property
+    def pid(self) -> int | None:
+        """Its process id, once started."""
+        return self._process.pid if self._process else None
+
     def start(self) -> None:
         """Start it; returns when its API answers. Data of an earlier start are kept.
 

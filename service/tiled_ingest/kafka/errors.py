@@ -5,6 +5,7 @@ from typing import Any
 import confluent_kafka as ck
 
 from tiled_ingest.core.errors import Forbidden, IngestError, OffsetOutOfRange
+from tiled_ingest.core.record import Home
 
 _E = ck.KafkaError
 
@@ -92,3 +93,13 @@ def stopping_error(error: Any) -> IngestError | None:
     if error.fatal() or error.code() == _E._FATAL:  # noqa: SLF001 - out of `consume`, `fatal()` is False
         return KafkaFatal(f"the Kafka client cannot go on: {sentence}")
     return None
+
+
+def is_end(error: Any) -> bool:
+    """Tell whether an "error" only says that the consumer stands at the end of a partition."""
+    return bool(error.code() == _E._PARTITION_EOF)  # noqa: SLF001 - librdkafka's name for it
+
+
+def reading_error(home: Home, error: Any) -> IngestError:
+    """Translate the error of a read beside the group."""
+    return stopping_error(error) or LogUnavailable(f"{home}: {error.name()}: {error.str()}")

@@ -12,8 +12,8 @@ from tiled_ingest.core.record import Home, Record
 
 from . import properties as props
 from .claims import place_of
-from .errors import LogUnavailable, kafka_error, stopping_error
-from .messages import is_end, to_record
+from .errors import LogUnavailable, is_end, kafka_error, reading_error, stopping_error
+from .messages import to_record
 
 Reading = tuple[list[Record], int, int]
 
@@ -76,7 +76,7 @@ class LogReader:
                 return self._read(home, start, stop, bytes_max, until_s)
             except ck.KafkaException as error:
                 self._rest()
-                raise _translated(home, kafka_error(error)) from error
+                raise reading_error(home, kafka_error(error)) from error
 
     def close(self) -> None:
         """Drop the connection; a later read opens another."""
@@ -152,7 +152,3 @@ class LogReader:
 
 def _left(until_s: float) -> float:
     return max(until_s - time.monotonic(), 0.0)
-
-
-def _translated(home: Home, error: Any) -> Exception:
-    return stopping_error(error) or LogUnavailable(f"{home}: {error.name()}: {error.str()}")

@@ -9,6 +9,8 @@ import confluent_kafka as ck
 from tiled_ingest.core.effects import EndReached, Records
 from tiled_ingest.core.record import Home, Record
 
+from .errors import is_end
+
 Arrivals = list[Records | EndReached]
 
 
@@ -23,11 +25,6 @@ def to_record(message: Any) -> Record:
         key=message.key(),
         value=message.value(),
     )
-
-
-def is_end(error: Any) -> bool:
-    """Tell whether an "error" only says that the consumer stands at the end of a partition."""
-    return bool(error.code() == ck.KafkaError._PARTITION_EOF)  # noqa: SLF001 - librdkafka's name for it
 
 
 def arrivals(messages: Iterable[Any], on_error: Callable[[Any], None]) -> Arrivals:

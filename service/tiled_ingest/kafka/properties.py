@@ -24,7 +24,7 @@ _ANY_CONSUMER = {
     "allow.auto.create.topics": False,
     "fetch.wait.max.ms": 100,  # a resumed partition waits for the fetch under way to end: 500 by default
     "fetch.queue.backoff.ms": 5,  # 1000 by default: fetching would rest a second whenever the queue is full
-    "queued.max.messages.kbytes": 65_536,  # of all partitions; it grows while they are paused
+    "queued.max.messages.kbytes": 16_384,  # of all partitions: a tenth of a second's; it fills while they are paused
 }
 
 _MESSAGE_BYTES_MAX = 268_435_456  # the client must accept what any source topic could hold

@@ -17,6 +17,7 @@ from .waiting import insist
 T = TypeVar("T")
 # What follows from other errors, which say more.
 _VAGUE = frozenset({ck.KafkaError._ALL_BROKERS_DOWN, ck.KafkaError._TRANSPORT})  # noqa: SLF001
+_LEADERS_S_MAX = 5.0
 
 
 class Topics:
@@ -98,7 +99,8 @@ class Topics:
             if self._complaint is None:
                 raise
             told = self._complaint
-            raise stopping_error(told) or KafkaUnavailable(f"{what}: {told.name()}: {told.str()}") from error
+            why = f"{told.name()}: {_without_times(told.str())}"
+            raise stopping_error(told) or KafkaUnavailable(f"{what}: {why}") from error
 
     def _hear(self, error: Any) -> None:
         if error.code() not in _VAGUE or self._complaint is None:
@@ -106,8 +108,13 @@ class Topics:
 
     def _offsets(self, homes: Sequence[Home], spec: Any) -> dict[Home, int]:
         def ask(limit_s: float) -> dict[Home, int]:
-            asked = self._ask(homes, spec, limit_s)
-            return {home: future.result(limit_s).offset for home, future in asked.items()}
+            try:
+                asked = self._ask(homes, spec, limit_s)
+                return {home: future.result(limit_s).offset for home, future in asked.items()}
+            except ck.KafkaException:
+                # librdkafka would ask again with the leaders as they were before a broker's restart, and be fenced.
+                self.admin.list_topics(timeout=_LEADERS_S_MAX)
+                raise
 
         return self._insist(ask, "offsets of partitions") if homes else {}
 
@@ -121,3 +128,8 @@ class Topics:
 def is_named(topic: str, entries: Sequence[str]) -> bool:
     """Tell whether the entries of `kafka.topics` name the topic."""
     return any(re.search(entry, topic) if entry.startswith("^") else entry == topic for entry in entries)
+
+
+def _without_times(text: str) -> str:
+    """Leave out how long it took, so that the same complaint has the same words."""
+    return text.partition(" (after ")[0]

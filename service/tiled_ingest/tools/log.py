@@ -8,7 +8,7 @@ import confluent_kafka as ck
 
 from tiled_ingest.core.record import Home
 from tiled_ingest.kafka import properties as props
-from tiled_ingest.kafka.errors import LogUnavailable, kafka_error, stopping_error
+from tiled_ingest.kafka.errors import LogUnavailable, is_end, kafka_error, reading_error, stopping_error
 from tiled_ingest.settings import Kafka, revealed
 
 SILENCE_S_MAX = 30.0
@@ -39,7 +39,7 @@ def messages(kafka: Kafka, home: Home, start: int, stop: int) -> Iterator[list[A
         consumer.assign([ck.TopicPartition(home.topic, home.partition, start)])
         yield from _until(consumer, home, start, stop)
     except ck.KafkaException as error:
-        raise _translated(home, kafka_error(error)) from error
+        raise reading_error(home, kafka_error(error)) from error
     finally:
         consumer.close()
 
@@ -64,12 +64,8 @@ def _until(consumer: Any, home: Home, start: int, stop: int) -> Iterator[list[An
 def _end(home: Home, message: Any) -> int:
     """Return where the partition ends, of an "error" that only says so."""
     error = message.error()
-    if error.code() == ck.KafkaError._PARTITION_EOF:  # noqa: SLF001 - librdkafka's name for it
+    if is_end(error):
         return int(message.offset())
     if stopping_error(error) or error.code() == ck.KafkaError._AUTO_OFFSET_RESET:  # noqa: SLF001
-        raise _translated(home, error)
+        raise reading_error(home, error)
     return -1
-
-
-def _translated(home: Home, error: Any) -> Exception:
-    return stopping_error(error) or LogUnavailable(f"{home}: {error.name()}: {error.str()}")
