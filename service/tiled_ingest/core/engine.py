@@ -99,6 +99,11 @@ class Engine:
         """Whether answers are awaited or rows wait: then inputs should come without delay."""
         return bool(self._requests.under_way or self._touched or self._logs or self._post.busy)
 
+    @property
+    def wakes_s(self) -> float | None:
+        """When work that waits (for Tiled to come back, say) goes on by itself, with the first input from then on."""
+        return self._sleepers.next_s
+
     def snapshot(self) -> EngineSnapshot:
         """Return what operators may see of the state."""
         return snapshot_of(self._claims.values(), self._out.now_s, self._down_since_s, self._paused)
@@ -144,6 +149,14 @@ class Engine:
         lane = self._lane(claim, None)
         lane.procedure = claim.take()
         self._resume(lane, None)
+
+    @_take.register
+    def _(self, given: fx.Condemned) -> None:
+        claim = self._claims[given.home]
+        for run in claim.runs:
+            if run.uid == given.run and not run.is_finished and run.verdict is None:
+                run.condemn(Verdict(given.reason, given.code, given.detail, ours=run.opened))
+                self._touch(claim, run)
 
     @_take.register
     def _(self, given: fx.Revoked) -> None:

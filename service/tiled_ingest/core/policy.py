@@ -13,6 +13,9 @@ class Policy:
     bytes_max: int = 32_000_000
     age_s_max: float = 0.2
 
+    # Arrays in events with more elements than this have a node of their own; -1: none has.
+    array_size_max: int = 16
+
     # Tiled: how long an ambiguous append is looked for; how retries back off; how many requests at once.
     late_write_s_max: float = 30.0
     backoff_s_min: float = 0.1
@@ -23,6 +26,7 @@ class Policy:
     # Kafka
     commit_interval_s: float = 0.5
     log_chunk_bytes: int = 16_000_000
+    log_holds_runs: bool = True  # false in process: a new dataset gets its rows from the old one, by way of Tiled
     start_latest: bool = False
 
     # Runs

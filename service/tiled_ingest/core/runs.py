@@ -200,7 +200,7 @@ class Runs:
     def _add_rows(self, run: Run, doc: Event | EventPage, record: Record, now_s: float) -> None:
         stream = run.streams[run.acceptance.stream_of(doc.descriptor)]
         events = [doc] if isinstance(doc, Event) else list(doc.events())
-        nbytes = len(record.value or b"") // max(len(events), 1)
+        nbytes = record.nbytes // max(len(events), 1)
         for event in events:
             if run.acceptance.add_event(stream.name, event.seq_num, event.uid):
                 self._add_row(stream, rename_reserved(event, stream.renames), record, nbytes, now_s)

@@ -63,6 +63,11 @@ class Sleepers:
                 lane.sleeping = 0
                 yield lane
 
+    @property
+    def next_s(self) -> float | None:
+        """When the next lane goes on; `None` if none sleeps."""
+        return min((until_s for until_s, number, lane in self._heap if lane.sleeping == number), default=None)
+
     def wake_down(self) -> list[Lane]:
         """Return all lanes that wait for Tiled: it is back."""
         woken = [lane for _, number, lane in self._heap if lane.down and lane.sleeping == number]

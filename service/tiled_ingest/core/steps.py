@@ -27,6 +27,7 @@ from .writes import (
     Missing,
     Outcome,
     ReadKeys,
+    ReadRows,
     Rejected,
     Request,
     Unknown,
@@ -102,7 +103,7 @@ class Weather:
 
     def note(self, request: Request, outcome: Outcome) -> None:
         """Learn from an answer."""
-        if isinstance(outcome, Done) and not isinstance(request, GetNode | ReadKeys | FindOpenRuns):
+        if isinstance(outcome, Done) and not isinstance(request, GetNode | ReadKeys | ReadRows | FindOpenRuns):
             self.written += 1
             self.appended += isinstance(request, Append)
 

@@ -117,6 +117,18 @@ class ReadKeys:
 
 
 @dataclass(frozen=True, slots=True)
+class ReadRows:
+    """Read columns of a table, whole, in the order of Tiled's storage (none, on PostgreSQL). Repeatable.
+
+    Answers: `Done(pa.Table)`, `Missing`, or a failure; `Rejected` with 400 also for more than the server sends at once.
+    Types are as they survive pandas on the server: nulls may turn integers into floats, and NaN comes as null.
+    """
+
+    path: Path
+    columns: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class GetNode:
     """Read a node's metadata and data source. Answers: `Done(Node)`, `Missing`, or a failure."""
 
@@ -174,6 +186,7 @@ Request = (
     | CreateTable
     | Append
     | ReadKeys
+    | ReadRows
     | GetNode
     | PutSource
     | UpdateMetadata

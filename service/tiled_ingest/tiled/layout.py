@@ -3,7 +3,7 @@
 Not through `tiled.client.container`, which imports pandas, dask and numba (200 MB) to send the same bytes.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import httpx
@@ -25,6 +25,7 @@ from tiled_ingest.core.writes import (
     Path,
     PutSource,
     ReadKeys,
+    ReadRows,
     Rejected,
     Request,
     Spec,
@@ -67,13 +68,19 @@ def _append(session: Session, request: Append) -> Outcome:
 
 
 def _read_keys(session: Session, request: ReadKeys) -> Outcome:
-    params: Params = {"partition": 0, "column": ["seq_num", "time"]}
-    headers = {"Accept": wire.ARROW_FILE}
-    answer = session.request("GET", "table/partition", request.path, params=params, headers=headers)
-    outcome = _understood(answer, wire.keys)
+    outcome = _understood(_columns(session, request.path, ("seq_num", "time")), wire.keys)
     if outcome == Done(None):
         return Rejected("the table has no columns seq_num and time", 400)
     return outcome
+
+
+def _read_rows(session: Session, request: ReadRows) -> Outcome:
+    return _understood(_columns(session, request.path, request.columns), wire.table_of)
+
+
+def _columns(session: Session, path: Path, names: Sequence[str]) -> httpx.Response | Outcome:
+    params: Params = {"partition": 0, "column": list(names)}
+    return session.request("GET", "table/partition", path, params=params, headers={"Accept": wire.ARROW_FILE})
 
 
 def _get_node(session: Session, request: GetNode) -> Outcome:
@@ -149,6 +156,7 @@ _PERFORM: Mapping[type, Callable[[Session, Any], Outcome]] = {
     CreateTable: _create_table,
     Append: _append,
     ReadKeys: _read_keys,
+    ReadRows: _read_rows,
     GetNode: _get_node,
     PutSource: _put_source,
     UpdateMetadata: _update_metadata,

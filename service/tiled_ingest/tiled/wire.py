@@ -159,10 +159,16 @@ def table_source(said: Json) -> TableSource:
     )
 
 
-def keys(content: bytes) -> Keys | None:
-    """Read the columns that identify rows; `None` if the table has none (Tiled leaves out what is not there)."""
+def table_of(content: bytes) -> pa.Table:
+    """Read rows, of the columns that are there."""
     with pa.ipc.open_file(pa.py_buffer(content)) as file:
         read = file.read_all()
+    return read.select([name for name in read.column_names if not name.startswith("__index_level_")])
+
+
+def keys(content: bytes) -> Keys | None:
+    """Read the columns that identify rows; `None` if the table has none (Tiled leaves out what is not there)."""
+    read = table_of(content)
     if not {"seq_num", "time"} <= set(read.column_names):
         return None
     return Keys(
