@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 
 import pytest
 
@@ -67,8 +68,8 @@ def topics_of(broker: Broker) -> TopicFactory:
     return create
 
 
-def postgres_tiled(postgres: Postgres) -> TiledServer:
-    """Return a Tiled server, not yet started, on two fresh databases."""
+def postgres_tiled(postgres: Postgres, **options: Any) -> TiledServer:
+    """Return a Tiled server, not yet started, on two fresh databases; `options` are `TiledServer`'s."""
     mark = uuid.uuid4().hex[:8]
     catalog, tables = (postgres.create_database(f"{part}_{mark}") for part in ("catalog", "tables"))
-    return TiledServer(catalog_uri=postgres.uri(catalog, "postgresql+asyncpg"), storage_uri=postgres.uri(tables))
+    return TiledServer(catalog_uri=postgres.uri(catalog, "postgresql+asyncpg"), storage_uri=postgres.uri(tables), **options)

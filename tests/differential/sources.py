@@ -1,0 +1,45 @@
+"""All sources of documents, and which of them are not expected to be the same yet."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from . import detectors, old, plans
+from .plans import Make
+from .recorder import Documents
+
+MAKERS: dict[str, Make] = {**plans.MAKERS, **old.MAKERS, **detectors.MAKERS}
+
+_EXTERNAL = "external data are not written yet"
+_ARRAYS = "zarr and ragged nodes are not written yet"
+
+# THE place to switch a source on: an entry that is not true any more fails its test (xfail is strict here).
+NOT_YET: dict[str, str] = {
+    "large_array": _ARRAYS,
+    "two_arrays": _ARRAYS,
+    "text_array": _ARRAYS,
+    "filestore": _EXTERNAL,
+    "datum_after_event": _EXTERNAL,
+    "old_stream_resource": _EXTERNAL,
+    "hdf5_step": _EXTERNAL,
+    "hdf5_fly": _EXTERNAL,
+    "tiff_sequence": _EXTERNAL,
+    "jpeg_sequence": _EXTERNAL,
+}
+
+
+class Sources:
+    """Makes each source's documents once."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._made: dict[str, Documents] = {}
+
+    def documents(self, name: str) -> Documents:
+        if name not in self._made:
+            self._made[name] = MAKERS[name](self._folder)
+        return self._made[name]
+
+
+def uid_of(documents: Documents) -> str:
+    return str(documents[0][1]["uid"])
