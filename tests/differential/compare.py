@@ -39,7 +39,9 @@ class Difference:
 
     def __str__(self) -> str:
         where = "/".join(self.node) or "the run"
-        return f"{where}: {'.'.join(map(str, self.field))}: {_short(self.theirs)} in theirs, {_short(self.ours)} in ours"
+        return (
+            f"{where}: {'.'.join(map(str, self.field))}: {_short(self.theirs)} in theirs, {_short(self.ours)} in ours"
+        )
 
 
 def _short(value: Any) -> str:

@@ -36,7 +36,7 @@ class Composer:
         number = self._counts[name] = self._counts.get(name, 0) + 1
         time = TIME + 2 + number / 8
         head = {"uid": new_uid(), "descriptor": self._descriptors[name], "seq_num": number, "time": time}
-        return self.add("event", **{**head, "data": data, "timestamps": {key: time for key in data}, **more})
+        return self.add("event", **{**head, "data": data, "timestamps": dict.fromkeys(data, time), **more})
 
     def stop(self, **more: Any) -> Documents:
         stop = {"exit_status": "success", "reason": "", "num_events": dict(self._counts), **more}

@@ -22,8 +22,8 @@ from .recorder import Documents, Recorder
 
 def _blob_detector(folder: Path) -> Any:
     with init_devices():
-        detector = SimBlobDetector(StaticPathProvider(UUIDFilenameProvider(), folder), name="det")
-    return detector
+        det = SimBlobDetector(StaticPathProvider(UUIDFilenameProvider(), folder))  # named after the variable
+    return det
 
 
 def hdf5_step(folder: Path) -> Documents:
@@ -35,15 +35,13 @@ def hdf5_fly(folder: Path) -> Documents:
     recorder = Recorder()
     detector = _blob_detector(folder)
 
-    @bpp.stage_decorator([detector])
-    @bpp.run_decorator(md={})
     def plan() -> Iterator[Any]:
         yield from bps.prepare(detector, TriggerInfo(number_of_events=4), wait=True)
         yield from bps.declare_stream(detector, name="main", collect=True)
         yield from bps.kickoff(detector, wait=True)
         yield from bps.collect_while_completing([detector], [detector], flush_period=0.05, stream_name="main")
 
-    return recorder.run(plan())
+    return recorder.run(bpp.stage_wrapper(bpp.run_wrapper(plan()), [detector]))
 
 
 def _sequence(folder: Path, mimetype: str, template: str, shape: list[int | None], frames: int) -> Documents:
@@ -55,7 +53,13 @@ def _sequence(folder: Path, mimetype: str, template: str, shape: list[int | None
     parameters = {"template": template, "chunk_shape": (1, *shape[1:])}
     uri = f"file://localhost{folder}/"
     run.add(
-        "stream_resource", uid=resource, run_start=run.uid, data_key="cam", mimetype=mimetype, uri=uri, parameters=parameters
+        "stream_resource",
+        uid=resource,
+        run_start=run.uid,
+        data_key="cam",
+        mimetype=mimetype,
+        uri=uri,
+        parameters=parameters,
     )
     for frame in range(frames):
         window = {"indices": {"start": frame, "stop": frame + 1}, "seq_nums": {"start": frame + 1, "stop": frame + 2}}

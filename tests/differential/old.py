@@ -1,4 +1,4 @@
-"""Saved runs of old schemas, as real databases hold them (event-model's and databroker's history tells the spellings)."""
+"""Saved runs of old schemas, as real databases hold them: event-model's and databroker's history tells how."""
 
 from __future__ import annotations
 
@@ -26,7 +26,9 @@ def nsls2_2015(_: Path) -> Documents:
 def shape_none(_: Path) -> Documents:
     """`shape: None` where nothing is known of it, and `external: None`."""
     run = Composer()
-    run.descriptor({"a": {**key(), "shape": None}, "b": {**key("string"), "shape": None}}, object_keys={"dev": ["a", "b"]})
+    run.descriptor(
+        {"a": {**key(), "shape": None}, "b": {**key("string"), "shape": None}}, object_keys={"dev": ["a", "b"]}
+    )
     for number in range(3):
         run.event({"a": number + 0.5, "b": f"text {number}"})
     return run.stop()
@@ -47,7 +49,9 @@ def dtype_str(_: Path) -> Documents:
 def reserved_names(_: Path) -> Documents:
     """Keys that are called like the table's own columns."""
     run = Composer()
-    run.descriptor({"time": key(), "seq_num": key("integer"), "x": key()}, object_keys={"dev": ["time", "seq_num", "x"]})
+    run.descriptor(
+        {"time": key(), "seq_num": key("integer"), "x": key()}, object_keys={"dev": ["time", "seq_num", "x"]}
+    )
     for number in range(3):
         run.event({"time": 5.0 + number, "seq_num": 10 * number, "x": 0.5})
     return run.stop()
@@ -73,10 +77,12 @@ def _hdf5(folder: Path, dataset: str, frames: int, name: str = "old.h5") -> Path
 
 
 def filestore(folder: Path) -> Documents:
-    """`resource` without `run_start`, a `datum` for each event: AD_HDF5 with `frame_per_point`, and its `point_number`."""
+    """`resource` without `run_start`, a `datum` for each event: AD_HDF5 with `frame_per_point` and `point_number`."""
     path = _hdf5(folder, "/entry/data/data", 4)
     run = Composer()
-    run.descriptor({"image": key("array", [3, 4, 0], external="FILESTORE:"), "x": key()}, object_keys={"cam": ["image"]})
+    run.descriptor(
+        {"image": key("array", [3, 4, 0], external="FILESTORE:"), "x": key()}, object_keys={"cam": ["image"]}
+    )
     resource = new_uid()
     where = {"root": str(folder), "resource_path": path.name, "resource_kwargs": {"frame_per_point": 1}}
     run.add("resource", uid=resource, spec="AD_HDF5", path_semantics="posix", **where)

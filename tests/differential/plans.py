@@ -59,14 +59,13 @@ def rel_scan(_: Path) -> Documents:
 def several_streams(_: Path) -> Documents:
     devices = hw()
 
-    @bpp.run_decorator(md={})
     def plan() -> Iterator[Any]:
         for _ in range(3):
             yield from bps.trigger_and_read([devices.det1], name="primary")
             yield from bps.trigger_and_read([devices.det2, devices.motor], name="secondary")
         yield from bps.declare_stream(devices.det1, name="empty")
 
-    return record(plan())
+    return record(bpp.run_wrapper(plan()))
 
 
 def baseline(_: Path) -> Documents:
@@ -96,7 +95,6 @@ def kinds_of_scalars(_: Path) -> Documents:
 def configure(_: Path) -> Documents:
     devices = hw()
 
-    @bpp.run_decorator(md={})
     def plan() -> Iterator[Any]:
         yield from bps.trigger_and_read([devices.motor, devices.det])
         yield from bps.configure(devices.motor, {"velocity": 2})
@@ -104,7 +102,7 @@ def configure(_: Path) -> Documents:
         yield from bps.configure(devices.motor, {"velocity": 3})
         yield from bps.trigger_and_read([devices.motor, devices.det])
 
-    return record(plan())
+    return record(bpp.run_wrapper(plan()))
 
 
 def rewinds(_: Path) -> Documents:

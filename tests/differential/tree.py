@@ -60,7 +60,7 @@ class Catalog:
     def _children(self, path: Path) -> list[Any]:
         found: list[Any] = []
         while True:
-            params = {"page[offset]": len(found), "page[limit]": 100, "include_data_sources": "true"}
+            params: dict[str, Any] = {"page[offset]": len(found), "page[limit]": 100, "include_data_sources": "true"}
             page = self._get("search", path, **params).json()
             found += page["data"]
             if not page["data"] or len(found) >= page["meta"]["count"]:
@@ -94,7 +94,9 @@ class Catalog:
             return []
         read = self._get("array/full", path, accept=_OCTETS).content
         kind = structure["data_type"]
-        dtype = np.dtype(f"{ {'big': '>', 'little': '<'}.get(kind['endianness'], '|')}{kind['kind']}{kind['itemsize']}")
+        dtype = np.dtype(
+            f"{ {'big': '>', 'little': '<'}.get(kind['endianness'], '|') }{kind['kind']}{kind['itemsize']}"
+        )
         return np.frombuffer(read, dtype).reshape(structure["shape"]).tolist()
 
     def _get(self, route: str, path: Path, *, accept: str = "application/json", **params: Any) -> Any:

@@ -72,4 +72,6 @@ def postgres_tiled(postgres: Postgres, **options: Any) -> TiledServer:
     """Return a Tiled server, not yet started, on two fresh databases; `options` are `TiledServer`'s."""
     mark = uuid.uuid4().hex[:8]
     catalog, tables = (postgres.create_database(f"{part}_{mark}") for part in ("catalog", "tables"))
-    return TiledServer(catalog_uri=postgres.uri(catalog, "postgresql+asyncpg"), storage_uri=postgres.uri(tables), **options)
+    return TiledServer(
+        catalog_uri=postgres.uri(catalog, "postgresql+asyncpg"), storage_uri=postgres.uri(tables), **options
+    )

@@ -41,6 +41,7 @@ from tiled_ingest.core.writes import (
     Path,
     PutSource,
     ReadKeys,
+    ReadRows,
     Rejected,
     Request,
     TableSource,
@@ -155,6 +156,8 @@ class TiledModel:
                 return self._append(resolved.request, resolved)
             case ReadKeys(path=path):
                 return self._keys(path)
+            case ReadRows():
+                raise AssertionError("the service has a log: it never reads rows back from Tiled")
             case GetNode(path=path):
                 return self._node(path)
             case PutSource():
