@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,11 +15,14 @@ from tiled.client import from_uri
 
 from tests.rig.fixtures import postgres_tiled
 from tests.rig.postgres import Postgres
+from tests.system.publishing import Publication
+from tests.system.service import Service
 from tiled_ingest import TiledWriter
+from tiled_ingest.demo.broker import Broker
 from tiled_ingest.demo.tiled_server import TiledServer
 
 from .recorder import Documents
-from .sources import Sources, uid_of
+from .sources import MAKERS, NOT_YET_THROUGH_KAFKA, Sources, uid_of
 from .tree import Catalog, Node
 from .tree import Path as NodePath
 
@@ -34,7 +38,6 @@ class Scene:
     client: Any
     sources: Sources
     trees: dict[tuple[str, str], Tree] = field(default_factory=dict)
-    met: set[str] = field(default_factory=set)  # allowed differences that were seen
 
     def tree(self, writer: str, source: str) -> Tree:
         """Return what a writer makes of a source: written once."""
@@ -80,3 +83,32 @@ def _server(request: pytest.FixtureRequest, folder: Path) -> TiledServer:
         return TiledServer(readable_folders=[folder])
     postgres: Postgres = request.getfixturevalue("postgres")
     return postgres_tiled(postgres, readable_folders=[folder])
+
+
+@pytest.fixture(scope="session")
+def through_kafka(scene: Scene, broker: Broker, tmp_path_factory: pytest.TempPathFactory) -> Scene:
+    """Every source through Kafka and the service, one run after the other in one partition."""
+    topic = f"differential.{uuid.uuid4().hex[:12]}"
+    broker.create_topic(topic, 1)
+    scene.place("kafka")
+    runs = [scene.sources.documents(name) for name in MAKERS if name not in NOT_YET_THROUGH_KAFKA]
+    Publication(broker.bootstrap_servers, topic, [document for run in runs for document in run]).publish()
+    settings = {
+        "beamline": "test",
+        "kafka.bootstrap_servers": broker.bootstrap_servers,
+        "kafka.group_id": f"{topic}.ingest",
+        "kafka.topics": [topic],
+        "tiled.uri": f"{scene.server.uri}/metadata/kafka",
+        "tiled.api_key": scene.server.api_key,
+    }
+    service = Service(tmp_path_factory.mktemp("service"), settings)
+    service.start()
+    try:
+        service.wait_for("run_closed", count=len(runs), limit_s=120.0)
+        assert service.stop() == 0, service.tail()
+    finally:
+        service.kill()
+    for name in MAKERS:
+        if name not in NOT_YET_THROUGH_KAFKA:
+            scene.trees["kafka", name] = scene.read("kafka", uid_of(scene.sources.documents(name)))
+    return scene

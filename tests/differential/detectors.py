@@ -22,7 +22,8 @@ from .recorder import Documents, Recorder
 
 def _blob_detector(folder: Path) -> Any:
     with init_devices():
-        det = SimBlobDetector(StaticPathProvider(UUIDFilenameProvider(), folder))  # named after the variable
+        det = SimBlobDetector(StaticPathProvider(UUIDFilenameProvider(), folder))
+    assert det.name == "det", "named after the variable"
     return det
 
 

@@ -154,10 +154,8 @@ class TiledModel:
                 return self._create(request)
             case Append():
                 return self._append(resolved.request, resolved)
-            case ReadKeys(path=path):
-                return self._keys(path)
-            case ReadRows():
-                raise AssertionError("the service has a log: it never reads rows back from Tiled")
+            case ReadKeys() | ReadRows() as request:
+                return self._keys(request)
             case GetNode(path=path):
                 return self._node(path)
             case PutSource():
@@ -206,7 +204,10 @@ class TiledModel:
         self.rows[resolved.source.dataset].extend(table.to_pylist())
         return Done()
 
-    def _keys(self, path: Path) -> Outcome:
+    def _keys(self, request: ReadKeys | ReadRows) -> Outcome:
+        if isinstance(request, ReadRows):
+            raise AssertionError("the service has a log: it never reads whole rows back from Tiled")
+        path = request.path
         if path not in self.nodes:
             return Missing(str(path))
         rows = list(self.live_rows(path))
