@@ -98,5 +98,5 @@ def _references(documents: list[Any], names: Mapping[str, str]) -> Iterator[tupl
 def _path_of(resource: Mapping[str, Any]) -> str:
     """The path of the file, or of the folder with a sequence's files."""
     if "uri" in resource:
-        return urlsplit(resource["uri"]).path.rstrip("/")
+        return str(urlsplit(resource["uri"]).path).rstrip("/")
     return f"{str(resource['root']).rstrip('/')}/{str(resource['resource_path']).lstrip('/')}"

@@ -70,7 +70,7 @@ class Catalog:
         return Node(
             said["structure_family"],
             said["specs"],
-            said.get("access_blob"),
+            sorted(said.get("access_tags") or []),
             said["metadata"],
             _structure(said),
             [_source(source, "/".join(self._path)) for source in said.get("data_sources") or ()],
