@@ -1,4 +1,4 @@
-"""docs/tutorial.md, as it stands: each block of code is run, in order, then what the reader should have seen is checked."""
+"""docs/tutorial.md, as it stands: its blocks of code are run in order, then what a reader should have seen is checked."""
 
 from __future__ import annotations
 

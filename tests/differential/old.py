@@ -80,9 +80,7 @@ def filestore(folder: Path) -> Documents:
     """`resource` without `run_start`, a `datum` for each event: AD_HDF5 with `frame_per_point` and `point_number`."""
     path = _hdf5(folder, "/entry/data/data", 4)
     run = Composer()
-    run.descriptor(
-        {"image": key("array", [3, 4, 0], external="FILESTORE:"), "x": key()}, object_keys={"cam": ["image"]}
-    )
+    run.descriptor({"image": key("array", [3, 4], external="FILESTORE:"), "x": key()}, object_keys={"cam": ["image"]})
     resource = new_uid()
     where = {"root": str(folder), "resource_path": path.name, "resource_kwargs": {"frame_per_point": 1}}
     run.add("resource", uid=resource, spec="AD_HDF5", path_semantics="posix", **where)
@@ -115,7 +113,7 @@ def old_stream_resource(folder: Path) -> Documents:
     descriptor = run.descriptor({"cam": key("array", [1, 3, 4], external="STREAM:")}, object_keys={"cam": ["cam"]})
     resource = new_uid()
     where = {"root": str(folder), "resource_path": path.name, "resource_kwargs": {"path": "/data"}}
-    run.add("stream_resource", uid=resource, run_start=run.uid, spec="hdf5", data_key="cam", **where)
+    run.add("stream_resource", uid=resource, run_start=run.uid, spec="AD_HDF5_SWMR_STREAM", data_key="cam", **where)
     for first, last in ((0, 2), (2, 5)):
         window = {"indices": {"start": first, "stop": last}, "seq_nums": {"start": first + 1, "stop": last + 1}}
         run.add("stream_datum", uid=f"{resource}/{first}", stream_resource=resource, descriptor=descriptor, **window)

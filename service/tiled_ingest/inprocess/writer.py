@@ -36,6 +36,22 @@ class Own:
     """Stands for the writer's own normalisation, which is that of the service."""
 
 
+class Unfilled:
+    """Fills nothing in: event-model's own Filler refuses events whose datum comes after them."""
+
+    def __init__(self, _registry: Mapping[str, Any], **_options: Any) -> None:
+        pass
+
+    def event_page(self, doc: Any) -> Any:
+        """Return the events as they are."""
+        return doc
+
+    def take(self, _doc: Any) -> None:
+        """Take no notice of what could be used to fill events."""
+
+    descriptor = resource = datum_page = stream_resource = stream_datum = take
+
+
 class TiledWriter:
     """Writes the documents of runs into Tiled: `RE.subscribe(TiledWriter(client))`.
 
@@ -133,7 +149,7 @@ class TiledWriter:
         self._pid = os.getpid()
         self._lock = threading.RLock()
         self._open: set[Run] = set()
-        self._run_router = RunRouter([self._factory])
+        self._run_router = RunRouter([self._factory], filler_class=Unfilled)
         every_s = max(AGE_S_MIN, (self._age_s_max or 0.0) / 4)
         self._ticker = Ticker(self._lock, self._tick, every_s) if self._age_s_max is not None else None
 
