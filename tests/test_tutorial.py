@@ -1,4 +1,4 @@
-"""docs/tutorial.md, as it stands: its blocks of code are run in order, then what a reader should have seen is checked."""
+"""docs/tutorial.md, as it stands: its code is run in order, then what a reader should have seen is checked."""
 
 from __future__ import annotations
 
@@ -17,9 +17,12 @@ BLOCK = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 def _run(block: str, names: dict[str, Any]) -> Any:
     """Run a block as a notebook would: the value of a last line that is an expression is what it shows."""
     code = ast.parse(block)
-    last = code.body.pop() if isinstance(code.body[-1], ast.Expr) else None
-    exec(compile(code, str(TUTORIAL), "exec"), names)
-    return eval(compile(ast.Expression(last.value), str(TUTORIAL), "eval"), names) if last else None
+    last = code.body[-1]
+    if not isinstance(last, ast.Expr):
+        exec(compile(code, str(TUTORIAL), "exec"), names)
+        return None
+    exec(compile(ast.Module(code.body[:-1], []), str(TUTORIAL), "exec"), names)
+    return eval(compile(ast.Expression(last.value), str(TUTORIAL), "eval"), names)
 
 
 def test_the_tutorial_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
