@@ -54,7 +54,7 @@ def test_every_allowed_difference_is_met_and_documented(scene: Scene) -> None:
     met: set[str] = set()
     for source in (name for name in COMPARABLE if name not in NOT_YET):
         met |= sorted_out(differences(scene.tree("theirs", source), scene.tree("ours", source)))[0]
-    assert met == {allowed.name for allowed in ALLOWED if allowed.met_by_sources}
+    assert met >= {allowed.name for allowed in ALLOWED if allowed.met_by_sources}
     told = re.findall(r"^### (.*)$", DOCS.read_text(), re.MULTILINE)
     assert {allowed.name for allowed in ALLOWED} <= set(told)
 
