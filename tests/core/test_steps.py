@@ -183,7 +183,7 @@ class MiniTiled:
                 self.nodes[request.path] = replace(node, array=request.source)
             case w.PatchArray():
                 self._patch(node, request)
-            case w.ReadRows():
+            case w.ReadArray():
                 return w.Done(self._stored(node)[request.start : request.stop])
         return w.Done()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -68,10 +69,10 @@ def topics_of(broker: Broker) -> TopicFactory:
     return create
 
 
-def postgres_tiled(postgres: Postgres, folder: Path | None = None) -> TiledServer:
-    """Return a Tiled server, not yet started, on two fresh databases."""
+def postgres_tiled(postgres: Postgres, folder: Path | None = None, **options: Any) -> TiledServer:
+    """Return a Tiled server, not yet started, on two fresh databases; `options` are `TiledServer`'s."""
     mark = uuid.uuid4().hex[:8]
     catalog, tables = (postgres.create_database(f"{part}_{mark}") for part in ("catalog", "tables"))
     return TiledServer(
-        folder, catalog_uri=postgres.uri(catalog, "postgresql+asyncpg"), storage_uri=postgres.uri(tables)
+        folder, catalog_uri=postgres.uri(catalog, "postgresql+asyncpg"), storage_uri=postgres.uri(tables), **options
     )

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from tiled_ingest.core.writes import ArraySource, Asset, Done, Outcome, PatchArray, ReadRows, Unknown
+from tiled_ingest.core.writes import ArraySource, Asset, Done, Outcome, PatchArray, ReadArray, Unknown
 
 CHUNK_ROWS = 2  # few, so that different patches meet in one chunk
 
@@ -60,7 +60,7 @@ class Folders:
         folder, zeros = self._by_uri[source.assets[0].uri], np.zeros(_sizes(source), source.dtype)
         return [folder.rows.get(row, zeros) for row in range(start, min(stop, source.shape[0] or 0))]
 
-    def rows(self, request: ReadRows, source: ArraySource) -> Outcome:
+    def rows(self, request: ReadArray, source: ArraySource) -> Outcome:
         """Answer a request for rows."""
         rows = self.read(source, request.start, request.stop)
         return Done(np.array(rows, source.dtype).reshape(-1, *_sizes(source)))

@@ -49,6 +49,7 @@ from tiled_ingest.core.writes import (
     Path,
     PutArray,
     PutSource,
+    ReadArray,
     ReadKeys,
     ReadRows,
     Registered,
@@ -207,15 +208,15 @@ class TiledModel:
                 return self._patch(resolved.request, resolved)
             case PutArray():
                 return self._put_array(resolved.request, resolved, stale)
-            case ReadRows(path=path) as request:
+            case ReadArray(path=path) as request:
                 array = self.nodes[path].array if path in self.nodes else None
                 return self.folders.rows(request, array) if array else Missing(str(path))
             case CountRows(path=path):
                 return Done(len(self.live_rows(path))) if path in self.nodes else Missing(str(path))
             case Append():
                 return self._append(resolved.request, resolved)
-            case ReadKeys(path=path):
-                return self._keys(path)
+            case ReadKeys() | ReadRows() as request:
+                return self._keys(request)
             case GetNode(path=path):
                 return self._node(path)
             case PutSource():
@@ -298,7 +299,9 @@ class TiledModel:
             node.seen = node.own_put = self.applied
         return Done()
 
-    def _keys(self, path: Path) -> Outcome:
+    def _keys(self, request: ReadKeys | ReadRows) -> Outcome:
+        assert isinstance(request, ReadKeys), "the service has a log: it never reads whole rows back from Tiled"
+        path = request.path
         if path not in self.nodes:
             return Missing(str(path))
         rows = list(self.live_rows(path))

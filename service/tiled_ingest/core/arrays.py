@@ -165,6 +165,7 @@ class Array:
         if source.dtype != node.dtype:
             yield from insist(self._around, self._run.uid, UpdateMetadata(self._path, self._metadata()))
         self._state.node = source
+        self._state.shown = store
 
     # ------------------------------------------------------------ the store
 
@@ -195,6 +196,8 @@ class Array:
 
     def _fill(self, store: Store, upto: int, patience: Patience) -> Procedure[bool]:
         """Write all earlier values into the store, from the log; `False` if it must be begun anew."""
+        if not self._around.policy.log_holds_runs:
+            return (yield from self._copy(store, patience))
         expected = self._stream.confirmed
         if not expected.count:
             return True
@@ -214,6 +217,18 @@ class Array:
         if written != expected:
             found = f"the log holds {written.count} accepted rows of {self._where}"
             raise TiledRejected(f"{found}, {expected.count} were expected")
+        return True
+
+    def _copy(self, store: Store, patience: Patience) -> Procedure[bool]:
+        """Write into the store what the node shows: no log holds it."""
+        shown = self._state.shown
+        for request in shown.reads() if shown is not None else ():
+            answer = yield from insist(self._around, self._run.uid, request)
+            if shown is None or not isinstance(answer, Done):
+                raise TiledRejected(f"the array {self._where} is gone")
+            for rows in shown.read(answer.value, store.plan):
+                if not (yield from self._write(store, rows, patience)):
+                    return False
         return True
 
     def _write(self, store: Store, rows: Converted, patience: Patience) -> Procedure[bool]:

@@ -14,7 +14,7 @@ from event_model import DocumentNames
 from .errors import InvalidDocument
 from .events import BulkEvents, Event, EventPage, bulk_from, event_from, page_from, revived, rows_of
 from .policy import Policy
-from .record import Record
+from .record import Handed, Record
 from .revive import Reviver
 from .weigh import count_elements
 
@@ -49,6 +49,8 @@ class Decoder:
 
     def __call__(self, record: Record) -> Document:
         """Return the kind, and the document: `Event`, `EventPage`, or a plain dict for the other kinds."""
+        if isinstance(record, Handed):
+            return self.admit(record.kind, record.doc)
         value = self._weighed(record.value)
         try:
             return self._decoded(value)

@@ -57,6 +57,17 @@ class Released:
 
 
 @dataclass(frozen=True, slots=True)
+class Condemned:
+    """Somebody else decided that a run may not be written any further: it shall fail, for the reasons given."""
+
+    home: Home
+    run: str
+    reason: str
+    code: str
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
 class Records:
     """Records in the order of their partitions' logs."""
 
@@ -145,6 +156,7 @@ Input = (
     Assigned
     | Revoked
     | Released
+    | Condemned
     | Records
     | EndReached
     | Answered

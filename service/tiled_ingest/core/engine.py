@@ -127,6 +127,14 @@ class Engine:
         """How many seconds may pass before there is something to do without any input; may be infinite."""
         return max(0.0, min(self._ripening.next_s, self._sleepers.next_s) - now_s)
 
+    @property
+    def wakes_s(self) -> float:
+        """When work that waits (for Tiled to come back, say) goes on by itself, at the first input from then on.
+
+        Infinite if none waits; rows that wait for nothing but their age do not count.
+        """
+        return self._sleepers.next_s
+
     def snapshot(self) -> EngineSnapshot:
         """Return what operators may see of the state."""
         return snapshot_of(
@@ -187,6 +195,14 @@ class Engine:
         lane = self._lane(claim, None)
         lane.procedure = claim.take()
         self._resume(lane, None)
+
+    @_take.register
+    def _(self, given: fx.Condemned) -> None:
+        claim = self._claims[given.home]
+        for run in claim.runs:
+            if run.uid == given.run and not run.is_finished and run.verdict is None:
+                run.condemn(Verdict(given.reason, given.code, given.detail, ours=run.opened))
+                self._touch(claim, run)
 
     @_take.register
     def _(self, given: fx.Revoked) -> None:

@@ -32,6 +32,7 @@ class Policy:
     # Kafka
     commit_interval_s: float = 0.5
     log_chunk_bytes: int = 16_000_000
+    log_holds_runs: bool = True  # false in process: a new dataset gets its rows from the old one, by way of Tiled
     start_latest: bool = False
     accept_gap: bool = False  # go on where the log begins, when it has lost what was not read yet
 

@@ -96,6 +96,14 @@ def chunk(values: Sequence[Any], plan: RaggedPlan) -> Chunk:
     return Chunk(wanted, len(values), columns, sum(leaf.size for leaf in leaves), misfits)
 
 
+def chunk_of(rows: int, columns: Mapping[str, Sequence[Any]], plan: RaggedPlan) -> Chunk:
+    """Return a chunk as a table of another type holds it, in the plan's type, which is at least as wide."""
+    *offsets, data = plan.schema.names[1:]
+    arrays = {name: np.asarray(columns[name], np.int64) for name in offsets}
+    values = np.asarray(columns[data], plan.dtype)
+    return Chunk(plan, rows, {**arrays, data: values}, values.size, ())
+
+
 class _Flat:
     """Values taken apart: offsets by level, and leaves."""
 

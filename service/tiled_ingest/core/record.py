@@ -1,6 +1,6 @@
 """A record as Kafka holds it, and where it stands: the smallest words of the house."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -39,3 +39,29 @@ class Record(msgspec.Struct, frozen=True, gc=False):
     def home(self) -> Home:
         """The partition it came from."""
         return Home(self.topic, self.partition)
+
+    @property
+    def nbytes(self) -> int:
+        """What it weighs: bytes of its value in the log."""
+        return len(self.value or b"")
+
+
+class Handed(Record, frozen=True):
+    """A document that never was bytes: in-process writing hands it over as it is.
+
+    Attributes
+    ----------
+    kind, doc
+        As callbacks of the RunEngine get them. Nobody changes `doc` afterwards.
+    weight
+        About how many bytes it takes.
+    """
+
+    kind: str
+    doc: Any
+    weight: int
+
+    @property
+    def nbytes(self) -> int:
+        """What it weighs: an estimate."""
+        return self.weight

@@ -47,7 +47,7 @@ class Refill:
         for record in chunk.records:
             if record.offset < self.stop:
                 for event in self._accepted(record, decode):
-                    buffer.append(event, record.offset, len(record.value or b""))
+                    buffer.append(event, record.offset, record.nbytes)
         self.next_offset = chunk.next_offset
         return buffer.take() if buffer.rows else None
 

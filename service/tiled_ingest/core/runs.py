@@ -276,7 +276,7 @@ class Runs:
         events = list(rows_of(doc))
         for descriptor in {event.descriptor for event in events}:
             run.acceptance.stream_of(descriptor)  # all of a document counts, or nothing
-        nbytes = max(len(record.value or b"") // max(len(events), 1), ROW_BYTES_MIN)
+        nbytes = max(record.nbytes // max(len(events), 1), ROW_BYTES_MIN)
         self.weight += nbytes * len(events)
         for event in events:
             stream = run.streams[run.acceptance.stream_of(event.descriptor)]

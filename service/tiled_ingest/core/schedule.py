@@ -69,7 +69,9 @@ class Sleepers:
 
     @property
     def next_s(self) -> float:
-        """When the next lane wakes; infinite if none sleeps. May be too early: nothing wakes then."""
+        """When the next lane goes on; infinite if none sleeps."""
+        while self._heap and self._heap[0][2].sleeping != self._heap[0][1]:
+            heapq.heappop(self._heap)  # it was woken before its time
         return self._heap[0][0] if self._heap else math.inf
 
     def wake_down(self) -> list[Lane]:

@@ -29,6 +29,7 @@ from .writes import (
     Missing,
     Outcome,
     PatchArray,
+    ReadArray,
     ReadKeys,
     ReadRows,
     RegisterExternal,
@@ -84,7 +85,7 @@ class Claiming:
 
 Step = Request | Sleep | LogChunk | Letters | Claiming
 # A registration may find that all is there already.
-READS = GetNode | ReadKeys | CountRows | ReadRows | FindOpenRuns | RegisterExternal
+READS = GetNode | ReadKeys | CountRows | ReadRows | ReadArray | FindOpenRuns | RegisterExternal
 LOG_RETRY_S = 0.5
 WITNESSES_MIN = 2  # an outage may end between our failure and the success of others; hardly twice
 

@@ -11,12 +11,26 @@ from dataclasses import replace
 from typing import Any, Protocol
 
 import numpy as np
+import pyarrow as pa
 
-from .blocks import ArrayPlan, Block, block
-from .ragged import CHUNK, Chunk, RaggedPlan, chunk
+from .blocks import ArrayPlan, Block, Values, block
+from .errors import TiledRejected
+from .ragged import CHUNK, Chunk, RaggedPlan, chunk, chunk_of
 from .reconcile import rows_at
 from .steps import Procedure, Surroundings, insist
-from .writes import Append, ArraySource, Asset, CreateArray, CreateTable, Done, Json, PatchArray, Path, ReadRows
+from .writes import (
+    Append,
+    ArraySource,
+    Asset,
+    CreateArray,
+    CreateTable,
+    Done,
+    Json,
+    PatchArray,
+    Path,
+    ReadArray,
+    ReadRows,
+)
 
 Plan = ArrayPlan | RaggedPlan
 Converted = Block | Chunk
@@ -46,6 +60,18 @@ class Store(Protocol):
 
     def shown_by(self, node: ArraySource) -> ArraySource:
         """Return what the node must say to show all rows."""
+
+    def reads(self) -> Iterator[ReadArray | ReadRows]:
+        """Yield the requests that bring all rows back, in order."""
+
+    def read(self, answer: Any, plan: Any) -> Iterator[Any]:
+        """Yield the rows that such a request was answered with, as rows of the plan.
+
+        Raises
+        ------
+        TiledRejected
+            They are not the rows that were written.
+        """
 
 
 def converted(values: Sequence[Any], plan: Plan) -> Converted:
@@ -106,13 +132,23 @@ class RegularStore:
     def arrived(self, around: Surroundings, lane: str, request: PatchArray) -> Procedure[bool]:
         """Whether the rows of a patch read as they were written."""
         array, end = request.array, request.offset + len(request.array)
-        read = ReadRows(self.path, request.offset, end, array.dtype, array.shape[1:])
+        read = ReadArray(self.path, request.offset, end, array.dtype, array.shape[1:])
         answer = yield from insist(around, lane, read)
         return isinstance(answer, Done) and bool(answer.value.tobytes() == np.ascontiguousarray(array).tobytes())
 
     def wrote(self, converted: Block) -> None:
         """Count the rows."""
         self.rows += len(converted.array)
+
+    def reads(self) -> Iterator[ReadArray]:
+        """Yield reads of a bearable size."""
+        step = max(1, REQUEST_NBYTES_MAX // self.plan.row_nbytes)
+        for begin in range(0, self.rows, step):
+            yield ReadArray(self.path, begin, min(begin + step, self.rows), self.plan.dtype, self.plan.row_shape)
+
+    def read(self, answer: Values, plan: ArrayPlan) -> Iterator[Block]:
+        """Yield the rows as one block."""
+        yield block(list(answer), plan)
 
     def shown_by(self, node: ArraySource) -> ArraySource:
         """Return the node's source with our asset first, and as many rows as we wrote."""
@@ -148,6 +184,18 @@ class RaggedStore:
         self.rows += converted.rows
         self._size += converted.size
         self._chunks.append(converted.rows)
+
+    def reads(self) -> Iterator[ReadRows]:
+        """Yield one read, of all chunks."""
+        yield ReadRows(self.path, tuple(self.plan.schema.names))
+
+    def read(self, answer: pa.Table, plan: RaggedPlan) -> Iterator[Chunk]:
+        """Yield the chunks that were confirmed; one that came since, whose reply was lost, is left out."""
+        found = {row.pop(CHUNK): row for row in answer.to_pylist()}
+        for index, rows in enumerate(self._chunks):
+            if index not in found:
+                raise TiledRejected(f"chunk {index} of {'/'.join(self.path)} is gone")
+            yield chunk_of(rows, found[index], plan)
 
     def shown_by(self, node: ArraySource) -> ArraySource:
         """Return the node's source with our table, and the chunks that are in it."""

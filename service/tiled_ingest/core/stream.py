@@ -89,6 +89,8 @@ class ArrayState:
         What the node showed last, once this claim has seen it.
     store
         Where this claim keeps the rows; `None` before it wrote any.
+    shown
+        The store whose rows the node shows, if it is of this claim.
     stores
         How many stores this claim has made.
     rows
@@ -105,6 +107,7 @@ class ArrayState:
     plan: Plan | None = None
     node: ArraySource | None = None
     store: Store | None = None
+    shown: Store | None = None
     stores: int = 0
     rows: int = 0
     lengths: tuple[int, int] | None = None

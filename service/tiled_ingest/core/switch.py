@@ -1,11 +1,11 @@
-"""The switch: a table node gets a dataset of our own, filled from the log, in one step that readers see as none.
+"""The switch: a table node gets a dataset of our own, filled anew, in one step that readers see as none.
 
 A dataset in Tiled has exactly one writer, ever: the claim that made it. A dataset of anyone else (an earlier claim, or
 ourselves before a restart) is never appended to, because an append of its dead owner may still land in it. Instead a
 child of the table node gets a dataset of our own, with the columns in an order that no other dataset of this node had;
-the rows are written there again, from the log, and compared; then one PUT makes the node point to it, and a second one
-gives the child the old dataset. An old owner's append that lands later is either in the old dataset, where nobody
-looks, or is refused, since Tiled casts by names in order.
+the rows are written there again, from the log (where no log holds them, from what Tiled shows), and compared; then one
+PUT makes the node point to it, and a second one gives the child the old dataset. An old owner's append that lands later
+is either in the old dataset, where nobody looks, or is refused, since Tiled casts by names in order.
 
 Nothing is ever deleted: SQL tables are shared by all streams of one schema.
 """
@@ -20,6 +20,7 @@ from .documents import access_tags
 from .errors import TiledRejected
 from .reconcile import look_for, tally_at
 from .refill import Refill
+from .reread import NO_KEYS, Confirmed, Portion, Reread
 from .rows import Batch, TableResult
 from .run import Run
 from .steps import Patience, Procedure, Sleep, Surroundings, insist, read_log
@@ -78,13 +79,15 @@ class Switch:
         self._build = build
         self._mismatches = 0
 
-    def run(self, upto: int) -> Procedure[None]:
+    def run(self, upto: int, doubtful: Keys | None = None) -> Procedure[None]:
         """Give the node a dataset of our own that holds every accepted row before offset `upto`.
+
+        `doubtful` names rows that may be in the old dataset, or may come to be, and shall not be in ours.
 
         Raises
         ------
         TiledRejected
-            The log does not hold these rows any more, or Tiled refuses them.
+            Neither the log nor Tiled holds these rows any more, or Tiled refuses them.
         Superseded
             A later claim was here.
         """
@@ -92,7 +95,8 @@ class Switch:
         while True:
             live = yield from self._live()
             child = yield from self._make_child(live)
-            if (yield from self._fill(child, upto, patience)):
+            source = self._rows(child, live, upto, doubtful)
+            if (yield from self._fill(child, source, patience)):
                 yield from self._point_to(child, live)
                 rows = self._part.confirmed.count
                 self._around.tell("switched", run=self._run.uid, stream=self._stream.name, rows=rows)
@@ -161,18 +165,23 @@ class Switch:
 
     # ------------------------------------------------------------ its rows
 
-    def _fill(self, child: Child, upto: int, patience: Patience) -> Procedure[bool]:
-        """Write all accepted rows before `upto` into the child, from the log; `False` if it must be begun anew."""
-        refill = Refill(self._run, self._stream.name, upto)
+    def _rows(self, child: Child, live: TableSource, upto: int, doubtful: Keys | None) -> "FromLog | Reread":
+        policy, part = self._around.policy, self._part
+        if policy.log_holds_runs:
+            return FromLog(self._around, Refill(self._run, self._stream.name, upto), self._where, self._build)
+        columns = {column.name: column.type for column in live.schema}
+        schema = child.source.schema
+        expected = Confirmed(part.confirmed, doubtful, part.counted_by is None)
+        return Reread(self._around, self._run.uid, self._path, schema, columns, expected, policy.rows_max)
+
+    def _fill(self, child: Child, source: "FromLog | Reread", patience: Patience) -> Procedure[bool]:
+        """Write all accepted rows into the child; `False` if it must be begun anew."""
         written = Tally()
-        while not refill.done:
-            batch = yield from self._next_of_log(refill)
-            if batch is None:
-                continue
-            built = self._build(batch)
-            if built is None or not (yield from self._append(child, built.table, written, batch.keys, patience)):
+        while not source.done:
+            portion = yield from source.next()
+            if portion is None or not (yield from self._append(child, portion, written, patience)):
                 return False
-            written += self._part.tally(batch.keys)
+            written += self._part.tally(portion.keys)
         self._check_complete(written)
         return self._is_full(
             written, (yield from tally_at(self._around, self._run.uid, child.path, self._part.counted_by))
@@ -187,25 +196,21 @@ class Switch:
     def _check_complete(self, written: Tally) -> None:
         expected = self._part.confirmed
         if written != expected:
-            found = f"the log holds {written.count} accepted rows of {self._where}"
+            found = f"{written.count} accepted rows of {self._where} were found again"
             raise TiledRejected(f"{found}, {expected.count} were expected")
 
-    def _next_of_log(self, refill: Refill) -> Procedure[Batch | None]:
-        chunk = yield from read_log(refill.next_offset, refill.stop)
-        if chunk.low > refill.next_offset:
-            raise TiledRejected(f"the log begins at {chunk.low}, after the run's documents at {refill.next_offset}")
-        return refill.take(chunk, self._around.decode)
-
-    def _append(self, child: Child, table: pa.Table, written: Tally, keys: Keys, patience: Patience) -> Procedure[bool]:
+    def _append(self, child: Child, portion: Portion, written: Tally, patience: Patience) -> Procedure[bool]:
         """Append to the child; `False` if nobody knows whether it arrived: then another child must be begun."""
+        if not portion.table.num_rows:
+            return True
         while True:
-            outcome: Outcome = yield Append(child.path, table.select(child.source.schema.names))
+            outcome: Outcome = yield Append(child.path, portion.table.select(child.source.schema.names))
             if isinstance(outcome, Done):
                 return True
             if isinstance(outcome, Exists | Missing):
                 raise TiledRejected(f"the table {'/'.join(child.path)} is gone")
             if isinstance(outcome, Unknown):
-                expected = written + self._part.tally(keys)
+                expected = written + self._part.tally(portion.keys)
                 if (yield from look_for(self._around, self._run.uid, child.path, expected, self._part.counted_by)):
                     return True
             yield patience.after(outcome)
@@ -221,3 +226,38 @@ class Switch:
         self._part.source = ours
         old = replace(live, id=child.source.id)
         yield from insist(self._around, self._run.uid, PutSource(child.path, old))
+
+
+class FromLog:
+    """The rows of a dataset of our own, from the log, chunk by chunk.
+
+    Parameters
+    ----------
+    build
+        Makes a table of a batch; `None` if its values asked for other columns, which are planned now.
+    """
+
+    def __init__(
+        self, around: Surroundings, refill: Refill, where: str, build: Callable[[Batch], TableResult | None]
+    ) -> None:
+        self._around = around
+        self._refill = refill
+        self._where = where
+        self._build = build
+
+    @property
+    def done(self) -> bool:
+        """Whether all of the log was taken."""
+        return self._refill.done
+
+    def next(self) -> Procedure[Portion | None]:
+        """Return the rows of the next chunk, maybe none; `None` if the child must be begun anew, in other columns."""
+        chunk = yield from read_log(self._refill.next_offset, self._refill.stop)
+        if chunk.low > self._refill.next_offset:
+            begins = f"the log begins at {chunk.low}"
+            raise TiledRejected(f"{begins}, after the documents of {self._where} at {self._refill.next_offset}")
+        batch = self._refill.take(chunk, self._around.decode)
+        if batch is None:
+            return Portion(pa.table({}), NO_KEYS)
+        built = self._build(batch)
+        return Portion(built.table, batch.keys) if built is not None else None

@@ -109,7 +109,7 @@ class Table:
             yield pause
             return
         yield from self._look_for_a_witness(patience)
-        yield from self._switch.run(batch.first_offset)
+        yield from self._switch.run(batch.first_offset, batch.keys)
         self._around.tell("ambiguous", outcome="switched", detail=self._where)
 
     def _look_for_a_witness(self, patience: Patience) -> Procedure[None]:

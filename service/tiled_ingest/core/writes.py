@@ -208,7 +208,7 @@ class PatchArray:
 
 
 @dataclass(frozen=True, slots=True)
-class ReadRows:
+class ReadArray:
     """Read rows of a regular array of that type. Answers: `Done(array)`, as many rows as are there, or a failure."""
 
     path: Path
@@ -224,6 +224,18 @@ class PutArray:
 
     path: Path
     source: ArraySource
+
+
+@dataclass(frozen=True, slots=True)
+class ReadRows:
+    """Read columns of a table, whole, in the order of Tiled's storage (none, on PostgreSQL). Repeatable.
+
+    Answers: `Done(pa.Table)`, `Missing`, or a failure; `Rejected` with 400 also for more than the server sends at once.
+    Types are as they survive pandas on the server: nulls may turn integers into floats, and NaN comes as null.
+    """
+
+    path: Path
+    columns: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -311,8 +323,9 @@ Request = (
     | CountRows
     | CreateArray
     | PatchArray
-    | ReadRows
+    | ReadArray
     | PutArray
+    | ReadRows
     | GetNode
     | PutSource
     | UpdateMetadata

@@ -3,10 +3,11 @@
 Not through `tiled.client.container`, which imports pandas, dask and numba (200 MB) to send the same bytes.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
+import httpx
 import numpy as np
 
 from tiled_ingest.core.writes import (
@@ -28,6 +29,7 @@ from tiled_ingest.core.writes import (
     Path,
     PutArray,
     PutSource,
+    ReadArray,
     ReadKeys,
     ReadRows,
     RegisterExternal,
@@ -99,7 +101,7 @@ def _patch_array(session: Session, request: PatchArray) -> Outcome:
     return understood(answer, _nothing)
 
 
-def _read_rows(session: Session, request: ReadRows) -> Outcome:
+def _read_array(session: Session, request: ReadArray) -> Outcome:
     params: Params = {"slice": f"{request.start}:{request.stop}"}
     answer = session.request("GET", "array/full", request.path, params=params, headers={"Accept": wire.OCTETS})
     return understood(answer, partial(wire.array_rows, request=request))
@@ -112,20 +114,23 @@ def _put_array(session: Session, request: PutArray) -> Outcome:
 
 
 def _count_rows(session: Session, request: CountRows) -> Outcome:
-    params: Params = {"partition": 0, "column": request.column}
-    headers = {"Accept": wire.ARROW_FILE}
-    answer = session.request("GET", "table/partition", request.path, params=params, headers=headers)
-    return understood(answer, wire.row_count)
+    return understood(_columns(session, request.path, (request.column,)), wire.row_count)
 
 
 def _read_keys(session: Session, request: ReadKeys) -> Outcome:
-    params: Params = {"partition": 0, "column": ["seq_num", "time"]}
-    headers = {"Accept": wire.ARROW_FILE}
-    answer = session.request("GET", "table/partition", request.path, params=params, headers=headers)
-    outcome = understood(answer, wire.keys)
+    outcome = understood(_columns(session, request.path, ("seq_num", "time")), wire.keys)
     if outcome == Done(None):
         return Rejected("the table has no columns seq_num and time", 400)
     return outcome
+
+
+def _read_rows(session: Session, request: ReadRows) -> Outcome:
+    return understood(_columns(session, request.path, request.columns), wire.table_of)
+
+
+def _columns(session: Session, path: Path, names: Sequence[str]) -> httpx.Response | Outcome:
+    params: Params = {"partition": 0, "column": list(names)}
+    return session.request("GET", "table/partition", path, params=params, headers={"Accept": wire.ARROW_FILE})
 
 
 def _get_node(session: Session, request: GetNode) -> Outcome:
@@ -194,6 +199,7 @@ _PERFORM: Mapping[type, Callable[[Session, Any], Outcome]] = {
     CountRows: _count_rows,
     CreateArray: _create_array,
     PatchArray: _patch_array,
+    ReadArray: _read_array,
     ReadRows: _read_rows,
     PutArray: _put_array,
     GetNode: _get_node,

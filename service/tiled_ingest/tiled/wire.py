@@ -21,7 +21,7 @@ from tiled_ingest.core.writes import (
     Json,
     Keys,
     Node,
-    ReadRows,
+    ReadArray,
     RegisterExternal,
     Spec,
     TableSource,
@@ -224,7 +224,7 @@ def array_source(said: Json) -> ArraySource:
     )
 
 
-def array_rows(content: bytes, request: ReadRows) -> npt.NDArray[Any]:
+def array_rows(content: bytes, request: ReadArray) -> npt.NDArray[Any]:
     """Read rows of an array, in the type that was asked for."""
     flat = np.frombuffer(content, request.dtype)
     return flat.reshape((-1, *request.row_shape))
@@ -250,10 +250,16 @@ def table_source(said: Json) -> TableSource:
     )
 
 
-def keys(content: bytes) -> Keys | None:
-    """Read the columns that identify rows; `None` if the table has none (Tiled leaves out what is not there)."""
+def table_of(content: bytes) -> pa.Table:
+    """Read rows, of the columns that are there."""
     with pa.ipc.open_file(pa.py_buffer(content)) as file:
         read = file.read_all()
+    return read.select([name for name in read.column_names if not name.startswith("__index_level_")])
+
+
+def keys(content: bytes) -> Keys | None:
+    """Read the columns that identify rows; `None` if the table has none (Tiled leaves out what is not there)."""
+    read = table_of(content)
     if not {"seq_num", "time"} <= set(read.column_names):
         return None
     return Keys(

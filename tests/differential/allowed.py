@@ -1,0 +1,71 @@
+"""Every difference from TiledWriter that is allowed, with its reason. `docs/differences.md` says the same to users.
+
+What is not on this list fails the differential test; what is on it and never met is no longer true, and fails, too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from .compare import ABSENT, Difference
+
+NUMERIC = ("bool", "int64", "double")
+
+
+@dataclass(frozen=True)
+class Allowed:
+    """One kind of difference.
+
+    Attributes
+    ----------
+    name
+        Its heading in the docs.
+    met_by_sources
+        Whether the sources of the differential test show it (else only generated documents do).
+    """
+
+    name: str
+    fits: Callable[[Difference], bool]
+    met_by_sources: bool = True
+
+
+def _own_metadata(found: Difference) -> bool:
+    return found.node == () and found.field == ("metadata", "tiled_ingest") and found.theirs is ABSENT
+
+
+def _own_properties(found: Difference) -> bool:
+    return found.field[:1] == ("sources",) and found.field[-2:] == ("properties", "tiled_ingest")
+
+
+def _kind_from_descriptor(found: Difference) -> bool:
+    """A column's type: theirs is that of the first batch's values."""
+    return found.field[:2] == ("structure", "columns") and found.theirs != found.ours and found.theirs is not ABSENT
+
+
+def _own_notes(found: Difference) -> bool:
+    """Notes of both, in whatever order; ours may say more."""
+    if found.node != () or found.field[:2] != ("metadata", "notes"):
+        return False
+    theirs = found.theirs if isinstance(found.theirs, list) else []
+    return isinstance(found.ours, list) and set(theirs) <= set(found.ours)
+
+
+ALLOWED: Sequence[Allowed] = (
+    Allowed("Our own facts about a run", _own_metadata),
+    Allowed("Our own facts about a table", _own_properties),
+    Allowed("The type of a column comes from the descriptor", _kind_from_descriptor),
+    Allowed("Notes", _own_notes, met_by_sources=False),
+)
+
+
+def sorted_out(found: Sequence[Difference]) -> tuple[set[str], list[Difference]]:
+    """Return the names of the allowed differences that were met, and those that are not allowed."""
+    met: set[str] = set()
+    unlisted = []
+    for difference in found:
+        names = {allowed.name for allowed in ALLOWED if allowed.fits(difference)}
+        met |= names
+        if not names:
+            unlisted.append(difference)
+    return met, unlisted
