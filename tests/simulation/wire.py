@@ -24,6 +24,7 @@ from .tiled_model import Resolved, TiledModel
 
 TIMEOUT_S = 1.0
 LATE_S_MAX = 20.0
+COLUMNS_FENCED_MIN = 3  # in two, the orders run out at the third owner: then only waiting keeps late appends out
 SERVER_ERRORS_MAX = 2  # in a row: more would say that the data is at fault, which it is not
 
 # In this order one fault at most is drawn per request.
@@ -57,6 +58,8 @@ class Wire:
     ----------
     owner_of
         The member that owns the run at a path; a write by anyone else is stale.
+    late_write_s_max
+        The longest that an append of a table without enough orders of columns may be late: what the service waits.
     """
 
     def __init__(
@@ -66,6 +69,7 @@ class Wire:
         faults: Faults,
         tiled: TiledModel,
         owner_of: Callable[[Path], str | None],
+        late_write_s_max: float,
     ) -> None:
         self._clock, self._rng, self._faults, self._tiled, self._owner_of = (
             clock,
@@ -74,6 +78,7 @@ class Wire:
             tiled,
             owner_of,
         )
+        self._late_write_s_max = late_write_s_max
         self._slowness_s = rng.choice((0.005, 0.02, 0.1))
         self._calls: dict[Call, None] = {}  # not answered yet, in the order of sending
         self._embedded: set[str] = set()  # clients that were told: DuckDB
@@ -137,6 +142,10 @@ class Wire:
     def _latency_s(self) -> float:
         return self._rng.expovariate(1 / self._slowness_s)
 
+    def _late_s_max(self, request: Request) -> float:
+        unfenced = isinstance(request, Append) and request.table.num_columns < COLUMNS_FENCED_MIN
+        return min(LATE_S_MAX, self._late_write_s_max) if unfenced else LATE_S_MAX
+
     def _enter(self, call: Call, *, reply_lost: bool) -> None:
         if self._clock.now_s < self.down_until_s:
             self.pending -= 1
@@ -148,7 +157,7 @@ class Wire:
 
     def _send_late(self, call: Call, *, resolve_at_once: bool) -> None:
         self.pending += 1
-        delay_s = self._rng.uniform(0.0, LATE_S_MAX)
+        delay_s = self._rng.uniform(0.0, self._late_s_max(call.request))
         if resolve_at_once:
             resolved = self._tiled.resolve(call.request)
             self._clock.after(delay_s, lambda: self._apply(call, resolved, reply_lost=True))

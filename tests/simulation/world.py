@@ -55,7 +55,7 @@ class World:
             setup, list(self.partitions), options.runs_max, external=options.external, arrays=options.arrays
         )
         self.oracle = Oracle(self.plan, self.tiled, self.dead_letters, self.parent)
-        self.wire = Wire(self.clock, chance, self.faults, self.tiled, self._owner_of)
+        self.wire = Wire(self.clock, chance, self.faults, self.tiled, self._owner_of, self.policy.late_write_s_max)
         self.coordinator = Coordinator(self.clock, chance, self.group, list(self.partitions), TOPIC_ID, self._nonce)
         self._failure: list[str] = []
         self.around = Surroundings(
