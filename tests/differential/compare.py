@@ -61,6 +61,11 @@ def differences(theirs: Tree, ours: Tree) -> list[Difference]:
     return found
 
 
+def of_values(theirs: Any, ours: Any) -> list[Difference]:
+    """Return all differences between two plain values."""
+    return list(_of_values((), (), theirs, ours))
+
+
 def _of_nodes(path: Path, theirs: Node, ours: Node) -> Iterator[Difference]:
     for field in fields(Node):
         yield from _of_values(path, (field.name,), getattr(theirs, field.name), getattr(ours, field.name))

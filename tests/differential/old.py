@@ -72,7 +72,7 @@ def bulk_events(_: Path) -> Documents:
 def _hdf5(folder: Path, dataset: str, frames: int, name: str = "old.h5") -> Path:
     path = folder / f"{new_uid()}-{name}"
     with h5py.File(path, "w") as file:
-        file[dataset] = np.arange(frames * 12, dtype="<u2").reshape(frames, 3, 4)
+        file[dataset] = np.arange(frames * 12, dtype="<f8").reshape(frames, 3, 4)
     return path
 
 

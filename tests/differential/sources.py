@@ -10,27 +10,11 @@ from .recorder import Documents
 
 MAKERS: dict[str, Make] = {**plans.MAKERS, **old.MAKERS, **detectors.MAKERS}
 
-_EXTERNAL = "external data are not written yet"
-_ARRAYS = "zarr and ragged nodes are not written yet"
-
 # THE place to switch a source on: an entry that is not true any more fails its test (xfail is strict here).
-NOT_YET: dict[str, str] = {
-    "large_array": _ARRAYS,
-    "two_arrays": _ARRAYS,
-    "text_array": _ARRAYS,
-    "filestore": _EXTERNAL,
-    "datum_after_event": _EXTERNAL,
-    "old_stream_resource": _EXTERNAL,
-    "hdf5_step": _EXTERNAL,
-    "hdf5_fly": _EXTERNAL,
-    "tiff_sequence": _EXTERNAL,
-    "jpeg_sequence": _EXTERNAL,
-}
-# The same for reading back: numeric arrays are in the table meanwhile, nothing of them is lost.
-NOT_YET_READ_BACK = {name: why for name, why in NOT_YET.items() if name not in ("large_array", "two_arrays")}
-
-# The same for what only Kafka's way does not take yet: in process event-model unpacks it.
-NOT_YET_THROUGH_KAFKA: dict[str, str] = {**NOT_YET, "bulk_events": "the service dead-letters the deprecated kinds"}
+NOT_YET: dict[str, str] = {}
+# The same for reading back, and for what only Kafka's way does not take yet.
+NOT_YET_READ_BACK: dict[str, str] = {**NOT_YET}
+NOT_YET_THROUGH_KAFKA: dict[str, str] = {**NOT_YET}
 
 # What TiledWriter cannot write: there is no tree of its to compare with; ours is read back all the same.
 LIBRARY_FAILS: dict[str, str] = {"datum_after_event": "event-model's Filler wants a datum before its event"}

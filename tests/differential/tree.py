@@ -71,7 +71,7 @@ class Catalog:
             said["structure_family"],
             said["specs"],
             sorted(said.get("access_tags") or []),
-            said["metadata"],
+            _metadata(said["metadata"]),
             _structure(said),
             [_source(source, "/".join(self._path)) for source in said.get("data_sources") or ()],
             self._values(path, said),
@@ -117,6 +117,11 @@ def cell(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return tuple(map(cell, value))
     return None if isinstance(value, float) and math.isnan(value) else value
+
+
+def _metadata(said: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return metadata as they are, but for a run's notes, which TiledWriter keeps in a set."""
+    return {**said, "notes": sorted(said["notes"])} if "notes" in said else said
 
 
 def _structure(said: Mapping[str, Any]) -> Any:

@@ -23,7 +23,6 @@ dask.config.set({"dataframe.convert-string": False})
 
 _ARROW = "application/vnd.apache.arrow.file"
 _INTEGER_MAX = 2**53 - 1
-_FLOAT_MAX = 1.7976e308
 _RENAMED = {"time": "time_", "seq_num": "seq_num_"}
 _SHOWN_MAX = 5
 
@@ -121,7 +120,7 @@ def _plain(value: Any) -> Any:
     if isinstance(value, int) and not isinstance(value, bool):
         return min(max(value, -_INTEGER_MAX), _INTEGER_MAX)
     if isinstance(value, float):
-        return None if math.isnan(value) else min(max(value, -_FLOAT_MAX), _FLOAT_MAX)
+        return None if math.isnan(value) else min(max(value, -_INTEGER_MAX), _INTEGER_MAX)
     return value
 
 

@@ -29,9 +29,14 @@ class ArrayPlan:
     row_shape: tuple[int, ...]
 
     @classmethod
-    def begin(cls, spec: Mapping[str, Any], first: Any) -> "ArrayPlan":
-        """Return the plan by the data key's declared type, and the first value."""
+    def begin(cls, spec: Mapping[str, Any], first: Any, *, untyped: bool = False) -> "ArrayPlan":
+        """Return the plan by the data key's declared type, and the first value.
+
+        `untyped`: what is declared is a guess, and texts are better known by themselves.
+        """
         declared = numpy_dtype(spec.get("dtype_numpy"))
+        if untyped and first is not None and (found := _natural(first)) is not None and found.dtype.kind in "US":
+            declared = None
         value = None if first is None else _natural(first) if declared is None else _as(first, declared)
         shape = value.shape if value is not None else tuple(size or 1 for size in spec.get("shape") or (1,))
         if declared is None:

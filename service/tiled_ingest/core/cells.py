@@ -20,7 +20,7 @@ _EXACT: dict[pa.DataType, frozenset[type]] = {
     pa.bool_(): frozenset({bool, _NONE}),
     pa.string(): frozenset({str, _NONE}),
 }
-_BREADTH = {pa.bool_(): 0, pa.int64(): 1, pa.float64(): 2}
+_BREADTH = {pa.bool_(): 0, pa.int64(): 1, pa.float64(): 2, pa.string(): 3}
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,9 +45,14 @@ class _NarrowError(Exception):
         self.needed = needed
 
 
-def converted(values: list[Any], data_type: pa.DataType) -> Cells:
+class _TextError(_MisfitError):
+    """The value is text, in a column of something else."""
+
+
+def converted(values: list[Any], data_type: pa.DataType, *, untyped: bool = False) -> Cells:
     """Return the values as an array of `data_type`; raises for no value.
 
+    In a column of lists that is `untyped` text is no misfit: the lists become lists of text.
     The whole column is converted at once if all values are of its kind: the result is the same as one by one.
     """
     if _fits(values, data_type):
@@ -57,7 +62,7 @@ def converted(values: list[Any], data_type: pa.DataType) -> Cells:
             array = None  # integers beyond 64 bits, or that a float cannot hold; text with lone surrogates
         if array is not None and not _has_nul(array):
             return Cells(array)
-    return one_by_one(values, data_type)
+    return one_by_one(values, data_type, untyped=untyped)
 
 
 def _has_nul(array: "pa.Array[Any]") -> bool:
@@ -76,7 +81,7 @@ def _fits(values: list[Any], data_type: pa.DataType) -> bool:
     return _EXACT[data_type].issuperset(map(type, values))
 
 
-def one_by_one(values: list[Any], data_type: pa.DataType) -> Cells:
+def one_by_one(values: list[Any], data_type: pa.DataType, *, untyped: bool = False) -> Cells:
     """Return the values as an array of `data_type`, after a look at each."""
     cells: list[Any] = []
     misfits: list[tuple[int, str]] = []
@@ -86,7 +91,10 @@ def one_by_one(values: list[Any], data_type: pa.DataType) -> Cells:
         try:
             cells[row] = _cell(value, data_type)
         except _MisfitError as misfit:
-            misfits.append((row, str(misfit)))
+            if untyped and isinstance(misfit, _TextError):
+                needed = wider(needed, pa.list_(pa.string()))
+            else:
+                misfits.append((row, str(misfit)))
         except _NarrowError as narrow:
             needed = wider(needed, narrow.needed)
     return Cells(pa.array(cells, data_type), tuple(misfits), needed, _rounded(values, data_type))
@@ -130,7 +138,7 @@ def _integer(value: Any) -> int:
             return int(value)
         raise _NarrowError(pa.float64())
     if not isinstance(value, int):
-        raise _MisfitError(f"{_called(value)} in a column of integers")
+        raise _misfit(value, "integers")
     if not -(2**63) <= value < 2**63:
         _float_if_exact(value)
         raise _NarrowError(pa.float64())
@@ -145,7 +153,7 @@ def _float_if_exact(value: int) -> None:
 
 def _number(value: Any) -> float:
     if not isinstance(value, int | float):
-        raise _MisfitError(f"{_called(value)} in a column of numbers")
+        raise _misfit(value, "numbers")
     try:
         return float(value)
     except OverflowError as error:
@@ -156,7 +164,7 @@ def _truth(value: Any) -> bool:
     if isinstance(value, bool):
         return value
     if not isinstance(value, int | float):
-        raise _MisfitError(f"{_called(value)} in a column of truth values")
+        raise _misfit(value, "truth values")
     integer = isinstance(value, int) and -(2**63) <= value < 2**63
     if not integer and isinstance(value, int):
         _float_if_exact(value)
@@ -177,6 +185,10 @@ def _string(value: Any) -> str:
 
 
 _BY_TYPE = {pa.int64(): _integer, pa.float64(): _number, pa.bool_(): _truth, pa.string(): _string}
+
+
+def _misfit(value: Any, column: str) -> _MisfitError:
+    return (_TextError if isinstance(value, str) else _MisfitError)(f"{_called(value)} in a column of {column}")
 
 
 def _called(value: Any) -> str:

@@ -51,14 +51,19 @@ class Columns:
     elsewhere
         Data keys whose values are not in the table (arrays that have a node of their own, or another part of a
         split table has them); `ts_` columns they may have.
+    untyped
+        Arrays of which the descriptor does not say what they are arrays of: they may prove to be of text.
     """
 
     types: Mapping[str, pa.DataType]
     external: frozenset[str] = field(default=frozenset())
     elsewhere: frozenset[str] = field(default=frozenset())
+    untyped: frozenset[str] = field(default=frozenset())
 
     @classmethod
-    def plan(cls, descriptor: Mapping[str, Any], first: Event, elsewhere: Collection[str] = ()) -> "Columns":
+    def plan(
+        cls, descriptor: Mapping[str, Any], first: Event, elsewhere: Collection[str] = (), untyped: Collection[str] = ()
+    ) -> "Columns":
         """Return the columns for a stream, from its normalised descriptor and the first accepted event.
 
         The event decides the order (as in TiledWriter), and which external keys come filled. Keys that it
@@ -69,7 +74,7 @@ class Columns:
         internal = [key for key in data_keys if key not in external or first.filled.get(key)]
         data = {key: column_type(data_keys[key]) for key in _ordered(internal, first.data) if key not in elsewhere}
         stamps = {f"ts_{key}": pa.float64() for key in _ordered(internal, first.timestamps)}
-        return cls({**_KEYS, **data, **stamps}, external, frozenset(elsewhere))
+        return cls({**_KEYS, **data, **stamps}, external, frozenset(elsewhere), frozenset(untyped))
 
     @property
     def schema(self) -> pa.Schema:
@@ -114,10 +119,12 @@ class Columns:
             return replace(self, types={**self.types, name: data_type})
         return replace(self, types={**self.types, name: data_type, f"ts_{name}": pa.float64()})
 
-    def with_key(self, name: str, data_type: pa.DataType) -> "Columns | None":
+    def with_key(self, name: str, data_type: pa.DataType, *, untyped: bool = False) -> "Columns | None":
         """Return the columns with those of a further data key, in a table that takes them; else `None`."""
         taken = f"ts_{name}" in self.types  # a key whose time stamps would share a column stays without one
-        return None if taken or len(self.types) + 2 > LATE_COLUMNS_MAX else self.widened(name, data_type)
+        if taken or len(self.types) + 2 > LATE_COLUMNS_MAX:
+            return None
+        return replace(self.widened(name, data_type), untyped=self.untyped | ({name} if untyped else set()))
 
     def with_array(self, name: str) -> "Columns":
         """Return the columns beside a further array: its time stamps are among them."""

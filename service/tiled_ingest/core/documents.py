@@ -22,11 +22,22 @@ _DTYPES = {"number": "<f8", "array": "<f8", "boolean": "|b1", "string": "<U0", "
 
 
 class Normalised(NamedTuple):
-    """A descriptor as it is written, notes for a person, and how the keys of its events are renamed."""
+    """A descriptor as it is written, and what is known of it besides.
+
+    Attributes
+    ----------
+    notes
+        For a person.
+    renames
+        How the keys of its events are renamed.
+    untyped
+        Arrays (by their new names) of which the descriptor does not say what they are of: `dtype_numpy` is a guess.
+    """
 
     doc: dict[str, Any]
     notes: tuple[str, ...]
     renames: dict[str, str]
+    untyped: frozenset[str] = frozenset()
 
 
 # ---------------------------------------------------------------- JSON that every reader understands
@@ -117,7 +128,12 @@ def normalise_descriptor(doc: Mapping[str, Any]) -> Normalised:
         _name_objects(new["data_keys"], new["object_keys"])
     if isinstance(doc.get("configuration"), Mapping):
         new["configuration"] = {name: _configuration(conf) for name, conf in doc["configuration"].items()}
-    return Normalised(new, notes, renames)
+    untyped = frozenset(renames.get(key, key) for key, spec in doc["data_keys"].items() if _is_untyped(spec))
+    return Normalised(new, notes, renames, untyped)
+
+
+def _is_untyped(spec: Mapping[str, Any]) -> bool:
+    return spec.get("dtype") == "array" and not any(map(spec.get, ("dtype_descr", "dtype_numpy", "dtype_str")))
 
 
 def _data_keys(data_keys: Mapping[str, Any], renames: Mapping[str, str]) -> dict[str, Any]:

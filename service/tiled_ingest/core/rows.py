@@ -146,7 +146,10 @@ class Batch:
     def to_table(self, columns: Columns) -> TableResult:
         """Return the rows as a table of exactly these columns; raises for no value. About 2 us a row."""
         gathered = gather(self._events, columns)
-        cells = {name: converted(values, columns.types[name]) for name, values in gathered.items()}
+        cells = {
+            name: converted(values, columns.types[name], untyped=name in columns.untyped)
+            for name, values in gathered.items()
+        }
         return TableResult(
             pa.table([column.array for column in cells.values()], schema=columns.schema),
             _misfits(cells),

@@ -104,6 +104,7 @@ class ArrayState:
     key: str
     spec: dict[str, Any]
     ragged: bool
+    untyped: bool = False
     plan: Plan | None = None
     node: ArraySource | None = None
     store: Store | None = None
@@ -115,7 +116,7 @@ class ArrayState:
 
     def begin(self, first: Any) -> Plan:
         """Return the plan by the data key and the first value."""
-        return RaggedPlan.begin(self.spec) if self.ragged else ArrayPlan.begin(self.spec, first)
+        return RaggedPlan.begin(self.spec) if self.ragged else ArrayPlan.begin(self.spec, first, untyped=self.untyped)
 
 
 class Stream:
@@ -140,6 +141,7 @@ class Stream:
         originals = {new: old for old, new in self.renames.items()}
         self._stored = {originals.get(name, name): name for name in self.data_keys}  # by the key that events use
         self.external_keys = external_keys(self.data_keys)
+        self._untyped = set(normalised.untyped)
         self.updates: list[Json] = []  # what the node keeps of later descriptors
         self.fresh = fresh
         self.parts: list[Part] = []  # its tables, once the first event came
@@ -202,6 +204,8 @@ class Stream:
             self.data_keys[stored] = spec if stored == original else {**spec, names.ORIGINAL: original}
             if stored != original:
                 self.renames[original] = stored
+            if name in normalised.untyped:
+                self._untyped.add(stored)
             self._note_array(stored)
         self.external_keys = external_keys(self.data_keys)
         self.updates.append(config_update(normalised.doc))
@@ -214,7 +218,7 @@ class Stream:
             kind = "table"
         if kind not in {"zarr", "ragged"}:
             return
-        self.arrays[key] = ArrayState(key, spec, kind == "ragged")
+        self.arrays[key] = ArrayState(key, spec, kind == "ragged", key in self._untyped)
         for part in self.parts:
             last = part is self.parts[-1]
             part.columns = part.columns.with_array(key) if last else part.columns.beside(key)
@@ -223,13 +227,15 @@ class Stream:
         """Fix the tables' columns by the first accepted event; later ones change nothing."""
         if self.parts:
             return
-        parts = Columns.plan({"data_keys": self.data_keys}, event, self.arrays).split(self._policy.table_columns_max)
+        columns = Columns.plan({"data_keys": self.data_keys}, event, self.arrays, self._untyped)
+        parts = columns.split(self._policy.table_columns_max)
         names = ["internal"] if len(parts) == 1 else [f"internal_{number}" for number in range(len(parts))]
         self.parts = [Part((*self.path, name), columns) for name, columns in zip(names, parts, strict=True)]
 
     def add_columns(self, key: str) -> bool:
         """Give a data key that the first event did not have its columns, in the last table, if there is room."""
-        wider = self.parts[-1].columns.with_key(key, column_type(self.data_keys[key]))
+        data_type = column_type(self.data_keys[key])
+        wider = self.parts[-1].columns.with_key(key, data_type, untyped=key in self._untyped)
         if wider is None:
             return False
         self.parts[-1].columns = wider
