@@ -34,6 +34,7 @@ WRITERS: dict[str, Callable[..., Any]] = {"theirs": Theirs, "ours": TiledWriter}
 class Scene:
     """A server, and what each writer makes of each source there."""
 
+    storage: str
     server: TiledServer
     client: Any
     sources: Sources
@@ -74,7 +75,7 @@ def scene(
     folder = tmp_path_factory.getbasetemp()
     with _server(request, folder) as server:
         client = from_uri(server.uri, api_key=server.api_key)
-        yield Scene(server, client, sources)
+        yield Scene(request.param, server, client, sources)
         client.context.close()
 
 

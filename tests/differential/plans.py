@@ -147,12 +147,15 @@ def without_streams(_: Path) -> Documents:
 def special_metadata(_: Path) -> Documents:
     metadata = {
         "huge": 2**60,
-        "infinite": float("inf"),
         "none": None,
         "nested": {"list": [1, [2, {"three": 3.5}]], "text": "ü"},
         "tiled_specs": ["Mine"],
     }
     return record(bp.count([hw().det], 2, md=metadata))
+
+
+def infinite_metadata(_: Path) -> Documents:
+    return record(bp.count([hw().det], 2, md={"infinite": [float("inf"), float("-inf")]}))
 
 
 def large_array(_: Path) -> Documents:
@@ -197,6 +200,7 @@ MAKERS: dict[str, Make] = {
         flyer,
         without_streams,
         special_metadata,
+        infinite_metadata,
         large_array,
         two_arrays,
         text_array,
