@@ -112,7 +112,7 @@ class Wire:
 
     def _draw(self, request: Request) -> Fault | None:
         fault = next((kind for kind in REQUEST_FAULTS if self._faults.strikes(kind)), None)
-        about = (type(request).__name__, _path(request))
+        about = (type(request).__name__, _node(_path(request)))
         self._errors[about] = self._errors.get(about, 0) + 1 if fault is Fault.SERVER_ERROR else 0
         return None if self._errors[about] > SERVER_ERRORS_MAX else fault
 
@@ -206,6 +206,11 @@ class Wire:
             if other.client == call.client and Append in (type(call.request), type(other.request)):
                 kinds = f"{type(other.request).__name__} and {type(call.request).__name__}"
                 self.violations.append(f"{call.client} has two requests at DuckDB at once: {kinds}")
+
+
+def _node(path: Path) -> Path:
+    """Return the node that a request is about: each attempt to build it anew has a child of its own."""
+    return tuple(key for key in path if not key.startswith("rebuild-"))
 
 
 def _path(request: Request) -> Path:

@@ -36,7 +36,7 @@ class Service:
     def __init__(self, folder: Path, settings: Mapping[str, Any], name: str = "service") -> None:
         self.port = free_port()
         self.name = name
-        self.external = False  # whether what files of detectors need is installed
+        self.variables: dict[str, str] = {}  # of its environment, beside the settings
         self.settings = {"http.host": "127.0.0.1", "http.port": self.port, "log.level": "debug", **settings}
         self._log_path = folder / f"{name}.log"
         self._log_path.touch()
@@ -52,7 +52,7 @@ class Service:
         program = Path(sys.executable).with_name("tiled-ingest")
         self._began_at = len(self._all_lines())
         command = [str(program), "run", *arguments]
-        self._process = Process(self.name, command, self._log_path, env=self.environment | bytecode())
+        self._process = Process(self.name, command, self._log_path, env=self.environment | self.variables | bytecode())
         self._process.start()
         return self
 

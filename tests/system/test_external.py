@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import h5py
 import numpy as np
@@ -16,7 +15,6 @@ from tests.rig.detectors import JPEG, TIFF, Recording, Script
 from tests.rig.fixtures import TopicFactory
 from tests.system.publishing import Publication
 from tests.system.scene import Scene
-from tests.system.service import Service
 from tiled_ingest.demo.broker import Broker
 from tiled_ingest.demo.tiled_server import TiledServer
 
@@ -50,12 +48,6 @@ def scene(broker: Broker, server: TiledServer, topic: TopicFactory, tmp_path: Pa
     made.close()
 
 
-def service_of(scene: Scene, **more: Any) -> Service:
-    made = scene.service(**more)
-    made.external = True
-    return made
-
-
 def check(scene: Scene, recording: Recording) -> None:
     """Every file is read through Tiled, value by value, and the run is complete."""
     run = scene.client[recording.uid]
@@ -72,7 +64,7 @@ def test_what_detectors_wrote_is_read_through_tiled(scene: Scene, folder: Path) 
     for name, make in SOURCES.items():
         (folder / name).mkdir()
         recordings.append(make(folder / name))
-    service_of(scene).start()
+    scene.service().start()
     for recording in recordings:
         scene.publication(recording.documents).publish()
     scene.settle()
@@ -111,7 +103,7 @@ def strike(scene: Scene, publication: Publication, upto: float, method: str, pat
 
 def test_a_crash_in_a_fly_scan_leaves_the_same_tree(scene: Scene, tmp_path: Path, folder: Path) -> None:
     recording = flown(folder)
-    service, publication = service_of(scene), scene.publication(recording.documents)
+    service, publication = scene.service(), scene.publication(recording.documents)
     service.start()
     node, source = rf"{API}/register/.*/primary", rf"{API}/data_source/.*/camera"
     strike(scene, publication, 0.3, "POST", node, "after")
@@ -132,14 +124,21 @@ def test_places_of_files_are_rewritten_by_a_setting(scene: Scene, folder: Path) 
         if name == "stream_resource":
             doc["uri"] = doc["uri"].replace(str(folder), "/on/the/detectors/computer")
     rule = {"match": "^/on/the/detectors/computer", "replace": str(folder)}
-    service_of(scene, tiled__patches=[rule]).start()
+    scene.service(tiled__patches=[rule]).start()
     scene.publication(recording.documents).publish()
     scene.settle()
     check(scene, recording)
 
 
-def test_without_the_package_the_service_stops_and_says_what_to_install(scene: Scene, folder: Path) -> None:
-    service = scene.service().start()  # pandas, which the package needs, is hidden
+def test_without_the_package_the_service_stops_and_says_what_to_install(
+    scene: Scene, folder: Path, tmp_path: Path
+) -> None:
+    hidden = tmp_path / "hidden" / "bluesky_tiled_plugins"
+    hidden.mkdir(parents=True)
+    (hidden / "__init__.py").write_text("raise ModuleNotFoundError(__name__)\n")
+    service = scene.service()
+    service.variables["PYTHONPATH"] = str(hidden.parent)
+    service.start()
     publication = scene.publication(flown(folder, 8).documents)
     publication.publish()
     assert service.ended(60) == 1

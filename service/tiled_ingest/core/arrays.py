@@ -8,7 +8,7 @@ narrow, another one is filled from the log, and the node shows that.
 import numpy as np
 
 from .blocks import ArrayPlan
-from .datasets import OURS, check_epoch
+from .datasets import OURS, Superseded, check_epoch
 from .documents import access_tags, clipped
 from .errors import TiledRejected
 from .ragged import RaggedPlan
@@ -17,7 +17,18 @@ from .refill import logged
 from .rows import Batch
 from .run import Run
 from .steps import Patience, Procedure, Sleep, Surroundings, insist
-from .stores import Converted, Plan, RaggedStore, RegularStore, Store, asset_of, converted, creation, empty_source
+from .stores import (
+    Converted,
+    Plan,
+    RaggedStore,
+    RegularStore,
+    Store,
+    asset_of,
+    converted,
+    creation,
+    empty_source,
+    epoch_of,
+)
 from .stream import ArrayState, Stream
 from .tally import Tally
 from .writes import (
@@ -138,12 +149,17 @@ class Array:
         source, plan = node.array, self._plan
         if source is None or (source.family == "ragged") != isinstance(plan, RaggedPlan):
             raise TiledRejected(f"{self._where} is no array of this kind")
-        check_epoch(self._around, self._where, source)
+        self._check_epoch(source)
         if isinstance(plan, RaggedPlan):
             self._state.plan = plan.joined(source.dtype)
         else:
             self._state.plan = ArrayPlan(source.dtype, _sizes(source.shape[1:])).joined(plan)
         return source
+
+    def _check_epoch(self, source: ArraySource) -> None:
+        check_epoch(self._around, self._where, source)
+        if (epoch := epoch_of(source)) > self._around.epoch:
+            raise Superseded(f"{self._where} shows what claim {epoch} wrote, ours is {self._around.epoch}")
 
     def _properties(self) -> Json:
         return {OURS: {"epoch": self._around.epoch, "nonce": self._around.nonce}}
@@ -279,7 +295,7 @@ class Array:
             found = answer.value.array if isinstance(answer, Done) else None
             if found is None:
                 raise TiledRejected(f"the array {self._where} is gone")
-            check_epoch(self._around, self._where, found)
+            self._check_epoch(found)
             if self._is_right(found):
                 return
             self._around.tell("audit_mismatch", run=self._run.uid, stream=self._stream.name)

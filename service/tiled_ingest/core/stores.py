@@ -6,6 +6,7 @@ one PUT lets the node show so many rows of it: readers see the old rows or the n
 their values.
 """
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any, Protocol
@@ -40,6 +41,7 @@ CHUNK_NBYTES = 2**20  # of a regular array: small batches write their chunk agai
 CHUNK_ROWS_MAX = 10_000
 REQUEST_NBYTES_MAX = 32_000_000
 EPOCH_MAX = 10**9
+_ASSET = re.compile(r"a(\d{10})\d{10}")
 
 
 class Store(Protocol):
@@ -111,6 +113,16 @@ def creation(parent: Path, key: str, plan: Plan, properties: Json, tags: Tags) -
 def asset_of(made: ArraySource, epoch: int, serial: int) -> Asset:
     """Return a store's asset, under a parameter that sorts before those of earlier claims, and of ours before this."""
     return Asset(made.assets[0].uri, f"a{EPOCH_MAX - epoch:010d}{EPOCH_MAX - serial:010d}")
+
+
+def epoch_of(source: ArraySource) -> int:
+    """Return the epoch of the claim whose store the node shows, 0 for none.
+
+    A late PUT of a zombie adds its asset to those that are there, and its properties replace theirs: so the assets, of
+    which the latest claim's is read, know better.
+    """
+    found = _ASSET.fullmatch(source.assets[0].parameter) if source.assets else None
+    return EPOCH_MAX - int(found[1]) if found else 0
 
 
 class RegularStore:
