@@ -117,7 +117,7 @@ def test_reserved_names_are_renamed_as_tiledwriter_does(names: list[str]) -> Non
 def test_names_that_tiledwriter_cannot_tell_apart_are_renamed_too() -> None:
     keys = ("time", "time_", "x", "ts_x", "ts_y")
     normalised = normalise_descriptor(descriptor({key: data_key() for key in keys}))
-    assert normalised.renames == {"time": "time__", "ts_x": "ts_x_"}
+    assert normalised.renames == {"time": "time__", "ts_x": "key_ts_x_a3f4fa32"}
     assert set(normalised.doc["data_keys"]) == {"time__", "time_", "x", "ts_x_", "ts_y"}
     assert normalised.notes[1] == "Renamed data_key 'ts_x' to 'ts_x_' in stream primary"
 

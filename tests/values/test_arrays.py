@@ -135,10 +135,12 @@ def test_only_events_that_have_the_key_are_rows(stage: Stage, reader: Any, uid: 
 DEATHS = [
     (kind, number, applied)
     for kind, numbers in (
-        (w.CreateArray, (1, 2, 3)),
-        (w.PatchArray, (1, 2, 3)),
+        (w.CreateArray, (1,)),
+        (w.CreateTable, (1, 2)),
+        (w.PatchArray, (1, 2)),
         (w.PutArray, (1, 2)),
-        (w.Append, (1, 2)),
+        (w.PutSource, (1, 2)),
+        (w.Append, (1, 2, 3, 4)),
     )
     for number in numbers
     for applied in (False, True)

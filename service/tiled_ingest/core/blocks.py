@@ -76,7 +76,7 @@ class Block:
     misfits
         Positions among the values of those that cannot be a row, and why; there is no value in their rows.
     padded
-        The shortest and the longest first dimension of a row, if rows differ in shape.
+        The shortest and the longest first dimension of a row, if rows differ in shape, or from earlier ones.
     rounded
         Whether integers lost digits as floats.
     """
@@ -105,15 +105,17 @@ def block(values: Sequence[Any], plan: ArrayPlan) -> Block:
         wanted,
         array,
         tuple((position, row.why) for position, row in enumerate(rows) if row.why),
-        _lengths(rows),
+        _lengths(rows, wanted),
         any(row.loses(wanted.dtype) for row in rows),
     )
 
 
-def _lengths(rows: Sequence["_Row"]) -> tuple[int, int] | None:
+def _lengths(rows: Sequence["_Row"], plan: ArrayPlan) -> tuple[int, int] | None:
     shapes = {row.array.shape for row in rows if row.array is not None}
-    lengths = [shape[0] for shape in shapes]
-    return (min(lengths), max(lengths)) if len(shapes) > 1 else None
+    if shapes <= {plan.row_shape}:
+        return None
+    lengths = [shape[0] for shape in (*shapes, plan.row_shape)]  # of rows, and of the longest that came before
+    return min(lengths), max(lengths)
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,6 +19,10 @@ Store = Literal["table", "zarr", "ragged", "external"]
 ARRAY_SIZE_MAX = 16  # elements; TiledWriter puts longer arrays into zarr
 TABLE_COLUMNS_MAX = 1_024  # as in TiledWriter, which splits larger tables
 LATE_COLUMNS_MAX = 1_500  # with those that come later; PostgreSQL takes 1 600
+# A row of PostgreSQL is at most 8 160 bytes, of which its head and our two columns take 160. Text and lists that are
+# stored elsewhere leave 18 bytes, and gaps for alignment.
+ROW_BYTES_MAX = 8_000
+_FIXED_BYTES, _OTHER_BYTES = 8, 24
 PERMUTATIONS_MAX = 2**62
 _KEYS: dict[str, pa.DataType] = {"seq_num": pa.int64(), "time": pa.float64()}
 _SCALARS: dict[str, pa.DataType] = {
@@ -27,6 +31,7 @@ _SCALARS: dict[str, pa.DataType] = {
     "string": pa.string(),
     "boolean": pa.bool_(),
 }
+_FIXED = frozenset([pa.int64(), pa.float64(), pa.bool_()])
 # Times, complex numbers, fields and objects have no column type of their own: text keeps them whole.
 _VALUES: dict[str, pa.DataType] = {
     "i": pa.int64(),
@@ -122,9 +127,10 @@ class Columns:
     def with_key(self, name: str, data_type: pa.DataType, *, untyped: bool = False) -> "Columns | None":
         """Return the columns with those of a further data key, in a table that takes them; else `None`."""
         taken = f"ts_{name}" in self.types  # a key whose time stamps would share a column stays without one
-        if taken or len(self.types) + 2 > LATE_COLUMNS_MAX:
+        wider = self.widened(name, data_type)
+        if taken or len(wider.types) > LATE_COLUMNS_MAX or wider.row_bytes > ROW_BYTES_MAX:
             return None
-        return replace(self.widened(name, data_type), untyped=self.untyped | ({name} if untyped else set()))
+        return replace(wider, untyped=self.untyped | ({name} if untyped else set()))
 
     def with_array(self, name: str) -> "Columns":
         """Return the columns beside a further array: its time stamps are among them."""
@@ -136,13 +142,25 @@ class Columns:
         return replace(self, elsewhere=self.elsewhere | {name})
 
     def split(self, columns_max: int = TABLE_COLUMNS_MAX) -> "list[Columns]":
-        """Return the parts of the table, if it is too wide: sorted, and of nearly the same size, as in TiledWriter."""
-        count = len(self.types)
-        if count <= columns_max:
-            return [self]
-        size = math.ceil(count / math.ceil(count / columns_max))
+        """Return the parts of the table, if it is too wide: sorted, and of nearly the same size, as in TiledWriter.
+
+        What PostgreSQL takes counts, too, whatever the storage: a table must not depend on where it is.
+        """
+        parts = [self]
+        while any(len(part.types) > columns_max or part.row_bytes > ROW_BYTES_MAX for part in parts):
+            parts = self._parts(len(parts) + 1)
+        return parts
+
+    def _parts(self, number: int) -> "list[Columns]":
         names = sorted(self.types)
-        return [self._part(names[begin : begin + size]) for begin in range(0, count, size)]
+        size = math.ceil(len(names) / number)
+        return [self._part(names[begin : begin + size]) for begin in range(0, len(names), size)]
+
+    @property
+    def row_bytes(self) -> int:
+        """The bytes that a row takes in PostgreSQL's table itself, at most."""
+        fixed = sum(data_type in _FIXED for data_type in self.types.values())
+        return fixed * _FIXED_BYTES + (len(self.types) - fixed) * _OTHER_BYTES
 
     def _part(self, names: list[str]) -> "Columns":
         others = frozenset(self.data) - set(names)

@@ -25,15 +25,18 @@ _SYSTEM = frozenset(
 def renames(data_keys: Mapping[str, Any]) -> dict[str, str]:
     """Return new names for those keys that cannot be stored under their own; each is a function of the keys alone.
 
-    `time` and `seq_num` become `time_` and `seq_num_`, as TiledWriter has it. So does `ts_x` beside `x`, whose time
-    stamps are called so, and an array called like a table. Any other name is its own letters and a hash of it.
+    `time` and `seq_num` become `time_` and `seq_num_`, as TiledWriter has it, and so does an array called like a table.
+    Any other name is its own letters and a hash of it; `ts_x` beside `x`, whose time stamps are called so, begins with
+    `key_`, since readers take any `ts_` for time stamps.
     """
     stamps = {f"ts_{key}".lower() for key in data_keys}
     names = _Names({*RESERVED, *stamps, *(key.lower() for key in data_keys)})
     found: dict[str, str] = {}
     for key in (*RESERVED, *data_keys):
         if key in data_keys and key not in found and _shares(key, data_keys[key], stamps):
-            found[key] = names.longer(key)
+            found[key] = (
+                names.longer(key) if key in RESERVED or key.lower() not in stamps else names.made_of(f"key_{key}")
+            )
     seen = set(RESERVED)
     for key in data_keys:
         if key not in found and (_unusable(key, external="external" in data_keys[key]) or key.lower() in seen):
