@@ -173,6 +173,9 @@ class Oracle:
             found = live[row_key(row)]
             if found == 1 or (self._displaced(path) and self._anywhere(path, row)):
                 continue
+            if found and self._tiled.unfenced(path):
+                self.residual.add(run.uid)
+                continue
             return f"the row of seq_num {row['seq_num']} is in {path} {found} times"
         return None
 
@@ -368,7 +371,7 @@ class Oracle:
         if self._lost_its_beginning(run) and held <= wanted:
             self._judge_remainder(run)
             return
-        if any(map(self._tiled.hidden, self._parts(path))):
+        if any(self._tiled.hidden(part) or self._tiled.unfenced(part) for part in self._parts(path)):
             self.residual.add(run.uid)
             return
         lost, more = wanted - held, held - wanted

@@ -67,6 +67,8 @@ WRITES = Append | PutSource | UpdateMetadata | PatchArray | PutArray
 Row = dict[str, Any]
 Dataset = tuple[str, int]
 
+COLUMNS_FENCED_MIN = 3  # in two, the orders run out at the third owner: then only waiting keeps late appends out
+
 
 def table_name(schema: pa.Schema) -> str:
     """Name the SQL table that all datasets of this schema, with this order of columns, share."""
@@ -91,6 +93,7 @@ class NodeState:
     datasets: set[Dataset] = field(default_factory=set)  # all that it ever pointed to
     shown: list[ArraySource] = field(default_factory=list)  # all that it ever showed
     late_put: int = 0
+    late_rows: int = 0
     own_put: int = 0
     late_update: int = 0
     seen: int = 0
@@ -172,6 +175,11 @@ class TiledModel:
         node = self.nodes.get(path)
         return node is not None and node.late_put > node.own_put
 
+    def unfenced(self, path: Path) -> bool:
+        """Whether a zombie's rows landed here since the last switch, in a table with too few orders of columns."""
+        node = self.nodes.get(path)
+        return node is not None and node.late_rows > node.own_put
+
     def overwritten(self, path: Path) -> bool:
         """Whether a late metadata update has landed here since a live client last wrote it."""
         node = self.nodes.get(path)
@@ -214,7 +222,7 @@ class TiledModel:
             case CountRows(path=path):
                 return Done(len(self.live_rows(path))) if path in self.nodes else Missing(str(path))
             case Append():
-                return self._append(resolved.request, resolved)
+                return self._append(resolved.request, resolved, stale)
             case ReadKeys() | ReadRows() as request:
                 return self._keys(request)
             case GetNode(path=path):
@@ -257,7 +265,7 @@ class TiledModel:
         self.nodes[path] = NodeState(as_json(request.metadata), source, datasets={dataset})
         return Done(source)
 
-    def _append(self, request: Append, resolved: Resolved) -> Outcome:
+    def _append(self, request: Append, resolved: Resolved, stale: bool) -> Outcome:
         if resolved.metadata is None:
             return Missing(str(request.path))
         if self.rejects.intersection(request.path):
@@ -269,6 +277,8 @@ class TiledModel:
         except (pa.ArrowInvalid, ValueError):
             return Unknown("Internal Server Error", 500)
         self.rows[resolved.source.dataset].extend(table.to_pylist())
+        if stale and table.num_columns < COLUMNS_FENCED_MIN:
+            self.nodes[request.path].late_rows = self.applied
         return Done()
 
     def _patch(self, request: PatchArray, resolved: Resolved) -> Outcome:

@@ -20,11 +20,10 @@ from tiled_ingest.core.writes import (
 
 from .clock import Clock
 from .faults import Fault, Faults
-from .tiled_model import Resolved, TiledModel
+from .tiled_model import COLUMNS_FENCED_MIN, Resolved, TiledModel
 
 TIMEOUT_S = 1.0
 LATE_S_MAX = 20.0
-COLUMNS_FENCED_MIN = 3  # in two, the orders run out at the third owner: then only waiting keeps late appends out
 SERVER_ERRORS_MAX = 2  # in a row: more would say that the data is at fault, which it is not
 
 # In this order one fault at most is drawn per request.
