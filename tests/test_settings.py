@@ -291,4 +291,5 @@ def test_the_schema_refuses_the_unknown_and_knows_secret_files() -> None:
     assert schema["additionalProperties"] is False
     assert all(group["additionalProperties"] is False for group in schema["$defs"].values())
     assert "api_key_file" in schema["$defs"]["Tiled"]["properties"]
+    assert "properties_file" not in schema["$defs"]["Kafka"]["properties"]
     assert schema["$defs"]["Kafka"]["properties"]["topics"]["description"]

@@ -192,7 +192,7 @@ def test_the_schema_knows_every_setting() -> None:
     for group, definition in model["$defs"].items():
         ours = set(schema["definitions"][group]["properties"])
         lacking = set(definition["properties"]) - ours
-        assert lacking <= {"api_key", "api_key_file", "properties_file"}, lacking
+        assert lacking <= {"api_key", "api_key_file"}, lacking
 
 
 def test_the_chart_is_of_this_version() -> None:
