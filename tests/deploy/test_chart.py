@@ -29,6 +29,8 @@ from tests.deploy.chart import (
 )
 from tests.deploy.tools import CHART, CI_VALUES, checkov, helm, run
 from tiled_ingest import __version__
+from tiled_ingest.core.routes import route
+from tiled_ingest.kafka.topics import is_named
 from tiled_ingest.settings import Settings
 
 KUBERNETES = ("1.27", "1.37")  # the oldest that the chart allows, the newest that there are schemas for
@@ -128,6 +130,15 @@ def expected(given: Object, folder: Path) -> Settings:
         kafka["properties"][name] = str(folder / f"{kind}-{file['name']}" / file["key"])
     tiled = {**settings["tiled"], **({"api_key": SENTINEL} if "tiledApiKey" in secrets else {})}
     return Settings(**{**settings, "kafka": kafka, "tiled": tiled})
+
+
+def test_the_example_beamline_routes_its_topics(tmp_path: Path) -> None:
+    settings = settings_of(rendered(BEAMLINE), tmp_path, SENTINEL)
+    routes, start = settings.policy().routes, {"data_session": "pass-7"}
+    assert route(routes, "xyz.bluesky.runengine.documents", start) == ("xyz", "pass-7")
+    assert route(routes, "xyz-3.bluesky.documents", start) == ("xyz", "endstation-3")
+    assert [topic for topic in ("xyz.bluesky.runengine.documents", "xyz-3.bluesky.documents")
+            if not is_named(topic, settings.kafka.topics)] == []  # fmt: skip
 
 
 @each_case

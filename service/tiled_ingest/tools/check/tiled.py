@@ -1,5 +1,6 @@
 """Tiled itself: who answers, the login, the clocks, and whether we may write where the routes lead."""
 
+import re
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -97,7 +98,10 @@ def _routes(session: Session, settings: Settings, topics: Sequence[str]) -> Find
     for parent in sorted(parents - {()})[:PARENTS_MAX]:
         yield from _parent(session, parent)
     for pattern, path in routes:
-        if "{start" in path:
+        if topics and not any(re.fullmatch(pattern, topic) for topic in topics):
+            hint = "a route's expression must match the whole name of a topic: perhaps .+ is missing at its end"
+            yield Finding(f"tiled route {pattern}", "warning", "matches none of the topics that exist", hint)
+        elif "{start" in path:
             yield Finding(f"tiled route {pattern}", "ok", f"{path}: known only with a run's start, not tried")
 
 
