@@ -36,7 +36,7 @@ from .observe.metrics import Metrics
 from .observe.watch import Watch
 from .settings import Settings, revealed
 from .tiled.layout import perform
-from .tiled.probe import server_version
+from .tiled.probe import SCOPES_NEEDED, key_scopes, server_version
 from .tiled.session import Session
 
 TILED_VERSION_MIN = "0.2.20"
@@ -157,15 +157,23 @@ def _ingestor(settings: Settings, policy: Policy, stack: ExitStack, metrics: Met
 def _session(settings: Settings) -> Session:
     key = settings.tiled.api_key.get_secret_value() if settings.tiled.api_key else None
     session = Session.at(settings.tiled.uri, key, timeout_s=settings.tiled.timeout_s)
-    _refuse_old_server(session)
+    _refuse_unfit(session)
     return session
 
 
-def _refuse_old_server(session: Session) -> None:
-    """A server that is away is waited for; one that is too old cannot do what we need."""
+def _refuse_unfit(session: Session) -> None:
+    """A server that is away is waited for; one that is too old cannot do what we need, nor may a key without scopes.
+
+    Some scopes are needed only after a crash: better to hear of them now.
+    """
     answer = server_version(session)
-    if isinstance(answer, Done) and Version(answer.value) < Version(TILED_VERSION_MIN):
+    if not isinstance(answer, Done):
+        return
+    if Version(answer.value) < Version(TILED_VERSION_MIN):
         raise Forbidden(f"Tiled {answer.value} is too old: at least {TILED_VERSION_MIN} is needed")
+    scopes = key_scopes(session)
+    if isinstance(scopes, Done) and scopes.value is not None and (missing := SCOPES_NEEDED - scopes.value):
+        raise Forbidden(f"the key for Tiled lacks the scope {', '.join(sorted(missing))}")
 
 
 def _log_reader(settings: Settings) -> LogReader:
