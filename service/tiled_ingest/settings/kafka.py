@@ -9,6 +9,8 @@ from .fields import Group, compiles
 from .kafka_properties import checked, revealed
 
 _TOPIC_NAME = re.compile(r"[A-Za-z0-9._-]{1,249}")
+# librdkafka reads topics' expressions, by POSIX's rules: these would silently match nothing, or something else.
+_NOT_POSIX = re.compile(r"\\[A-Za-z0-9]|\(\?|[*+?}]\?")
 
 
 class Kafka(Group):
@@ -19,7 +21,7 @@ class Kafka(Group):
     group_id: Annotated[str, Field(min_length=1)]
     """The consumer group. Renaming it means reading every topic anew."""
     topics: tuple[str, ...]
-    """Topic names; an entry that begins with `^` is a regular expression."""
+    """Topic names; an entry that begins with `^` is a regular expression, as POSIX has them (`[0-9]`, not `\\d`)."""
     start_offset: Literal["earliest", "latest"] = "earliest"
     """Where to begin in a partition that has no commit; nowhere else."""
     dead_letter_topic: str = Field(default_factory=lambda data: f"{data.get('group_id', '')}.dead-letters")
@@ -46,6 +48,8 @@ class Kafka(Group):
         for topic in topics:
             if topic.startswith("^"):
                 compiles(topic)
+                if found := _NOT_POSIX.search(topic):
+                    raise ValueError(f"{topic!r}: {found[0]} is none of POSIX's; write [0-9], [a-z], (...)")
             elif not _TOPIC_NAME.fullmatch(topic):
                 raise ValueError(f"{topic!r} is no topic name (letters, digits, . _ -); give several as a list")
         return topics

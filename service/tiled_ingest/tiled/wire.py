@@ -146,6 +146,11 @@ def node(content: bytes) -> Node:
     return Node(attributes.get("metadata") or {}, table_source(sources[0]) if is_table else None)
 
 
+def family(content: bytes) -> str:
+    """Read what kind of node it is."""
+    return str(load(content)["data"]["attributes"]["structure_family"])
+
+
 def table_source(said: Json) -> TableSource:
     """Read one data source of a table."""
     encoded = said["structure"]["arrow_schema"].removeprefix(_SCHEMA_PREFIX)
