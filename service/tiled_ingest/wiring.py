@@ -22,6 +22,7 @@ from .core.errors import Forbidden, IngestError
 from .core.policy import Policy
 from .core.writes import Done
 from .ingestor import Ended, Ingestor
+from .kafka.announcements import Announcements
 from .kafka.dead_letter_topic import ensure_topic
 from .kafka.dead_letters import DeadLetters
 from .kafka.errors import KafkaUnavailable
@@ -151,7 +152,8 @@ def _ingestor(settings: Settings, policy: Policy, stack: ExitStack, metrics: Met
     lanes = Lanes(partial(perform, session), reader, metrics.requested, threads)
     stack.callback(lanes.close)
     engine = Engine(policy, partial(secrets.token_hex, 5))
-    return Ingestor(engine, lanes, letters, watch, settings.limits.drain_s_max)
+    announcements = _announcements(settings, stack)
+    return Ingestor(engine, lanes, letters, watch, settings.limits.drain_s_max, announcements)
 
 
 def _session(settings: Settings) -> Session:
@@ -184,6 +186,15 @@ def _log_reader(settings: Settings) -> LogReader:
 def _dead_letters(settings: Settings) -> DeadLetters:
     kafka = settings.kafka
     return DeadLetters(kafka.bootstrap_servers, kafka.dead_letter_topic, revealed(kafka.properties), __version__)
+
+
+def _announcements(settings: Settings, stack: ExitStack) -> Announcements | None:
+    kafka = settings.kafka
+    if kafka.completed_topic is None:
+        return None
+    made = Announcements(kafka.bootstrap_servers, kafka.completed_topic, revealed(kafka.properties), settings.beamline)
+    stack.callback(made.close)
+    return made
 
 
 def _source(settings: Settings, ingestor: Ingestor) -> Source:

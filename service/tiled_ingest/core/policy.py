@@ -47,6 +47,9 @@ class Policy:
     nesting_max: int = 64
     elements_max: int = 5_000_000
 
+    # Whether a topic is told of each run that is over
+    announces: bool = False
+
     # Where runs are created: (regular expression of the topic, path template); the first match counts.
     routes: tuple[tuple[str, str], ...] = ()
 

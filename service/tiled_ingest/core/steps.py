@@ -9,7 +9,7 @@ has its own rules in `tables`.
 """
 
 import zlib
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
 
@@ -27,6 +27,7 @@ from .writes import (
     GetNode,
     Missing,
     Outcome,
+    Path,
     ReadKeys,
     Rejected,
     Request,
@@ -71,6 +72,16 @@ class Letters:
 
 
 @dataclass(frozen=True, slots=True)
+class Announcement:
+    """Announce a run that is over; answered by "" when the topic has confirmed it, else by why not."""
+
+    run: str
+    path: Path
+    state: str
+    rows: Mapping[str, int]
+
+
+@dataclass(frozen=True, slots=True)
 class Claiming:
     """Commit the claim itself; answered by `None` when the broker has confirmed it."""
 
@@ -78,7 +89,7 @@ class Claiming:
     metadata: str
 
 
-Step = Request | Sleep | LogChunk | Letters | Claiming
+Step = Request | Sleep | LogChunk | Letters | Announcement | Claiming
 LOG_RETRY_S = 0.5
 WITNESSES_MIN = 2  # an outage may end between our failure and the success of others; hardly twice
 

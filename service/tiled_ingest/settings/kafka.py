@@ -26,6 +26,8 @@ class Kafka(Group):
     """Where to begin in a partition that has no commit; nowhere else."""
     dead_letter_topic: str = Field(default_factory=lambda data: f"{data.get('group_id', '')}.dead-letters")
     """Default: `<group_id>.dead-letters`."""
+    completed_topic: str | None = None
+    """Gets a record for each run that is over (uid, node path, state, rows): analysis starts on it. Must exist."""
     instance_id: Annotated[str, Field(min_length=1)] | None = None
     """Static membership (`group.instance.id`): one stable name for each replica."""
     properties: Annotated[
@@ -54,10 +56,10 @@ class Kafka(Group):
                 raise ValueError(f"{topic!r} is no topic name (letters, digits, . _ -); give several as a list")
         return topics
 
-    @field_validator("dead_letter_topic")
+    @field_validator("dead_letter_topic", "completed_topic")
     @classmethod
-    def _usable_name(cls, topic: str) -> str:
-        if not _TOPIC_NAME.fullmatch(topic):
+    def _usable_name(cls, topic: str | None) -> str | None:
+        if topic is not None and not _TOPIC_NAME.fullmatch(topic):
             raise ValueError(f"{topic!r} is no topic name (letters, digits, . _ -)")
         return topic
 
@@ -66,6 +68,10 @@ class Kafka(Group):
         for topic in self.topics:
             if self.reads(topic, self.dead_letter_topic):
                 raise ValueError(f"topics: {topic!r} also reads the dead letters ({self.dead_letter_topic})")
+            if self.completed_topic and self.reads(topic, self.completed_topic):
+                raise ValueError(f"topics: {topic!r} also reads the completed runs ({self.completed_topic})")
+        if self.completed_topic == self.dead_letter_topic:
+            raise ValueError("completed_topic: must be another one than dead_letter_topic")
         return self
 
     @property

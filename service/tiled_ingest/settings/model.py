@@ -184,6 +184,7 @@ class Settings(BaseSettings):
             age_s_max=self.batch.age_s_max,
             late_write_s_max=self.tiled.late_write_s_max,
             requests_max=self.tiled.requests_max,
+            announces=self.kafka.completed_topic is not None,
             start_latest=self.kafka.start_offset == "latest",
             idle_s_max=self.runs.idle_s_max,
             open_max=self.runs.open_max,

@@ -53,7 +53,10 @@ def _asked(settings: Settings, admin: AdminClient, existing: dict[str, Any], nam
     partitions = {name: len(existing[name].partitions) for name in names}
     dead = settings.kafka.dead_letter_topic
     yield from topics.look(settings, admin, partitions, dead_letters=dead in existing)
-    yield from rights.look(admin, names, [dead] if dead in existing else [])
+    if completed := settings.kafka.completed_topic:
+        yield topics.completed(completed, exists=completed in existing)
+    written = [name for name in (dead, completed) if name]
+    yield from rights.look(admin, names, [name for name in written if name in existing])
     yield from records.look(settings, partitions)
     yield _group(settings, admin)
 

@@ -19,7 +19,7 @@ def look(admin: AdminClient, sources: Iterable[str], written: Iterable[str]) -> 
     lacking = list(_lacking(admin, needed))
     yield from lacking
     if not lacking:
-        yield Finding("kafka rights", "ok", "we may read the topics and write the dead letters, as far as they exist")
+        yield Finding("kafka rights", "ok", "we may read what we read and write what we write, as far as it exists")
 
 
 def _lacking(admin: AdminClient, needed: dict[str, AclOperation]) -> Findings:
