@@ -51,7 +51,7 @@ def test_each_run_is_announced_once_tiled_has_it(duckdb_scene: Scene, topic_of: 
     scene.settle()
     said = announced(scene, topic_of)
     expected = by_run(publication.published)
-    assert Counter(each["uid"] for each in said) == Counter(expected)
+    assert Counter(each["uid"] for each in said) == dict.fromkeys(expected, 1)
     for each in said:
         assert (each["version"], each["beamline"], each["state"], each["path"]) == (
             1,
