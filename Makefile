@@ -6,6 +6,9 @@ BIN := $(VENV)/bin
 # Leaves uv and pip, which bootstrapped the environment, in it.
 SYNC := $(BIN)/uv sync --frozen --inexact --quiet
 
+# Every process that a test starts would compile what it imports, each time: 10 s for Tiled's server.
+unexport PYTHONDONTWRITEBYTECODE
+
 .DEFAULT_GOAL := help
 .PHONY: help install demo test test-deploy image check generate format chaos fuzz clean
 

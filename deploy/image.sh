@@ -17,6 +17,7 @@ done
 stand_in() {
   if ! buildah inspect --type image "$1" > /dev/null 2>&1; then
     root=$(mktemp -d)
+    trap 'exit 1' INT TERM  # so that what follows is done then, too
     trap 'umount "$root/proc" 2> /dev/null; rm -rf --one-file-system "$root"' EXIT
     debootstrap --variant=minbase --include=python3,python3-venv,ca-certificates bookworm "$root" >&2
     umount "$root/proc" 2> /dev/null || true

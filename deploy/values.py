@@ -64,7 +64,6 @@ def _settings() -> tuple[Schema, Schema]:
     kafka, tiled = definitions["Kafka"], definitions["Tiled"]
     for name in ("api_key", "api_key_file"):
         del tiled["properties"][name]  # `secrets.tiledApiKey`
-    kafka["properties"].pop("properties_file", None)
     kafka["required"] = ["bootstrap_servers"]
     allowed = kafka["properties"]["properties"]["additionalProperties"]
     kafka["properties"]["properties"] |= {

@@ -191,6 +191,8 @@ def test_what_is_missing_is_named_with_how_to_set_it(name: str) -> None:
         ),
         ({"kafka.properties.max.poll.interval.ms": 70_000}, "limits.drain_s_max: with limits.commit_s_max"),
         ({"kafka.properties.max.poll.interval.ms": "soon"}, "kafka.properties.max.poll.interval.ms: must be"),
+        ({"kafka.topics": r"^a\d+$"}, r"kafka.topics: '^a\\d+$': \d is none of POSIX's"),
+        ({"kafka.topics": "^(?:a|b)$"}, "kafka.topics: '^(?:a|b)$': (? is none of POSIX's"),
         ({"tiled.routes": '[{"topic": "(", "path": "x"}]'}, "tiled.routes.0.topic: '(' is no regular"),
         ({"tiled.routes": '[{"topic": "a", "path": "{1}"}]'}, "tiled.routes.0.path: {1} is neither"),
         (
@@ -293,6 +295,7 @@ def test_the_schema_refuses_the_unknown_and_knows_secret_files() -> None:
     assert schema["additionalProperties"] is False
     assert all(group["additionalProperties"] is False for group in schema["$defs"].values())
     assert "api_key_file" in schema["$defs"]["Tiled"]["properties"]
+    assert "properties_file" not in schema["$defs"]["Kafka"]["properties"]
     assert schema["$defs"]["Kafka"]["properties"]["topics"]["description"]
 
 

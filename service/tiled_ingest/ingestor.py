@@ -15,6 +15,7 @@ from .core import effects as fx
 from .core.engine import Engine
 from .core.errors import IngestError
 from .core.record import Home
+from .kafka.announcements import Announcements
 from .kafka.dead_letters import DeadLetters
 from .kafka.errors import CommitError
 from .kafka.source import Source
@@ -45,12 +46,23 @@ class Ingestor:
     ----------
     drain_s_max
         How long a revoke, or the end, may wait for writes under way.
+    announcements
+        Needed where the engine's policy announces runs.
     """
 
-    def __init__(self, engine: Engine, lanes: Lanes, letters: DeadLetters, watch: Watch, drain_s_max: float) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        lanes: Lanes,
+        letters: DeadLetters,
+        watch: Watch,
+        drain_s_max: float,
+        announcements: Announcements | None = None,
+    ) -> None:
         self._engine = engine
         self._lanes = lanes
         self._letters = letters
+        self._announcements = announcements
         self._watch = watch
         self._drain_s_max = drain_s_max
         self._source: Source | None = None
@@ -162,6 +174,8 @@ class Ingestor:
             self._step(result)
         for confirmation in self._letters.poll():
             self._step(confirmation)
+        for answer in self._announcements.poll() if self._announcements else ():
+            self._step(answer)
 
     def _step(self, given: fx.Input) -> None:
         self._inbox.append(given)
@@ -186,6 +200,12 @@ class Ingestor:
     @_perform.register
     def _(self, effect: fx.DeadLetter) -> None:
         self._letters.send(effect)
+
+    @_perform.register
+    def _(self, effect: fx.Announce) -> None:
+        if self._announcements is None:
+            raise IngestError("the engine announces a run, and there is no topic for it")
+        self._announcements.send(effect)
 
     @_perform.register
     def _(self, effect: fx.Commit) -> None:

@@ -23,6 +23,7 @@ from .core.patches import joined
 from .core.policy import Policy
 from .core.writes import Done
 from .ingestor import Ended, Ingestor
+from .kafka.announcements import Announcements
 from .kafka.dead_letter_topic import ensure_topic
 from .kafka.dead_letters import DeadLetters
 from .kafka.errors import KafkaUnavailable
@@ -38,7 +39,7 @@ from .observe.watch import Watch
 from .settings import Settings, revealed
 from .tiled.layout import perform
 from .tiled.plugins import load
-from .tiled.probe import server_version
+from .tiled.probe import SCOPES_NEEDED, key_scopes, server_version
 from .tiled.session import Session
 
 TILED_VERSION_MIN = "0.2.20"
@@ -155,21 +156,30 @@ def _ingestor(settings: Settings, policy: Policy, stack: ExitStack, metrics: Met
     stack.callback(lanes.close)
     policy = replace(policy, patches=joined(policy.patches, patches))
     engine = Engine(policy, partial(secrets.token_hex, 5))
-    return Ingestor(engine, lanes, letters, watch, settings.limits.drain_s_max)
+    announcements = _announcements(settings, stack)
+    return Ingestor(engine, lanes, letters, watch, settings.limits.drain_s_max, announcements)
 
 
 def _session(settings: Settings) -> Session:
     key = settings.tiled.api_key.get_secret_value() if settings.tiled.api_key else None
     session = Session.at(settings.tiled.uri, key, timeout_s=settings.tiled.timeout_s)
-    _refuse_old_server(session)
+    _refuse_unfit(session)
     return session
 
 
-def _refuse_old_server(session: Session) -> None:
-    """A server that is away is waited for; one that is too old cannot do what we need."""
+def _refuse_unfit(session: Session) -> None:
+    """A server that is away is waited for; one that is too old cannot do what we need, nor may a key without scopes.
+
+    Some scopes are needed only after a crash: better to hear of them now.
+    """
     answer = server_version(session)
-    if isinstance(answer, Done) and Version(answer.value) < Version(TILED_VERSION_MIN):
+    if not isinstance(answer, Done):
+        return
+    if Version(answer.value) < Version(TILED_VERSION_MIN):
         raise Forbidden(f"Tiled {answer.value} is too old: at least {TILED_VERSION_MIN} is needed")
+    scopes = key_scopes(session)
+    if isinstance(scopes, Done) and scopes.value is not None and (missing := SCOPES_NEEDED - scopes.value):
+        raise Forbidden(f"the key for Tiled lacks the scope {', '.join(sorted(missing))}")
 
 
 def _log_reader(settings: Settings) -> LogReader:
@@ -180,6 +190,15 @@ def _log_reader(settings: Settings) -> LogReader:
 def _dead_letters(settings: Settings) -> DeadLetters:
     kafka = settings.kafka
     return DeadLetters(kafka.bootstrap_servers, kafka.dead_letter_topic, revealed(kafka.properties), __version__)
+
+
+def _announcements(settings: Settings, stack: ExitStack) -> Announcements | None:
+    kafka = settings.kafka
+    if kafka.completed_topic is None:
+        return None
+    made = Announcements(kafka.bootstrap_servers, kafka.completed_topic, revealed(kafka.properties), settings.beamline)
+    stack.callback(made.close)
+    return made
 
 
 def _source(settings: Settings, ingestor: Ingestor) -> Source:

@@ -23,7 +23,18 @@ from tiled_ingest.core.errors import Forbidden, TiledRejected
 from tiled_ingest.core.policy import Policy
 from tiled_ingest.core.record import Home, Record
 from tiled_ingest.core.run import Run
-from tiled_ingest.core.steps import Claiming, Letter, Letters, LogChunk, Patience, Procedure, Sleep, Weather, insist
+from tiled_ingest.core.steps import (
+    Announcement,
+    Claiming,
+    Letter,
+    Letters,
+    LogChunk,
+    Patience,
+    Procedure,
+    Sleep,
+    Weather,
+    insist,
+)
 
 HOME = Home("t", 0)
 TOPIC_ID = "topic-id"
@@ -325,7 +336,7 @@ def drive(procedure: Procedure[Any], tiled: MiniTiled, log: Iterable[Record] = (
         match step:
             case LogChunk():
                 answer = chunk_of(log, step.start, step.stop, low)
-            case Sleep() | Letters() | Claiming():
+            case Sleep() | Letters() | Announcement() | Claiming():
                 answer = None
             case _:
                 answer = tiled(step)

@@ -9,14 +9,16 @@ from __future__ import annotations
 import json
 import os
 import shlex
+import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tests.deploy.tools import run
+from tests.deploy.tools import ROOT, run
 from tiled_ingest.demo.processes import Process
 
 STORAGE = {"STORAGE_DRIVER": "vfs", "BUILDAH_ISOLATION": "chroot"}
+BUILD_S_MAX = 900  # the base is bootstrapped, too, the first time
 
 _CONFINED = """
 set -e
@@ -48,7 +50,9 @@ class Image:
         self.root = Path(_buildah("mount", self._container).strip())
 
     def close(self) -> None:
+        """Remove it; the stand-in for its base stays for the next time."""
         _buildah("rm", self._container)
+        _buildah("rmi", self.name)
 
     @property
     def size_mb(self) -> float:
@@ -93,10 +97,38 @@ class Image:
         )
 
 
-def built(name: str) -> Image:
-    """Build the image from a stand-in for its base."""
-    run(["deploy/image.sh", name, "stand-in"], 500, **STORAGE)
-    return Image(name)
+class Build:
+    """`deploy/image.sh` in the background, on a stand-in for its base: it takes as long as the other tests together.
+
+    Parameters
+    ----------
+    log
+        Where its output goes.
+    """
+
+    def __init__(self, name: str, log: Path) -> None:
+        self._name = name
+        command = [str(ROOT / "deploy" / "image.sh"), name, "stand-in"]
+        self._process = Process("the image's build", command, log, env=STORAGE)
+        self._process.start()
+
+    def result(self) -> Image:
+        """Wait for its end; return the image."""
+        status = self._process.wait(BUILD_S_MAX)
+        assert status == 0, f"the build ended with {status}\n{self._process.log_tail(60)}"
+        return Image(self._name)
+
+    def close(self) -> None:
+        """End it, if nobody waited for it."""
+        self._process.stop()
+
+
+def missing() -> str:
+    """Return what this machine lacks to build and run an image; empty if nothing."""
+    absent = [name for name in ("buildah", "debootstrap", "setpriv", "unshare") if not shutil.which(name)]
+    if absent:
+        return f"{', '.join(absent)} not installed"
+    return "" if os.geteuid() == 0 else "only root can make a base image with debootstrap"
 
 
 def _buildah(*arguments: str) -> str:

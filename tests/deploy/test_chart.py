@@ -29,6 +29,8 @@ from tests.deploy.chart import (
 )
 from tests.deploy.tools import CHART, CI_VALUES, checkov, helm, run
 from tiled_ingest import __version__
+from tiled_ingest.core.routes import route
+from tiled_ingest.kafka.topics import is_named
 from tiled_ingest.settings import Settings
 
 KUBERNETES = ("1.27", "1.37")  # the oldest that the chart allows, the newest that there are schemas for
@@ -130,6 +132,15 @@ def expected(given: Object, folder: Path) -> Settings:
     return Settings(**{**settings, "kafka": kafka, "tiled": tiled})
 
 
+def test_the_example_beamline_routes_its_topics(tmp_path: Path) -> None:
+    settings = settings_of(rendered(BEAMLINE), tmp_path, SENTINEL)
+    routes, start = settings.policy().routes, {"data_session": "pass-7"}
+    assert route(routes, "xyz.bluesky.runengine.documents", start) == ("xyz", "pass-7")
+    assert route(routes, "xyz-3.bluesky.documents", start) == ("xyz", "endstation-3")
+    assert [topic for topic in ("xyz.bluesky.runengine.documents", "xyz-3.bluesky.documents")
+            if not is_named(topic, settings.kafka.topics)] == []  # fmt: skip
+
+
 @each_case
 def test_every_secret_of_the_settings_is_a_mounted_file(values: Path) -> None:
     objects = rendered(values)
@@ -192,7 +203,7 @@ def test_the_schema_knows_every_setting() -> None:
     for group, definition in model["$defs"].items():
         ours = set(schema["definitions"][group]["properties"])
         lacking = set(definition["properties"]) - ours
-        assert lacking <= {"api_key", "api_key_file", "properties_file"}, lacking
+        assert lacking <= {"api_key", "api_key_file"}, lacking
 
 
 def test_the_chart_is_of_this_version() -> None:

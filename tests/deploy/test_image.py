@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import signal
 import sys
@@ -14,8 +13,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.deploy.image import Image, built
-from tests.deploy.tools import program
+from tests.deploy.image import Build, Image, missing
+from tests.deploy.tools import not_run
 from tests.rig.fixtures import TopicFactory
 from tests.rig.reader import compare_run
 from tests.system.publishing import Publication, by_run, interleaved, runs
@@ -25,18 +24,15 @@ from tiled_ingest.demo.broker import Broker
 from tiled_ingest.demo.processes import free_port
 from tiled_ingest.demo.tiled_server import TiledServer
 
-NAME = "localhost/tiled-ingest:test"
 API_KEY = "sentinel93ab71"
 pytestmark = pytest.mark.timeout(1200)  # the base is bootstrapped, the image is built
 
 
 @pytest.fixture(scope="module")
-def image() -> Iterator[Image]:
-    program("buildah")
-    program("debootstrap")
-    if os.geteuid() != 0:
-        pytest.skip("only root can make a base image with debootstrap; NOT RUN")
-    made = built(NAME)
+def image(build: Build | None) -> Iterator[Image]:
+    if build is None:
+        not_run(missing())
+    made = build.result()
     yield made
     made.close()
 

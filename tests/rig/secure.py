@@ -18,6 +18,10 @@ from tiled_ingest.demo.broker import KafkaBroker
 from tiled_ingest.demo.processes import free_port
 
 USER, PASSWORD = "ingest", "a-sentinel-7f3c1d"
+_GUARD = {
+    "authorizer.class.name": "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
+    "super.users": "User:ANONYMOUS",
+}
 _LOGIN = "org.apache.kafka.common.security.scram.ScramLoginModule required;"
 
 
@@ -45,8 +49,11 @@ class SecureBroker:
         }
 
 
-def secure_broker(folder: Path, *, expired: bool = False) -> SecureBroker:
-    """Make one, not started; `expired` is its certificate, if so wanted."""
+def secure_broker(folder: Path, *, expired: bool = False, guarded: bool = False) -> SecureBroker:
+    """Make one, not started; `expired` is its certificate, and `guarded` it is by access lists, if so wanted.
+
+    The harness, on the plain listener, may do everything; the user only what an access list allows.
+    """
     folder.mkdir(parents=True)
     authority = trustme.CA()
     ca_file, identity = folder / "ca.pem", folder / "broker.pem"
@@ -57,6 +64,8 @@ def secure_broker(folder: Path, *, expired: bool = False) -> SecureBroker:
     )
     port = free_port()
     broker.properties.update(_listeners(broker, port), **_keys(identity))
+    if guarded:
+        broker.properties.update(_GUARD)
     return SecureBroker(broker, port, ca_file)
 
 

@@ -13,6 +13,7 @@ import msgspec
 import numpy as np
 
 from tiled_ingest.core.effects import (
+    Announced,
     Answered,
     Ask,
     Commit,
@@ -186,6 +187,13 @@ class DropsDeadLetters(Bent):
         return [effect]
 
 
+class SettlesUnannounced(Bent):
+    """Takes an announcement that was not confirmed for one that was."""
+
+    def told(self, input: Input) -> list[Input]:  # noqa: A002
+        return [replace(input, refusal="") if isinstance(input, Announced) else input]
+
+
 class CommitsAfterRelease(Bent):
     """Lets a commit go out after its partition went to someone else."""
 
@@ -238,6 +246,7 @@ VARIANTS: tuple[type[Bent], ...] = (
     CountsWithoutLooking,
     DoesNotSwitch,
     DropsDeadLetters,
+    SettlesUnannounced,
     CommitsAfterRelease,
     CountsRedelivered,
 )

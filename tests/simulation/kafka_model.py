@@ -3,10 +3,12 @@
 A read within a claim never delivers a record twice: what arrives twice was published twice.
 """
 
+import random
 from bisect import bisect_left
 from dataclasses import dataclass
 
 from tiled_ingest.core.record import Home, Record
+from tiled_ingest.core.writes import Path
 
 METADATA_BYTES_MAX = 4_096  # the broker's default
 
@@ -124,3 +126,24 @@ class DeadLetterTopic:
     def write(self, letter: Letter) -> None:
         """Keep the first letter of each position."""
         self.letters.setdefault((letter.record.home, letter.record.offset), letter)
+
+
+class CompletedTopic:
+    """The topic of completed runs, at least once, and a producer some of whose records or confirmations are lost.
+
+    It draws by itself, so that histories stay what they are whether runs are announced or not.
+    """
+
+    def __init__(self, rng: random.Random) -> None:
+        self._rng = rng
+        self._lossy = rng.choice((0.0, 0.0, 0.3))
+        self.states: dict[Path, set[str]] = {}
+
+    def draw(self, *, healed: bool) -> tuple[float, bool, bool]:
+        """Draw how long a record takes, whether it is written, and whether that is confirmed."""
+        lossy = 0.0 if healed else self._lossy
+        return self._rng.uniform(0.0, 0.5), self._rng.random() >= lossy / 2, self._rng.random() >= lossy
+
+    def write(self, path: Path, state: str) -> None:
+        """Keep what was said of a run."""
+        self.states.setdefault(path, set()).add(state)

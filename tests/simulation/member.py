@@ -9,6 +9,8 @@ from collections.abc import Callable
 from functools import partial
 
 from tiled_ingest.core.effects import (
+    Announce,
+    Announced,
     Answered,
     Ask,
     Assigned,
@@ -205,6 +207,8 @@ class Member:
                 self._commit(effect)
             case DeadLetter():
                 self._dead_letter(effect)
+            case Announce():
+                self._announce(effect)
             case Pause(homes=homes) | Resume(homes=homes):
                 for home in homes:
                     if home in self.fetches:
@@ -213,8 +217,6 @@ class Member:
                 if not self._may_stop(effect):
                     self._around.fail(f"{self.name} stopped without a cause: {effect.reason}: {effect.detail}")
                 self.crash()
-            case Tell():
-                pass
 
     def _may_stop(self, effect: Stop) -> bool:
         """A zombie may end when it finds out; and anyone whose dead letter was not confirmed."""
@@ -291,6 +293,17 @@ class Member:
                 self.feed(DeadLettered(effect.ticket))
 
         self._clock.after(self._around.rng.uniform(0.0, 0.05), produce)
+
+    def _announce(self, effect: Announce) -> None:
+        delay_s, written, confirmed = self._around.completed.draw(healed=self._around.faults.healed)
+        self._around.announced(effect.path, effect.state)
+
+        def produce() -> None:
+            if written:
+                self._around.completed.write(effect.path, effect.state)
+            self.feed(Announced(effect.ticket, "" if written and confirmed else "timed out"))
+
+        self._clock.after(delay_s, produce)
 
     def _soon(self, answer: Input) -> None:
         """Answer a synchronous call: at once, or after other inputs that came meanwhile."""

@@ -64,4 +64,5 @@ def draw_policy(rng: random.Random, options: Options, parent: Path) -> Policy:
         "idle_s_max": IDLE_S_MAX,
         "routes": ((".*", "/".join(parent)),) if parent else (),
     }
+    drawn["announces"] = random.Random(f"{options.seed}/announces").random() < 0.7
     return Policy(**{**drawn, **options.policy})

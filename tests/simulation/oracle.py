@@ -14,7 +14,7 @@ from tiled_ingest.core.record import Home, Record
 from tiled_ingest.core.writes import Path
 
 from .documents import ARRAYS, Item, Json, Plan, Role, Run
-from .kafka_model import DeadLetterTopic
+from .kafka_model import CompletedTopic, DeadLetterTopic
 from .tiled_model import Row, TiledModel
 
 RowKey = tuple[tuple[str, Any], ...]
@@ -77,9 +77,17 @@ def _unpack(page: Json) -> Iterator[Json]:
 class Oracle:
     """Judges one history."""
 
-    def __init__(self, plan: Plan, tiled: TiledModel, dead_letters: DeadLetterTopic, parent: Path) -> None:
+    def __init__(
+        self,
+        plan: Plan,
+        tiled: TiledModel,
+        dead_letters: DeadLetterTopic,
+        parent: Path,
+        announcements: CompletedTopic | None = None,
+    ) -> None:
         self.violations: list[str] = []
         self.residual: set[str] = set()  # runs that the design's documented residual risk has hit
+        self._announcements = announcements
         self._plan, self._tiled, self._dead_letters, self._parent = plan, tiled, dead_letters, parent
         self._log: dict[Home, list[Published]] = {home: [] for home in plan.queues}
         self._judged: dict[Home, int] = dict.fromkeys(plan.queues, 0)  # how many were found settled
@@ -182,7 +190,20 @@ class Oracle:
     def _stop_unsettled(self, run: Run, metadata: Json) -> str | None:
         if "stop" not in metadata and not self._tiled.overwritten((*self._parent, run.uid)):
             return "its run has no stop in Tiled"
-        return None
+        return self._unannounced(run)
+
+    def _unannounced(self, run: Run) -> str | None:
+        """Why the end of a run is not settled as far as the topic of completed runs goes."""
+        told = self._announcements is None or self._announcements.states.get((*self._parent, run.uid))
+        return None if told or self._lost_its_beginning(run) else "its run is over, and was not announced"
+
+    def announced(self, path: Path, state: str) -> None:
+        """Judge an announcement: Tiled holds the run, in this state, before it is sent."""
+        if self._announcements is None:
+            self.violations.append(f"{path} was announced, though there is no topic for it")
+        metadata = self._tiled.nodes[path].metadata
+        if (metadata.get("tiled_ingest") or {}).get("state") != state and not self._tiled.overwritten(path):
+            self.violations.append(f"{path} was announced as {state}, but Tiled has {metadata}")
 
     def _count(self, path: Path) -> Counter[RowKey]:
         """Count the live rows by content; counted anew only if they changed."""
@@ -318,6 +339,8 @@ class Oracle:
                 letter = self._dead_letters.letters[published.record.home, published.record.offset]
                 self.violations.append(f"a sound {published.item.name} of {run.uid} is a dead letter: {letter.code}")
         self._judge_metadata(run, self._tiled.nodes[path].metadata)
+        if self._state(run) in ("complete", "incomplete", "abandoned") and (why := self._unannounced(run)):
+            self.violations.append(f"{run.uid}: {why}")
         self._judge_rows(run)
 
     def _judge_metadata(self, run: Run, metadata: Json) -> None:

@@ -8,10 +8,11 @@ from typing import Protocol
 
 from tiled_ingest.core.effects import Effect, Input
 from tiled_ingest.core.record import Home
+from tiled_ingest.core.writes import Path
 
 from .clock import Clock
 from .faults import Faults
-from .kafka_model import DeadLetterTopic, Group, Partition
+from .kafka_model import CompletedTopic, DeadLetterTopic, Group, Partition
 from .wire import Wire
 
 
@@ -37,7 +38,9 @@ class Surroundings:
     group: Group
     partitions: dict[Home, Partition]
     dead_letters: DeadLetterTopic
+    completed: CompletedTopic
     committed: Callable[[Home, int], None]  # a commit was stored
+    announced: Callable[[Path, str], None]  # a run was said to be over
     fail: Callable[[str], None]  # something that must never happen
     trace: Callable[[str, str, object], None]
     poll_s: float = 0.1

@@ -16,7 +16,7 @@ from .clock import Clock
 from .coordinator import Coordinator
 from .documents import Item, plan
 from .faults import Fault, Faults
-from .kafka_model import DeadLetterTopic, Group, Partition
+from .kafka_model import CompletedTopic, DeadLetterTopic, Group, Partition
 from .member import Member
 from .options import IDLE_S_MAX, Options, Report, draw_homes, draw_parent, draw_policy
 from .oracle import Oracle
@@ -54,13 +54,15 @@ class World:
         self.plan = plan(
             setup, list(self.partitions), options.runs_max, external=options.external, arrays=options.arrays
         )
-        self.oracle = Oracle(self.plan, self.tiled, self.dead_letters, self.parent)
+        self.completed = CompletedTopic(random.Random(f"{options.seed}/completed"))
+        announced = self.completed if self.policy.announces else None
+        self.oracle = Oracle(self.plan, self.tiled, self.dead_letters, self.parent, announced)
         self.wire = Wire(self.clock, chance, self.faults, self.tiled, self._owner_of, self.policy.late_write_s_max)
         self.coordinator = Coordinator(self.clock, chance, self.group, list(self.partitions), TOPIC_ID, self._nonce)
         self._failure: list[str] = []
         self.around = Surroundings(
             self.clock, chance, self.faults, self.wire, self.group, self.partitions, self.dead_letters,
-            self.oracle.committed, self._failure.append, self._trace,
+            self.completed, self.oracle.committed, self.oracle.announced, self._failure.append, self._trace,
         )  # fmt: skip
         self._births = 0
         self._processes: list[Member] = []

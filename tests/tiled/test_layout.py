@@ -362,6 +362,15 @@ def test_a_route_is_created_once_with_its_spec_at_the_end(reader: Any, session: 
     assert reader["/".join(path)][-1].metadata["start"]["uid"] == run[-1]
 
 
+def test_what_stands_in_a_routes_way_is_told(session: Session, stream: Path) -> None:
+    """Tiled would create runs below a table, too, and no reader would find them."""
+    new_table(session, stream)
+    for way in ((*stream, "internal"), (*stream, "internal", "proposal-1")):
+        refused = perform(session, EnsureContainer(way))
+        assert isinstance(refused, Rejected)
+        assert "/internal is no container for runs but of the family table" in refused.detail
+
+
 def test_paths_begin_at_the_node_of_the_address(tiled_server: Any, session: Session) -> None:
     base = f"node é {uuid.uuid4()}"
     done(session, EnsureContainer((base,)))

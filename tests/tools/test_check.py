@@ -205,6 +205,8 @@ def test_nodes_of_routes(broker: Any, tiled_server: Any, topic: Any) -> None:
     assert (absent.verdict, "not there yet" in absent.detail) == ("ok", True)
     unknown = found("{start[proposal]}")["tiled route .*"]
     assert (unknown.verdict, "not tried" in unknown.detail) == ("ok", True)
+    unmatched = by_name(check(settings(broker, tiled_server, name, tiled__routes='[{"topic": "^d", "path": "x"}]')))
+    assert unmatched["tiled route ^d"].verdict == "warning"
     below = httpx.get(f"{tiled_server.uri}/search/{mark}", headers=headers).raise_for_status()
     assert below.json()["data"] == []  # nothing is left of the trials
 

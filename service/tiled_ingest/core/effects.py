@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from .record import Home, Record
-from .writes import Outcome, Request
+from .writes import Outcome, Path, Request
 
 # ---------------------------------------------------------------- inputs
 
@@ -143,6 +143,14 @@ class DeadLetterRefused:
 
 
 @dataclass(frozen=True, slots=True)
+class Announced:
+    """The answer of an `Announce`: `refusal` is empty when the topic has confirmed, else it says why not."""
+
+    ticket: int
+    refusal: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Tick:
     """Time passed."""
 
@@ -166,6 +174,7 @@ Input = (
     | CommitFailed
     | DeadLettered
     | DeadLetterRefused
+    | Announced
     | Tick
     | Drain
 )
@@ -219,6 +228,27 @@ class DeadLetter:
 
 
 @dataclass(frozen=True, slots=True)
+class Announce:
+    """Tell the topic of completed runs that Tiled holds this one, and that nothing more of it will come.
+
+    Attributes
+    ----------
+    path
+        The run's node, below that of `tiled.uri`.
+    state
+        `complete`, `incomplete` or `abandoned`, as in the run's metadata.
+    rows
+        Of each stream.
+    """
+
+    ticket: int
+    run: str
+    path: Path
+    state: str
+    rows: Mapping[str, int]
+
+
+@dataclass(frozen=True, slots=True)
 class Pause:
     """Stop fetching these partitions; they stay ours."""
 
@@ -251,4 +281,4 @@ class Tell:
     fields: Mapping[str, Any] = field(default_factory=dict)
 
 
-Effect = Ask | ReadLog | Commit | DeadLetter | Pause | Resume | Stop | Tell
+Effect = Ask | ReadLog | Commit | DeadLetter | Announce | Pause | Resume | Stop | Tell

@@ -27,7 +27,7 @@ from .run import Run, Verdict
 from .schedule import Counter, Lane, Ripening, Sleepers
 from .snapshot import EngineSnapshot, snapshot_of
 from .states import Trigger
-from .steps import Claiming, Letters, LogChunk, Sleep, Step, Weather
+from .steps import Announcement, Claiming, Letters, LogChunk, Sleep, Step, Weather
 from .writes import Done, Exists, Missing, Outcome, Rejected, Request
 
 DOWN_PAUSE_S = 1.0  # intake goes on for a moment when one request fails
@@ -56,6 +56,7 @@ class Engine:
         self._ripening = Ripening()
         self._requests = Counter()
         self._logs: dict[int, tuple[Lane, fx.ReadLog]] = {}
+        self._announced: dict[int, Lane] = {}
         self._commits = Commits(self._out, policy)
         self._breaker = Breaker(policy)
         self._post = Post(self._out, self._breaker, lambda lane: self._resume(lane, None))
@@ -121,7 +122,7 @@ class Engine:
     @property
     def busy(self) -> bool:
         """Whether answers are awaited: then inputs should come without delay."""
-        return bool(self._requests.under_way or self._touched or self._logs or self._post.busy)
+        return bool(self._requests.under_way or self._touched or self._logs or self._announced or self._post.busy)
 
     def idle_s(self, now_s: float) -> float:
         """How many seconds may pass before there is something to do without any input; may be infinite."""
@@ -248,6 +249,10 @@ class Engine:
         raise DeadLetterFailed(given.detail)
 
     @_take.register
+    def _(self, given: fx.Announced) -> None:
+        self._resume(self._announced.pop(given.ticket), given.refusal)
+
+    @_take.register
     def _(self, given: fx.Committed) -> None:
         if lane := self._commits.confirmed(given):
             self._resume(lane, True)
@@ -339,6 +344,8 @@ class Engine:
                 self._read_log(lane, step)
             case Letters():
                 self._post.send_all(lane, step)
+            case Announcement():
+                self._announce(lane, step)
             case Claiming():
                 self._commits.send_claim(lane, step.offset, step.metadata)
             case _:
@@ -358,6 +365,11 @@ class Engine:
         )
         self._logs[read.ticket] = lane, read
         self._out.put(read)
+
+    def _announce(self, lane: Lane, step: Announcement) -> None:
+        ticket = self._out.ticket()
+        self._announced[ticket] = lane
+        self._out.put(fx.Announce(ticket, step.run, step.path, step.state, step.rows))
 
     def _hear(self, request: Request, outcome: Outcome) -> None:
         """Learn from an answer how Tiled is."""
@@ -412,7 +424,7 @@ class Engine:
             self._resume(lane, None)
 
     def _abandon(self, claim: Claim, run: Run) -> None:
-        if run.holds:
+        if run.holds or (self._policy.announces and run.unannounced):
             return
         run.meet(Trigger.IDLE)
         self._out.tell("run_idle", run=run.uid)

@@ -9,7 +9,7 @@ from typing import Protocol
 from .errors import InvalidDocument, TiledRejected
 from .external import External
 from .letters import letter
-from .lifecycle import close_run, decide_failure, do_chore, emit_run, mark_failed, open_run
+from .lifecycle import announce, close_run, decide_failure, do_chore, emit_run, mark_failed, open_run
 from .offsets import Hold
 from .registration import register
 from .run import Run, Verdict
@@ -187,6 +187,8 @@ def _release_emitted(desk: Desk, run: Run) -> None:
 
 def _redelivered(desk: Desk, run: Run) -> Procedure[None] | None:
     """Tiled holds the run complete: what waits of it is a repetition, or late."""
+    if desk.policy.announces and run.unannounced:
+        return _announce_again(desk, run)
     holds = run.let_go()
     late = [hold for hold in holds if hold.offset > run.known_to]
     for hold in holds:
@@ -199,6 +201,16 @@ def _redelivered(desk: Desk, run: Run) -> Procedure[None] | None:
         run.meet(Trigger.CLOSED)
         desk.forget(run)
     return None
+
+
+def _announce_again(desk: Desk, run: Run) -> Procedure[None]:
+    """Its end was not settled: whether the earlier claim has announced it nobody knows."""
+    yield from announce(desk, run, run.known)
+    run.announced = True
+    if run.stop_hold is not None:
+        desk.release(run.stop_hold)
+        run.stop_hold = None
+        desk.count("stop", "duplicate")
 
 
 def _emit_late(desk: Desk, run: Run, late: list[Hold]) -> Procedure[None]:

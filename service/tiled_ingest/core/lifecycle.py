@@ -14,7 +14,7 @@ from .reconcile import rows_at
 from .registration import audit
 from .run import Chore, Run, Verdict
 from .states import State, Trigger
-from .steps import Letters, Procedure, Surroundings, insist, read_log
+from .steps import Announcement, Letters, Procedure, Sleep, Surroundings, insist, read_log
 from .stream import Stream
 from .values import Values
 from .writes import (
@@ -32,6 +32,7 @@ from .writes import (
 
 STREAM_SPECS = (("BlueskyEventStream", "3.0"), ("composite", None))
 CONFIG_UPDATES = "_config_updates"
+ANNOUNCE_RETRY_S = 5.0  # a topic that is missing, or that we may not write: somebody has to mend it
 
 
 # ---------------------------------------------------------------- its node
@@ -113,6 +114,7 @@ def _judge(around: Surroundings, run: Run, metadata: Mapping[str, Any]) -> None:
         run.meet(Trigger.CREATED)
     else:
         run.known_to = int(source.get("last_offset", -1))
+        run.known = facts
         run.meet(Trigger.FOUND_FINISHED)
 
 
@@ -194,8 +196,20 @@ def close_run(around: Surroundings, run: Run) -> Procedure[None]:
     if isinstance(answer, Missing):
         raise TiledRejected(f"the run {'/'.join(run.path)} is gone")
     yield from insist(around, run.uid, CloseStreams(tuple(_streams_to_close(run))))
+    yield from announce(around, run, metadata[OURS])
     run.meet(Trigger.CLOSED)
     around.tell("run_closed", run=run.uid, state=state, rows=sum(run.rows.values()), since_s=run.opened_s)
+
+
+def announce(around: Surroundings, run: Run, facts: Mapping[str, Any]) -> Procedure[None]:
+    """Tell the topic of completed runs what the run's metadata say; returns only after it has confirmed.
+
+    The stop is settled after this: a crash in between has the run announced once more, never too seldom.
+    """
+    step = Announcement(run.uid, run.path, facts["state"], facts["rows"])
+    while around.policy.announces and (refusal := (yield step)):
+        around.tell("announcement_refused", run=run.uid, detail=refusal)
+        yield Sleep(ANNOUNCE_RETRY_S, down=False)
 
 
 def final_state(run: Run) -> str:

@@ -60,6 +60,9 @@ class Policy:
     array_size_max: int = 16
     table_columns_max: int = 1_024  # a table of more is split, as in TiledWriter
 
+    # Whether a topic is told of each run that is over
+    announces: bool = False
+
     # Where runs are created: (regular expression of the topic, path template); the first match counts.
     routes: tuple[tuple[str, str], ...] = ()
 

@@ -2,7 +2,7 @@
 
 import math
 from collections import Counter, deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any
@@ -96,6 +96,8 @@ class Run:
         self.holds: list[Hold] = []  # all that waits for the dead letters
         # of a run that Tiled holds complete
         self.known_to = -1
+        self.known: Mapping[str, Any] = {}  # our own facts in its metadata
+        self.announced = False  # again, by this claim
 
     @property
     def uid(self) -> str:
@@ -174,6 +176,12 @@ class Run:
     def rows(self) -> dict[str, int]:
         """Confirmed rows of each stream."""
         return {name: stream.confirmed.count for name, stream in self.streams.items()}
+
+    @property
+    def unannounced(self) -> bool:
+        """Of a run that Tiled holds closed: whether nobody knows if its announcement was confirmed."""
+        stop_waits = self.stop_hold is not None and self.stop_hold.offset <= self.known_to
+        return stop_waits or (self.known.get("state") == "abandoned" and not self.announced)
 
     def condemn(self, verdict: Verdict) -> None:
         """Refuse the run: everything that waits for Tiled waits for the dead letters now."""

@@ -327,7 +327,10 @@ class Runs:
         self._note(run, kind, doc, record)
         if record.offset > run.known_to:
             raise InvalidDocument("late", "the run was closed before it came")
-        self._count(kind, "duplicate")
+        if kind == "stop" and self._policy.announces and not self.rebuilding and run.stop_hold is None:
+            run.stop_hold = self._hold(record.offset)
+        else:
+            self._count(kind, "duplicate")
 
     # ------------------------------------------------------------ the end of a run
 

@@ -9,7 +9,7 @@ has its own rules in `tables`.
 """
 
 import zlib
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
 
@@ -29,6 +29,7 @@ from .writes import (
     Missing,
     Outcome,
     PatchArray,
+    Path,
     ReadArray,
     ReadKeys,
     ReadRows,
@@ -76,6 +77,16 @@ class Letters:
 
 
 @dataclass(frozen=True, slots=True)
+class Announcement:
+    """Announce a run that is over; answered by "" when the topic has confirmed it, else by why not."""
+
+    run: str
+    path: Path
+    state: str
+    rows: Mapping[str, int]
+
+
+@dataclass(frozen=True, slots=True)
 class Claiming:
     """Commit the claim itself; answered by `None` when the broker has confirmed it."""
 
@@ -83,7 +94,7 @@ class Claiming:
     metadata: str
 
 
-Step = Request | Sleep | LogChunk | Letters | Claiming
+Step = Request | Sleep | LogChunk | Letters | Announcement | Claiming
 # A registration may find that all is there already.
 READS = GetNode | ReadKeys | CountRows | ReadRows | ReadArray | FindOpenRuns | RegisterExternal
 LOG_RETRY_S = 0.5

@@ -1,17 +1,12 @@
 """Dead letters: records as they were, with headers that say why, confirmed by the broker one by one."""
 
-import time
 import unicodedata
 from collections.abc import Mapping
 from functools import partial
-from typing import Any
-
-import confluent_kafka as ck
 
 from tiled_ingest.core.effects import DeadLetter, DeadLettered, DeadLetterRefused
 
-from . import properties as props
-from .errors import kafka_error
+from .confirmed import ConfirmedProducer
 
 Confirmations = list[DeadLettered | DeadLetterRefused]
 
@@ -39,59 +34,30 @@ class DeadLetters:
     ) -> None:
         self.topic = topic
         self._version = version
-        self._full_s_max = full_s_max
         self._confirmations: Confirmations = []
-        self._producer = ck.Producer(props.producer(bootstrap_servers, properties))
+        self._producer = ConfirmedProducer(bootstrap_servers, properties, full_s_max)
 
     def send(self, letter: DeadLetter) -> None:
         """Hand over a letter; its confirmation or refusal comes out of `poll`, exactly once."""
-        try:
-            self._produce(letter)
-        except BufferError:
-            self._refuse(letter, f"the local queue stayed full for {self._full_s_max} s")
-        except ck.KafkaException as error:
-            self._refuse(letter, _sentence(kafka_error(error)))
+        record, heard = letter.record, partial(self._heard, letter.ticket)
+        self._producer.produce(self.topic, record.key, record.value, heard, headers(letter, self._version))
 
     def poll(self) -> Confirmations:
         """Return what was confirmed or refused since the last call; does not wait."""
-        self._producer.poll(0)
+        self._producer.poll()
         confirmations, self._confirmations = self._confirmations, []
         return confirmations
 
     def flush(self, limit_s: float) -> int:
         """Wait at most `limit_s`; returns how many letters are still unanswered. `poll` has the answers."""
-        return int(self._producer.flush(limit_s))
+        return self._producer.flush(limit_s)
 
     def close(self, limit_s: float = 5.0) -> None:
         """Flush, then drop what is unanswered: no offset moved past it, so it is sent again."""
-        if self.flush(limit_s):
-            self._producer.purge()
-            self._producer.flush(limit_s)
+        self._producer.close(limit_s)
 
-    def _produce(self, letter: DeadLetter) -> None:
-        until_s = time.monotonic() + self._full_s_max
-        while True:
-            try:
-                self._producer.produce(
-                    self.topic,
-                    key=letter.record.key,
-                    value=letter.record.value,
-                    headers=headers(letter, self._version),
-                    on_delivery=partial(self._on_delivery, letter.ticket),
-                )
-            except BufferError:
-                if time.monotonic() >= until_s:
-                    raise
-                self._producer.poll(0.1)
-            else:
-                return
-
-    def _on_delivery(self, ticket: int, error: Any, _: Any) -> None:
-        refused = DeadLetterRefused(ticket, _sentence(error)) if error else None
-        self._confirmations.append(refused or DeadLettered(ticket))
-
-    def _refuse(self, letter: DeadLetter, detail: str) -> None:
-        self._confirmations.append(DeadLetterRefused(letter.ticket, detail))
+    def _heard(self, ticket: int, refusal: str) -> None:
+        self._confirmations.append(DeadLetterRefused(ticket, refusal) if refusal else DeadLettered(ticket))
 
 
 def headers(letter: DeadLetter, version: str) -> list[tuple[str, bytes]]:
@@ -120,7 +86,3 @@ def harmless(text: str) -> str:
 def _steers(character: str) -> bool:
     # Control, format (also the bidirectional ones), surrogate, line and paragraph separators.
     return unicodedata.category(character) in {"Cc", "Cf", "Cs", "Zl", "Zp"}
-
-
-def _sentence(error: Any) -> str:
-    return f"{error.name()}: {error.str()}"

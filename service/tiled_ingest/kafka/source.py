@@ -12,7 +12,7 @@ from typing import Any
 import confluent_kafka as ck
 
 from tiled_ingest.core.effects import Assigned, Input
-from tiled_ingest.core.errors import IngestError
+from tiled_ingest.core.errors import Forbidden, IngestError
 from tiled_ingest.core.record import Home
 
 from . import properties as props
@@ -149,11 +149,18 @@ class Source:
             self._hear_coordinator(home)
             answers = self._commit_in_time(place)
         except ck.KafkaException as error:
-            raise commit_error(kafka_error(error)) from error
+            raise self._unconfirmed(kafka_error(error)) from error
         self._heard_s = time.monotonic()
         for answer in answers:
             if answer.error:
-                raise commit_error(answer.error)
+                raise self._unconfirmed(answer.error)
+
+    def _unconfirmed(self, error: Any) -> CommitError:
+        """Translate a commit's error; where access lists refuse it, the next poll ends all: trying again is no use."""
+        why = stopping_error(error)
+        if isinstance(why, Forbidden):
+            self._failure = self._failure or why
+        return commit_error(error)
 
     def _hear_coordinator(self, home: Home) -> None:
         """Fail within a limit if the coordinator is silent.

@@ -26,6 +26,7 @@ TEXT_CHARS_MAX = 300  # of what a server said
 LEVELS = {
     "claimed": "info",
     "run_closed": "info",
+    "announcement_refused": "warning",
     "run_idle": "warning",
     "run_failed": "error",
     "failure_not_marked": "error",

@@ -1,7 +1,7 @@
 """What the groups of settings are made of: their base, and the kinds of their values."""
 
 import re
-from typing import Annotated, Any
+from typing import Annotated, Any, get_origin
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
@@ -23,9 +23,9 @@ Regex = Annotated[str, Field(min_length=1), BeforeValidator(lambda value: compil
 
 
 def _file_siblings(schema: dict[str, Any], model: type[BaseModel]) -> None:
-    """Let the schema know `<name>_file` beside every secret, as `layer` does."""
+    """Let the schema know `<name>_file` beside every secret; in a mapping it stands inside, as one more key."""
     for name, field in model.model_fields.items():
-        if "SecretStr" in str(field.annotation):
+        if "SecretStr" in str(field.annotation) and get_origin(field.annotation) is not dict:
             text = f"A file that holds `{name}`."
             schema["properties"][f"{name}_file"] = {"type": "string", "description": text}
 

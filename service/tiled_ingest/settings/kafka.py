@@ -9,6 +9,8 @@ from .fields import Group, compiles
 from .kafka_properties import checked, revealed
 
 _TOPIC_NAME = re.compile(r"[A-Za-z0-9._-]{1,249}")
+# librdkafka reads topics' expressions, by POSIX's rules: these would silently match nothing, or something else.
+_NOT_POSIX = re.compile(r"\\[A-Za-z0-9]|\(\?|[*+?}]\?")
 
 
 class Kafka(Group):
@@ -19,11 +21,13 @@ class Kafka(Group):
     group_id: Annotated[str, Field(min_length=1)]
     """The consumer group. Renaming it means reading every topic anew."""
     topics: tuple[str, ...]
-    """Topic names; an entry that begins with `^` is a regular expression."""
+    """Topic names; an entry that begins with `^` is a regular expression, as POSIX has them (`[0-9]`, not `\\d`)."""
     start_offset: Literal["earliest", "latest"] = "earliest"
     """Where to begin in a partition that has no commit; nowhere else."""
     dead_letter_topic: str = Field(default_factory=lambda data: f"{data.get('group_id', '')}.dead-letters")
     """Default: `<group_id>.dead-letters`."""
+    completed_topic: str | None = None
+    """Gets a record for each run that is over (uid, node path, state, rows): analysis starts on it. Must exist."""
     instance_id: Annotated[str, Field(min_length=1)] | None = None
     """Static membership (`group.instance.id`): one stable name for each replica."""
     properties: Annotated[
@@ -46,14 +50,16 @@ class Kafka(Group):
         for topic in topics:
             if topic.startswith("^"):
                 compiles(topic)
+                if found := _NOT_POSIX.search(topic):
+                    raise ValueError(f"{topic!r}: {found[0]} is none of POSIX's; write [0-9], [a-z], (...)")
             elif not _TOPIC_NAME.fullmatch(topic):
                 raise ValueError(f"{topic!r} is no topic name (letters, digits, . _ -); give several as a list")
         return topics
 
-    @field_validator("dead_letter_topic")
+    @field_validator("dead_letter_topic", "completed_topic")
     @classmethod
-    def _usable_name(cls, topic: str) -> str:
-        if not _TOPIC_NAME.fullmatch(topic):
+    def _usable_name(cls, topic: str | None) -> str | None:
+        if topic is not None and not _TOPIC_NAME.fullmatch(topic):
             raise ValueError(f"{topic!r} is no topic name (letters, digits, . _ -)")
         return topic
 
@@ -62,6 +68,10 @@ class Kafka(Group):
         for topic in self.topics:
             if self.reads(topic, self.dead_letter_topic):
                 raise ValueError(f"topics: {topic!r} also reads the dead letters ({self.dead_letter_topic})")
+            if self.completed_topic and self.reads(topic, self.completed_topic):
+                raise ValueError(f"topics: {topic!r} also reads the completed runs ({self.completed_topic})")
+        if self.completed_topic == self.dead_letter_topic:
+            raise ValueError("completed_topic: must be another one than dead_letter_topic")
         return self
 
     @property

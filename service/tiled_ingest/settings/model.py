@@ -216,6 +216,7 @@ class Settings(BaseSettings):
             late_write_s_max=self.tiled.late_write_s_max,
             array_size_max=self.tiled.array_size_max,
             requests_max=self.tiled.requests_max,
+            announces=self.kafka.completed_topic is not None,
             start_latest=self.kafka.start_offset == "latest",
             idle_s_max=self.runs.idle_s_max,
             open_max=self.runs.open_max,

@@ -166,14 +166,27 @@ def _ensure_container(session: Session, request: EnsureContainer) -> Outcome:
 
 def _ensure(session: Session, path: Path, specs: tuple[Spec, ...]) -> Outcome:
     # Looked at first: we may create below a node without being allowed to create beside it.
-    there = _get_node(session, GetNode(path))
+    there = find_container(session, path)
     if not isinstance(there, Missing) or not path:
-        return Done() if isinstance(there, Done) else there
+        return there
     above = _ensure(session, path[:-1], ())
     if not isinstance(above, Done):
         return above
     made = _create_container(session, CreateContainer(path[:-1], path[-1], {}, specs, None))
     return Done() if isinstance(made, Done | Exists) else made
+
+
+def find_container(session: Session, path: Path) -> Outcome:
+    """Ask for a container. Answers: `Done(None)`, `Missing`, or a failure: `Rejected` where another node is.
+
+    (Tiled would create a run below a table, too, where no reader finds it.)
+    """
+    params: Params = {"fields": "structure_family", "omit_links": "true"}
+    answer = session.request("GET", "metadata", path, params=params, headers=wire.JSON)
+    family = understood(answer, wire.family)
+    if isinstance(family, Done) and family.value != "container":
+        return Rejected(f"/{'/'.join(path)} is no container for runs but of the family {family.value}", 409)
+    return Done() if isinstance(family, Done) else family
 
 
 def _find_open_runs(session: Session, request: FindOpenRuns) -> Outcome:

@@ -237,6 +237,11 @@ def row_count(content: bytes) -> int:
     return count
 
 
+def family(content: bytes) -> str:
+    """Read what kind of node it is."""
+    return str(load(content)["data"]["attributes"]["structure_family"])
+
+
 def table_source(said: Json) -> TableSource:
     """Read one data source of a table."""
     encoded = said["structure"]["arrow_schema"].removeprefix(_SCHEMA_PREFIX)

@@ -9,7 +9,7 @@ from confluent_kafka.admin import AdminClient
 from tiled_ingest.kafka.topics import is_named
 from tiled_ingest.settings import Settings
 
-from . import records, topics
+from . import records, rights, topics
 from .findings import ANSWER_S_MAX, Finding, Findings, counted
 from .topics import said
 
@@ -51,7 +51,12 @@ def _asked(settings: Settings, admin: AdminClient, existing: dict[str, Any], nam
     yield Finding("kafka", "ok", f"{settings.kafka.bootstrap_servers} answers")
     yield Finding("kafka login", "ok", settings.kafka.protocol)
     partitions = {name: len(existing[name].partitions) for name in names}
-    yield from topics.look(settings, admin, partitions, dead_letters=settings.kafka.dead_letter_topic in existing)
+    dead = settings.kafka.dead_letter_topic
+    yield from topics.look(settings, admin, partitions, dead_letters=dead in existing)
+    if completed := settings.kafka.completed_topic:
+        yield topics.completed(completed, exists=completed in existing)
+    written = [name for name in (dead, completed) if name]
+    yield from rights.look(admin, names, [name for name in written if name in existing])
     yield from records.look(settings, partitions)
     yield _group(settings, admin)
 

@@ -1,5 +1,6 @@
 """Tiled itself: who answers, the login, the clocks, and whether we may write where the routes lead."""
 
+import re
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -8,9 +9,9 @@ import httpx
 
 from tiled_ingest.core.errors import Forbidden, InvalidDocument
 from tiled_ingest.core.routes import fixed_parents
-from tiled_ingest.core.writes import Denied, Done, GetNode, Missing, Outcome, Path
+from tiled_ingest.core.writes import Denied, Done, Missing, Outcome, Path
 from tiled_ingest.settings import Settings
-from tiled_ingest.tiled.layout import perform
+from tiled_ingest.tiled.layout import find_container
 from tiled_ingest.tiled.probe import VERSION_MIN, Found, probe, server_version
 from tiled_ingest.tiled.session import Session
 
@@ -97,18 +98,26 @@ def _routes(session: Session, settings: Settings, topics: Sequence[str]) -> Find
     for parent in sorted(parents - {()})[:PARENTS_MAX]:
         yield from _parent(session, parent)
     for pattern, path in routes:
-        if "{start" in path:
+        if topics and not any(re.fullmatch(pattern, topic) for topic in topics):
+            hint = "a route's expression must match the whole name of a topic: perhaps .+ is missing at its end"
+            yield Finding(f"tiled route {pattern}", "warning", "matches none of the topics that exist", hint)
+        elif "{start" in path:
             yield Finding(f"tiled route {pattern}", "ok", f"{path}: known only with a run's start, not tried")
 
 
 def _parent(session: Session, parent: Path) -> Findings:
     title = f"tiled node {'/'.join(parent)}"
     for length in range(len(parent), -1, -1):
-        outcome = perform(session, GetNode(parent[:length]))
+        outcome = find_container(session, parent[:length])
         if isinstance(outcome, Done):
             detail = "is there" if length == len(parent) else "is not there yet: `run` will create it"
             yield from trial.creating(session, title, parent[:length], f"{detail}; we may create nodes")
             return
         if not isinstance(outcome, Missing):
-            yield Finding(title, "failed", trial.told(outcome), "let the key read there, or correct tiled.routes")
+            yield Finding(
+                title,
+                "failed",
+                trial.told(outcome),
+                "let the key read there, move what stands in the way, or correct tiled.routes",
+            )
             return

@@ -49,6 +49,14 @@ def look(settings: Settings, admin: AdminClient, partitions: Mapping[str, int], 
     yield _dead_letters(dead, limits) if dead_letters else _creatable(admin, dead)
 
 
+def completed(name: str, *, exists: bool) -> Finding:
+    """Look at the topic of completed runs."""
+    if exists:
+        return Finding(f"topic {name}", "ok", "is there: a record for each run that is over")
+    hint = "create it, and allow us to write it: until then no run's end is settled"
+    return Finding(f"topic {name}", "failed", "does not exist, or we may not see it", hint)
+
+
 def said(error: KafkaException) -> str:
     """Return what librdkafka or the broker said, in a few words."""
     reason = error.args[0]

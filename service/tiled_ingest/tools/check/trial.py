@@ -116,5 +116,7 @@ def _removed(session: Session, path: Path) -> Findings:
     answer = session.request("DELETE", "metadata", path, params=params)
     if not isinstance(answer, httpx.Response):
         where = "/".join(path)
-        hint = f"remove {where} by hand; the scope delete:node would let `check` do it, `run` needs it never"
+        hint = (
+            f"remove {where} by hand; delete:node and delete:revision would let `check` do it, `run` needs them never"
+        )
         yield Finding("tiled clean-up", "warning", told(answer), hint)

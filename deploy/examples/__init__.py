@@ -1,0 +1,1 @@
+"""Examples of what uses the service from outside."""
