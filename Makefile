@@ -26,8 +26,8 @@ install: $(VENV)/.installed  ## the environment, frozen from the lock file
 demo: install  ## the main job on real parts, on this machine
 	$(BIN)/tiled-ingest demo
 
-test: install  ## the whole test suite
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+test: install  ## the whole test suite, in two processes: much of it waits (JOBS=0: in one)
+	$(BIN)/python -m pytest -n $(or $(JOBS),2) --dist worksteal $(PYTEST_ARGS)
 
 $(VENV)/.deploy: $(VENV)/.installed
 	UV_PROJECT_ENVIRONMENT=$(VENV) $(SYNC) --all-extras --group deploy

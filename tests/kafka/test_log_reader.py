@@ -14,12 +14,14 @@ from tiled_ingest.kafka.log_reader import LogReader
 
 pytestmark = pytest.mark.real
 
+LIMIT_S = 8.0  # what must come on a busy machine too; two tests wait as long for what never comes
+
 Produce = Callable[..., None]
 
 
 @pytest.fixture
 def reader(broker: Broker) -> Iterator[LogReader]:
-    made = LogReader(broker.bootstrap_servers, "group", {"session.timeout.ms": "7000"}, read_s_max=3.0)
+    made = LogReader(broker.bootstrap_servers, "group", {"session.timeout.ms": "7000"}, read_s_max=LIMIT_S)
     yield made
     made.close()
 

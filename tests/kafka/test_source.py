@@ -15,7 +15,7 @@ from tiled_ingest.core.effects import EndReached, Records
 from tiled_ingest.core.errors import Forbidden, OffsetOutOfRange
 from tiled_ingest.core.record import Home
 from tiled_ingest.demo.broker import Broker, KafkaBroker
-from tiled_ingest.kafka.errors import CommitError, KafkaFatal, stopping_error
+from tiled_ingest.kafka.errors import CommitError, KafkaFatal, KafkaUnavailable, stopping_error
 from tiled_ingest.kafka.topics import Topics
 
 pytestmark = pytest.mark.real
@@ -361,6 +361,7 @@ def test_a_silent_broker_holds_up_neither_commit_nor_close() -> None:
         one = Member(own.bootstrap_servers, "g", ["t"], call_s_max=2.0, commit_s_max=1.0)
         one.poll_until(lambda it: it.claims)
         with frozen(own):
+            time.sleep(0.2)  # a stop is not at once for all of its threads
             began_s = time.monotonic()
             with pytest.raises(CommitError, match="TIMED_OUT") as caught:
                 one.source.commit(Home("t", 0), 1, "")
@@ -369,6 +370,21 @@ def test_a_silent_broker_holds_up_neither_commit_nor_close() -> None:
             one.poll()
             one.source.close()
             assert time.monotonic() - began_s < 6
+
+
+def test_a_broker_that_falls_silent_in_the_middle_of_a_commit_ends_the_service() -> None:
+    with KafkaBroker() as own:
+        own.create_topic("t")
+        one = Member(own.bootstrap_servers, "g", ["t"], call_s_max=4.0)
+        one.poll_until(lambda it: it.claims)
+        one.source._heard_s = float("inf")  # as if it had spoken a moment ago
+        with frozen(own):
+            with pytest.raises(KafkaUnavailable, match=r"t\[0\]: Kafka gave no answer to a commit within 4 s"):
+                one.source.commit(Home("t", 0), 0, "")
+            began_s = time.monotonic()
+            one.source.close()
+            assert time.monotonic() - began_s < 1
+        one.source._consumer.close()  # the process does not end here
 
 
 def test_a_commit_succeeds_once_the_broker_speaks_again() -> None:

@@ -90,7 +90,7 @@ def detail(text: object) -> bytes:
         (answer(504, b""), Unknown("504", 504)),
         (answer(500, detail("database is locked")), Unprocessed("500 database is locked")),
     ],
-    ids=str,
+    ids=lambda it: "reply" if callable(it) else str(it),
 )
 def test_each_status_has_its_outcome(act: Act, expected: Outcome) -> None:
     assert outcome_of(act) == expected

@@ -6,6 +6,7 @@ here needs a lock. Whatever may hang runs with a limit in time.
 
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import Future
 from typing import Any
 
 import confluent_kafka as ck
@@ -16,7 +17,7 @@ from tiled_ingest.core.record import Home
 
 from . import properties as props
 from .claims import committed_of, home_of, look_up, place_of, start_of
-from .errors import CommitError, commit_error, kafka_error, stopping_error
+from .errors import CommitError, KafkaUnavailable, commit_error, kafka_error, stopping_error
 from .lag import Lag
 from .messages import arrivals, only
 from .topics import Topics
@@ -51,7 +52,8 @@ class Source:
     on_lost
         Called inside `poll` when the partitions may have another owner already: write nothing.
     call_s_max
-        Limit of the close, and of each thing that is asked at an assignment.
+        Limit of the close, of a commit whose coordinator fell silent, and of each thing that is asked at an
+        assignment.
     commit_s_max
         How long a commit waits for a silent coordinator.
     """
@@ -77,7 +79,7 @@ class Source:
         self._tell_revoked, self._tell_lost = on_revoke, on_lost
         self._call_s_max, self._commit_s_max = call_s_max, commit_s_max
         self._owned: set[Home] = set()
-        self._rebalanced = self._closing = False
+        self._rebalanced = self._closing = self._stuck = False
         self._claims: list[Assigned] = []
         self._failure: IngestError | None = None
         self._heard_s = float("-inf")
@@ -137,13 +139,15 @@ class Source:
         CommitError
             Not confirmed. `fenced` if the partition is not ours (then nothing was sent), or if the group went
             on without us.
+        KafkaUnavailable
+            The coordinator fell silent after it was asked, and the client is stuck: the service must end.
         """
         if home not in self._owned:
             raise CommitError(f"{home} is not ours at this moment", fenced=True)
         place = ck.TopicPartition(home.topic, home.partition, offset, metadata)
         try:
             self._hear_coordinator(home)
-            answers = self._consumer.commit(offsets=[place], asynchronous=False)
+            answers = self._commit_in_time(place)
         except ck.KafkaException as error:
             raise commit_error(kafka_error(error)) from error
         self._heard_s = time.monotonic()
@@ -154,11 +158,23 @@ class Source:
     def _hear_coordinator(self, home: Home) -> None:
         """Fail within a limit if the coordinator is silent.
 
-        librdkafka would try a synchronous commit again and again until it speaks, and no other thread may use
-        the consumer meanwhile. What is left is a coordinator that falls silent between the two calls.
+        librdkafka tries a synchronous commit again and again until it speaks, and the client lets no other call
+        through meanwhile. So it is asked first.
         """
         if time.monotonic() - self._heard_s > _HEARD_S_MAX:
             self._consumer.committed([place_of(home)], timeout=self._commit_s_max)
+
+    def _commit_in_time(self, place: Any) -> list[Any]:
+        """Commit, with a limit for a coordinator that falls silent between the question and the commit."""
+        committing: Future[list[Any]] = in_thread(lambda: self._consumer.commit(offsets=[place], asynchronous=False))
+        try:
+            return committing.result(self._call_s_max)
+        except TimeoutError as error:
+            self._stuck = True
+            raise KafkaUnavailable(
+                f"{home_of(place)}: Kafka gave no answer to a commit within {self._call_s_max:g} s, and the client "
+                "waits for it: only a new process can go on"
+            ) from error
 
     def lag(self) -> dict[Home, tuple[int | None, int]]:
         """Return each partition's position (`None` before the first record) and end of log; never waits."""
@@ -176,6 +192,8 @@ class Source:
         """Leave the group. The owner has drained and committed before: it is not asked again."""
         self._closing = True
         self._owned.clear()
+        if self._stuck:
+            return  # the group learns of our end by the session's time-out
         closing = in_thread(self._consumer.close)
         try:
             closing.result(self._call_s_max)
