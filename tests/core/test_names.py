@@ -55,7 +55,7 @@ def test_a_name_that_tiled_refuses_is_made_anew(name: str) -> None:
 
 def test_the_field_s_rule_for_reserved_names() -> None:
     assert renames({"time": NUMBER, "seq_num": NUMBER}) == {"time": "time_", "seq_num": "seq_num_"}
-    assert renames({"ts_x": NUMBER, "x": NUMBER}) == {"ts_x": "ts_x_"}
+    assert renames({"ts_x": NUMBER, "x": NUMBER}) == {"ts_x": "key_ts_x_a3f4fa32"}
     assert renames({"internal": {**NUMBER, "dtype": "array"}}) == {"internal": "internal_"}
     assert renames({"internal": NUMBER}) == {}
 

@@ -225,6 +225,8 @@ class MiniTiled:
         longer[request.offset : stop] = request.array
         assert node.array is not None
         self.stored[node.array.assets[0].uri] = longer
+        grown = replace(node.array, shape=(len(longer), *node.array.shape[1:]))
+        self.nodes[request.path] = replace(node, array=grown)
 
     def _stored(self, node: w.Node) -> np.ndarray[Any, Any]:
         source = node.array

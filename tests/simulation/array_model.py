@@ -63,6 +63,8 @@ class Folders:
     def rows(self, request: ReadArray, source: ArraySource) -> Outcome:
         """Answer a request for rows."""
         rows = self.read(source, request.start, request.stop)
+        if not rows:
+            return Unknown("TypeError: memoryview: cannot cast view with zeros in shape or strides", 500)
         return Done(np.array(rows, source.dtype).reshape(-1, *_sizes(source)))
 
 

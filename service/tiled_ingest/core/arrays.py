@@ -221,15 +221,8 @@ class Array:
         while (batch := (yield from batches.next())) is not None:
             written += Tally.of(batch.keys)
             values = batch.present(self._state.key)[1]
-            rows = converted(values, store.plan) if values else None
-            if rows is None:
-                continue
-            if rows.plan != store.plan:
-                self._state.plan = rows.plan
+            if values and not (yield from self._put(store, converted(values, store.plan), patience)):
                 return False
-            if not (yield from self._write(store, rows, patience)):
-                return False
-            self._note(rows)
         if written != expected:
             found = f"the log holds {written.count} accepted rows of {self._where}"
             raise TiledRejected(f"{found}, {expected.count} were expected")
@@ -243,8 +236,18 @@ class Array:
             if shown is None or not isinstance(answer, Done):
                 raise TiledRejected(f"the array {self._where} is gone")
             for rows in shown.read(answer.value, store.plan):
-                if not (yield from self._write(store, rows, patience)):
+                if not (yield from self._put(store, rows, patience)):
                     return False
+        return True
+
+    def _put(self, store: Store, rows: Converted, patience: Patience) -> Procedure[bool]:
+        """Write earlier rows; if they ask for a wider store (shorter ones have gaps), plan it, and write nothing."""
+        if rows.plan != store.plan:
+            self._state.plan = rows.plan
+            return False
+        if not (yield from self._write(store, rows, patience)):
+            return False
+        self._note(rows)
         return True
 
     def _write(self, store: Store, rows: Converted, patience: Patience) -> Procedure[bool]:

@@ -174,7 +174,7 @@ NO_KEYS = Keys(np.array([], np.int64), np.array([], np.float64))
 
 def _keys(table: pa.Table) -> Keys:
     """Return what identifies rows; where only their number counts, as many zeros."""
-    if KEYS[0] not in table.column_names:
+    if not set(KEYS) <= set(table.column_names):
         return Keys(np.zeros(table.num_rows, np.int64), np.zeros(table.num_rows))
     return Keys(
         np.asarray(table.column("seq_num").cast(pa.int64()), np.int64),
