@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 
 from tests.deploy.image import Build, missing
+from tests.deploy.live import Live, running
+from tiled_ingest.demo.broker import Broker
 
 HERE = Path(__file__).parent
 IMAGE_TESTS = HERE / "test_image.py"
@@ -33,3 +35,10 @@ def build(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     under_way = Build(IMAGE, tmp_path_factory.mktemp("image") / "build.log")
     yield under_way
     under_way.close()
+
+
+@pytest.fixture(scope="session")
+def live(broker: Broker, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
+    """The live scene, for all tests of it, in the order of their files."""
+    with running(broker, tmp_path_factory.mktemp("live")) as made:
+        yield made

@@ -38,6 +38,7 @@ class Service:
         self.name = name
         self.variables: dict[str, str] = {}  # of its environment, beside the settings
         self.settings = {"http.host": "127.0.0.1", "http.port": self.port, "log.level": "debug", **settings}
+        self.folder = folder
         self._log_path = folder / f"{name}.log"
         self._log_path.touch()
         self._lines: list[Line] = []  # all that were read so far
