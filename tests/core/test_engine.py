@@ -58,6 +58,7 @@ class World:
     letters: list[fx.DeadLetter] = field(default_factory=list)
     flowing: set[Home] = field(default_factory=set)
     answers: dict[type, Callable[[Any], fx.Input]] = field(default_factory=dict)
+    unread: dict[Home, int] = field(default_factory=dict)  # where logs end that were not delivered so far
     stop: fx.Stop | None = None
 
     def __post_init__(self) -> None:
@@ -93,6 +94,8 @@ class World:
 
     def tick(self, seconds: float = 0.6) -> None:
         self.now_s += seconds
+        ends = {home: self.logs[home][-1].offset + 1 for home in self.flowing if self.logs.get(home)}
+        self.give(fx.Ends(ends | self.unread))
         self.give(fx.Tick())
 
     def settle(self, ticks: int = 12, seconds: float = 0.6) -> None:
@@ -789,7 +792,9 @@ def order_of_failure(world: World) -> list[str]:
     found = []
     for effect in world.effects:
         if isinstance(effect, fx.Ask) and isinstance(effect.request, w.UpdateMetadata):
-            facts = effect.request.metadata[OURS]
+            facts = effect.request.metadata.get(OURS)
+            if facts is None:
+                continue  # its stop document
             found.append(facts["state"] if facts["state"] == "failed" else "decided" * ("failing" in facts))
         elif isinstance(effect, fx.DeadLetter):
             found.append("letter")
@@ -909,6 +914,122 @@ def test_storage_of_rows_that_fails_for_long_and_recovers_condemns_no_run() -> N
     assert world.told("run_failed") == []
     assert world.letters == []
     assert [world.tiled.seq_nums((uid, "primary", "internal")) for uid in "rq"] == [[1, 2], [1, 2]]
+
+
+# ---------------------------------------------------------------- what Tiled answers with 500 for ever
+
+BOOM = w.Unknown("boom", 500)
+
+
+def whole_start(request: w.CreateContainer | w.UpdateMetadata) -> bool:
+    return "note" in request.metadata.get("start", {})
+
+
+def poisoned(kind: type | tuple[type, ...], where: Callable[[Any], bool]) -> Fault:
+    return lambda request: BOOM if isinstance(request, kind) and where(request) else None
+
+
+POISON: dict[str, Fault] = {
+    "start": poisoned((w.CreateContainer, w.UpdateMetadata), whole_start),
+    "stream": poisoned(w.CreateContainer, lambda ask: (*ask.parent, ask.key) == ("r", "primary")),
+    "table": poisoned(w.CreateTable, lambda ask: ask.parent[0] == "r" and "x" in ask.schema.names),
+    "rows": poisoned(w.Append, lambda ask: ask.path[0] == "r" and "x" in ask.table.schema.names),
+    "stop": poisoned(w.UpdateMetadata, lambda ask: ask.path == ("r",) and "stop" in ask.metadata),
+}
+
+
+def poisoned_run() -> list[tuple[str, Any]]:
+    return [("start", start_doc("r", note="poison")), *whole()[1:]]
+
+
+@pytest.mark.parametrize("poison", POISON)
+@pytest.mark.parametrize("storage", ["duckdb", "postgresql"])
+def test_a_run_that_tiled_never_takes_fails_also_when_it_is_alone(poison: str, storage: str) -> None:
+    world = ready(storage=storage)
+    world.tiled.faults.append(POISON[poison])
+    world.publish(*poisoned_run())
+    world.settle(ticks=120)
+    assert world.committed == 5
+    assert world.codes == [(offset, "run_failed") for offset in range(5)]
+    assert world.tiled.facts(("r",))["state"] == "failed"
+    assert world.tiled.facts(("r",))["failing"]["code"] == "run_failed"
+    assert world.told("tiled_down") == []
+
+
+@pytest.mark.parametrize("poison", POISON)
+@pytest.mark.parametrize("storage", ["duckdb", "postgresql"])
+def test_a_run_that_tiled_never_takes_keeps_no_other_waiting(poison: str, storage: str) -> None:
+    world = ready(storage=storage)
+    world.tiled.faults.append(POISON[poison])
+    world.publish(*poisoned_run()[:-1])
+    if poison == "stop":
+        world.publish(poisoned_run()[-1])
+    world.tick(0.1)
+    world.publish(*whole("q", 2, "e"))
+    world.settle(ticks=4, seconds=0.25)
+    assert world.tiled.facts(("q",))["state"] == "complete"
+    assert world.tiled.facts(("r",))["state"] == "open" if ("r",) in world.tiled.nodes else True
+    assert not world.kinds(fx.Pause)
+
+
+def test_a_run_whose_node_is_not_taken_is_decided_on_before_a_letter_is_sent() -> None:
+    world = ready()
+    world.keeps = of(fx.DeadLetter)
+    world.tiled.faults.append(POISON["start"])
+    world.publish(*poisoned_run())
+    world.settle(ticks=60)
+    assert world.kept
+    assert world.tiled.facts(("r",))["failing"]["code"] == "run_failed"
+    assert world.tiled.nodes["r",].metadata["start"] == {"uid": "r", "time": 1.0}
+
+
+def test_a_successor_completes_a_bare_node_or_finds_it_at_fault() -> None:
+    before = ready()
+    before.tiled.faults.append(POISON["start"])
+    before.publish(*poisoned_run())
+    while ("r",) not in before.tiled.nodes:
+        before.tick()
+    for cured in (True, False):
+        tiled = MiniTiled(nodes=dict(before.tiled.nodes), faults=[] if cured else [POISON["start"]])
+        world = World(tiled=tiled, logs=before.logs)
+        world.assign(committed=0, point=ResumePoint(0, 1, "n", TOPIC_ID))
+        world.settle(ticks=60)
+        assert tiled.facts(("r",))["state"] == ("complete" if cured else "failed")
+        assert len(world.letters) == (0 if cured else 5)
+        assert ("note" in tiled.nodes["r",].metadata["start"]) is cured
+
+
+@pytest.mark.parametrize("ticks", range(1, 40, 3))
+def test_a_database_that_is_restarted_fails_no_run_whenever_it_comes_back(ticks: int) -> None:
+    """500 for everything, reads too; while runs are opened, live and closed."""
+    world = ready(storage="postgresql")
+    world.publish(*started("p", "c"), ("event", event_doc(1, descriptor="c")))
+    world.settle()
+    world.tiled.faults.append(always(w.Request.__args__, BOOM))
+    world.publish(*whole("q", 2, "e"), ("event", event_doc(2, descriptor="c")), ("stop", stop_doc("p")))
+    world.settle(ticks=ticks, seconds=0.31)
+    world.tiled.faults.clear()
+    world.publish(*whole("s", 2, "f"))
+    world.settle(ticks=60)
+    assert world.told("run_failed") == []
+    assert world.letters == []
+    assert {world.tiled.facts((uid,))["state"] for uid in "pqs"} == {"complete"}
+    assert world.tiled.nodes["q",].metadata["start"] == start_doc("q")
+
+
+def test_a_database_that_is_away_pauses_the_intake_and_is_told() -> None:
+    world = ready(storage="postgresql")
+    world.publish(*whole()[:-1])
+    world.settle()
+    world.tiled.faults.append(always(w.Request.__args__, BOOM))
+    world.publish(whole()[-1])
+    world.settle(ticks=20)
+    assert world.engine.snapshot().paused
+    assert world.told("tiled_down")
+    world.tiled.faults.clear()
+    world.settle(ticks=20)
+    assert not world.engine.snapshot().paused
+    assert world.tiled.facts(("r",))["state"] == "complete"
 
 
 def test_a_mistake_in_the_configuration_stops_and_no_letter_is_sent() -> None:
@@ -1286,6 +1407,142 @@ def test_the_silence_that_the_log_shows_counts_for_a_rebuilt_run() -> None:
     assert ages == {"r": (50.0, 50.0), "q": (0.0, 0.0)}
     world.settle(ticks=20, seconds=1.0)
     assert world.told("run_idle") == [{"run": "r"}]
+
+
+def test_a_run_is_not_idle_while_nobody_listens() -> None:
+    """Tiled is away for longer than a run may be silent, and the beamline goes on publishing."""
+    world = ready(IDLE)
+    world.publish(*whole()[:3])
+    world.settle()
+    world.tiled.faults.append(always(w.Request.__args__, AWAY))
+    world.publish(("event", event_doc(2)))
+    world.settle(ticks=80, seconds=1.0)
+    assert world.engine.snapshot().paused
+    world.tiled.faults.clear()
+    world.settle(ticks=30, seconds=1.0)
+    assert world.told("run_idle") == []
+    world.publish(("stop", stop_doc("r", {"primary": 2})))
+    world.settle()
+    assert world.tiled.facts(("r",))["state"] == "complete"
+
+
+def test_a_run_is_not_idle_while_the_log_holds_what_was_not_read() -> None:
+    world = ready(IDLE)
+    world.publish(*whole()[:3])
+    world.settle()
+    world.unread[HOME] = 1_000
+    world.settle(ticks=90, seconds=1.0)
+    assert world.told("run_idle") == []
+    world.unread.clear()
+    world.settle(ticks=45, seconds=1.0)
+    assert world.told("run_idle") == []
+    world.settle(ticks=20, seconds=1.0)
+    assert world.told("run_idle") == [{"run": "r"}]
+
+
+def test_after_a_pause_the_log_must_be_looked_at_before_silence_counts() -> None:
+    """How far the log reaches is known only some time after records may come again."""
+    world = ready(IDLE)
+    world.publish(*whole()[:3])
+    world.settle(ticks=58, seconds=1.0)
+    world.tiled.faults.append(always(w.Request.__args__, AWAY))
+    world.publish(("start", start_doc("q")))
+    world.settle(ticks=80, seconds=1.0)
+    world.unread[HOME] = 1_000
+    world.tiled.faults.clear()
+    world.settle(ticks=30, seconds=1.0)
+    assert not world.engine.snapshot().paused
+    assert world.told("run_idle") == []
+
+
+# ---------------------------------------------------------------- a backlog of many short runs
+
+
+@pytest.mark.parametrize("storage", ["duckdb", "postgresql"])
+def test_a_backlog_is_worked_run_by_run_so_that_commits_advance(storage: str) -> None:
+    """By the time half of the requests are answered, about half of the runs are closed, and committed."""
+    world = ready(replace(POLICY, commit_interval_s=0.0), storage=storage)
+    world.keeps = asks(*w.Request.__args__)
+    count = 20
+    world.publish(*(document for number in range(count) for document in whole(f"r{number}", 2, f"d{number}")))
+    closed_at: list[int] = []
+    answered = 0
+    while world.kept:
+        answer = world.kept.pop(0)
+        assert isinstance(answer, fx.Ask)
+        world.now_s += 0.02
+        world.give(fx.Answered(answer.ticket, world.tiled(answer.request)))
+        answered += 1
+        closed_at += [answered] * (len(world.told("run_closed")) - len(closed_at))
+    assert len(closed_at) == count
+    assert closed_at[0] < 0.25 * answered
+    assert closed_at[count // 2] < 0.7 * answered
+    assert next(closed["run"] for closed in world.told("run_closed")) == "r0"
+    half = [offset for _, offset, _ in world.commits[: len(world.commits) // 2]]
+    assert max(half) >= 5 * count // 4
+
+
+# ---------------------------------------------------------------- one descriptor's uid in two runs
+
+
+def twins() -> list[tuple[str, Any]]:
+    """Two open runs whose descriptors have the same uid."""
+    second = [("start", start_doc("q")), ("descriptor", descriptor_doc("d", run="q"))]
+    return [*started(), ("event", event_doc(1)), *second, ("event", event_doc(2))]
+
+
+def test_a_descriptor_whose_uid_another_open_run_has_is_refused() -> None:
+    world = ready()
+    world.publish(*twins(), ("stop", stop_doc("r", {"primary": 2})), ("stop", stop_doc("q")))
+    world.settle()
+    assert world.codes == [(4, "conflicting_descriptor")]
+    assert world.tiled.seq_nums(TABLE) == [1, 2]
+    assert world.tiled.facts(("q",))["rows"] == {}
+    assert {world.tiled.facts((uid,))["state"] for uid in "rq"} == {"complete"}
+
+
+def test_a_uid_is_free_again_after_the_stop_whatever_tiled_has_taken_by_then() -> None:
+    world = ready()
+    world.keeps = asks(w.Append)
+    world.publish(*whole(), ("start", start_doc("q")), ("descriptor", descriptor_doc("d", run="q")))
+    world.publish(("event", event_doc(3)))
+    world.let_go()
+    world.settle()
+    assert world.codes == []
+    assert world.tiled.seq_nums(TABLE) == [1, 2]
+    assert world.tiled.seq_nums(("q", "primary", "internal")) == [3]
+
+
+@pytest.mark.parametrize("stopped", [False, True])
+def test_a_successor_refuses_the_same_descriptor_and_fills_both_runs_alike(stopped: bool) -> None:
+    before = ready()
+    again = ("descriptor", descriptor_doc("e", run="q"))
+    before.publish(*twins(), again, ("event", event_doc(1, descriptor="e")))
+    if stopped:
+        before.publish(("stop", stop_doc("r", {"primary": 2})))
+    before.settle()
+    _, offset, point = before.commits[-1]
+    assert point.start == 0
+    world = World(tiled=before.tiled, logs=before.logs)
+    world.assign(committed=offset, point=point)
+    rest = [] if stopped else [("event", event_doc(3)), ("stop", stop_doc("r", {"primary": 3}))]
+    world.publish(*rest, ("event", event_doc(2, descriptor="e")), ("stop", stop_doc("q", {"primary": 2})))
+    world.settle()
+    assert world.codes == []
+    assert world.tiled.seq_nums(TABLE) == ([1, 2] if stopped else [1, 2, 3])
+    assert world.tiled.seq_nums(("q", "primary", "internal")) == [1, 2]
+
+
+@pytest.mark.parametrize("failing", ["r", "q"])
+def test_of_two_runs_with_one_descriptor_uid_only_the_failed_ones_documents_are_dead_letters(failing: str) -> None:
+    world = ready()
+    world.tiled.faults.append(
+        lambda ask: w.Rejected("no", 422) if isinstance(ask, w.CreateContainer) and ask.key == failing else None
+    )
+    world.publish(*twins(), ("stop", stop_doc("r", {"primary": 2})), ("stop", stop_doc("q")))
+    world.settle()
+    failed = sorted(offset for offset, code in world.codes if code == "run_failed")
+    assert failed == ([0, 1, 2, 5, 6] if failing == "r" else [3, 4, 7])
 
 
 def test_of_too_many_open_runs_the_longest_idle_is_abandoned() -> None:

@@ -63,6 +63,8 @@ from tiled_ingest.core.writes import (
 
 from .array_model import Folder, Folders, shown
 
+OUR_COLUMNS = frozenset({"seq_num", "time", "probe"})
+CREATES = CreateContainer | CreateTable | CreateArray
 WRITES = Append | PutSource | UpdateMetadata | PatchArray | PutArray
 Row = dict[str, Any]
 Dataset = tuple[str, int]
@@ -123,6 +125,7 @@ class TiledModel:
         self.schemas: dict[Dataset, pa.Schema] = {}
         self.folders = Folders()
         self.rejects: set[str] = set()  # runs whose rows are refused
+        self.poisons: dict[str, str] = {}  # runs of which one request is answered 500 for ever: which one
         self.violations: list[str] = []
         self.applied = 0  # counts applied requests: the order of events in this server
         self._rng = rng
@@ -209,6 +212,8 @@ class TiledModel:
     def apply(self, resolved: Resolved, *, stale: bool = False) -> Outcome:  # noqa: C901, PLR0911, PLR0912
         """Write (or read), and answer. `stale`: nobody waits for it any more, or its client lost the run."""
         self.applied += 1
+        if self._is_poison(resolved.request):
+            return Unknown("Internal Server Error", 500)
         match resolved.request:
             case CreateContainer() | CreateTable() | CreateArray() as request:
                 return self._create(request)
@@ -240,6 +245,21 @@ class TiledModel:
                 return self._register(resolved.request, resolved, stale)
             case FindOpenRuns():
                 return Done(tuple(self._open_runs(resolved.request)))
+
+    def _is_poison(self, request: Request) -> bool:
+        """Whether the request holds what the database cannot store; what is of our own making never does."""
+        path = (*request.parent, request.key) if isinstance(request, CREATES) else _paths(request)
+        about = next((self.poisons[key] for key in path if key in self.poisons), None)
+        match request:
+            case CreateContainer(metadata=metadata) | UpdateMetadata(metadata=metadata):
+                whole = metadata.get("start", {}).keys() > {"uid", "time"}
+                stream = "data_keys" in metadata
+                return about in {"start" * whole, "stream" * stream, "stop" * ("stop" in metadata)} - {""}
+            case CreateTable(schema=schema):
+                return about == "table" and not OUR_COLUMNS.issuperset(schema.names)
+            case Append(table=table):
+                return about == "rows" and not OUR_COLUMNS.issuperset(table.schema.names)
+        return False
 
     def _create(self, request: CreateContainer | CreateTable | CreateArray) -> Outcome:
         path = (*request.parent, request.key)
@@ -401,3 +421,8 @@ def _epochs(value: object) -> Iterator[int]:
             if key == "epoch" and isinstance(inner, int):
                 yield inner
             yield from _epochs(inner)
+
+
+def _paths(request: Request) -> Path:
+    path: Path = getattr(request, "path", ())
+    return path

@@ -1,5 +1,6 @@
 """One partition in our hands: claimed in the group's offsets, and rebuilt from the log."""
 
+import math
 from collections.abc import Callable
 from functools import partial
 
@@ -9,13 +10,15 @@ from .effects import Assigned
 from .eras import Eras
 from .errors import InvalidDocument, OffsetOutOfRange
 from .events import Reference
+from .lifecycle import standing_of
 from .offsets import Hold, Ledger, ResumePoint, out_of_range
+from .patience import insist
 from .policy import Policy
 from .record import Home, Record
 from .routes import where_runs_are
 from .run import Run
 from .runs import Runs
-from .steps import Claiming, Procedure, Sleep, Weather, insist, read_log
+from .steps import Claiming, Procedure, Sleep, Standing, Weather, read_log
 from .writes import Done, FindOpenRuns, GetNode, OpenRun, UpdateMetadata
 
 
@@ -61,6 +64,9 @@ class Claim:
         self.ledger = Ledger(0)
         self.committed: tuple[int, int] | None = None  # (C, S)
         self._assigned = assigned
+        # Where the log ended when we looked last, and the time before that: what was there then has come since.
+        self._end = self._end_before = float(assigned.high)
+        self._ends_are_told = False
         self._count = count
 
     # ------------------------------------------------------------ claim and rebuild
@@ -172,6 +178,28 @@ class Claim:
             self.runs.receive(record, 0.0)
         except InvalidDocument:
             return  # refused then, confirmed in the dead letters then
+
+    def standing(self, lane: str) -> Standing | None:
+        """Return the node of the run that this lane works for, once it is there."""
+        run = self.runs.get(lane)
+        return standing_of(self, run) if run is not None else None
+
+    # ------------------------------------------------------------ how far we have listened
+
+    def sees_end(self, end: int) -> None:
+        """Note where the log ends now."""
+        self._end_before, self._end = self._end, end
+        self._ends_are_told = True
+
+    def listens_again(self) -> None:
+        """Records come again after a pause: how many were published meanwhile is not known yet."""
+        if self._ends_are_told:
+            self._end_before = self._end = math.inf
+
+    @property
+    def is_behind(self) -> bool:
+        """Whether the log holds what we have not received, though it was there a while ago."""
+        return self.ledger.next_offset < self._end_before
 
     # ------------------------------------------------------------ holds and commits
 
