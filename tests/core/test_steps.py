@@ -16,7 +16,7 @@ import pytest
 
 from tiled_ingest.core import writes as w
 from tiled_ingest.core.datasets import OURS
-from tiled_ingest.core.decode import Decoder
+from tiled_ingest.core.eras import Eras
 from tiled_ingest.core.documents import content_hash
 from tiled_ingest.core.effects import LogRead
 from tiled_ingest.core.errors import Forbidden, TiledRejected
@@ -86,7 +86,7 @@ class Around:
         self.topic_id = TOPIC_ID
         self.epoch = epoch
         self.nonce = nonce
-        self.decode = Decoder(policy)
+        self.decode = Eras(policy)
         self.told: list[tuple[str, dict[str, Any]]] = []
         self._words = 0
 

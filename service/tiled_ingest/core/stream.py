@@ -17,6 +17,7 @@ from .policy import Policy
 from .ragged import RaggedPlan, ragged_in_sql
 from .rows import Batch, RowBuffer
 from .stores import Plan, Store
+from .stretch import Stretch
 from .tally import Tally
 from .writes import ArraySource, Json, Keys, Path, TableSource
 
@@ -258,6 +259,15 @@ class Stream:
         """Add an accepted row to the open batch."""
         self._buffer.append(event, offset, nbytes)
 
+    def extend(self, rows: Stretch) -> None:
+        """Add accepted rows to the open batch; no more than `room`."""
+        self._buffer.extend(rows.packed, int(rows.weights.sum()))
+
+    def room(self, rows: Stretch, policy: Policy) -> int:
+        """How many of these rows may follow in the open batch: at least one, and with the last of them it is full."""
+        until_full = np.searchsorted(np.cumsum(rows.weights), policy.bytes_max - self._buffer.bytes) + 1
+        return max(1, min(policy.rows_max - self._buffer.rows, int(until_full)))
+
     def seal_if_full(self, policy: Policy) -> None:
         """Close the open batch when a further record would make it too large. A record's rows stay together."""
         if self._buffer.rows >= policy.rows_max:
@@ -305,14 +315,23 @@ class Stream:
         if len(self._old_times) >= 65_536:
             self.recalled()
 
+    def recall_all(self, rows: Stretch) -> None:
+        """Count rows that an earlier claim has written."""
+        for packed, _ in rows.packed:
+            self._note_old(Keys(packed.seq_num, packed.time))
+            for key, array in self.arrays.items():
+                array.rows += len(packed) * (key in packed.keys)
+
     def recalled(self) -> None:
         """Fold the recalled rows into `confirmed`."""
         if self._old_times:
-            keys = Keys(np.array(self._old_seq_nums, np.int64), np.array(self._old_times, np.float64))
-            self.confirmed += Tally.of(keys)
-            for part in self.parts:
-                part.confirmed += part.tally(keys)
+            self._note_old(Keys(np.array(self._old_seq_nums, np.int64), np.array(self._old_times, np.float64)))
             self._old_seq_nums, self._old_times = [], []
+
+    def _note_old(self, keys: Keys) -> None:
+        self.confirmed += Tally.of(keys)
+        for part in self.parts:
+            part.confirmed += part.tally(keys)
 
 
 def external_keys(data_keys: Mapping[str, Any]) -> tuple[str, ...]:
