@@ -122,7 +122,7 @@ def same_events(one: Event, other: Event) -> bool:
 @settings(max_examples=300, deadline=None)
 @given(logs())
 def test_what_has_a_layout_is_what_decoding_would_make_of_it(messages: list[bytes]) -> None:
-    known = KnownLayouts(decode, rows_min=1)
+    known = KnownLayouts(decode.read, rows_min=1)
     records = records_of([*messages, *messages])
     taken = []
     for piece in known(records):
@@ -215,7 +215,7 @@ def test_usual_events_have_layouts_and_few() -> None:
         packed(event_doc(n, x=chance.random(), i=n, s=chance.choice(["on", "off"]), b=n % 2 == 0, a=np.ones(3) * n))
         for n in range(1, 2_000)
     ]
-    pieces = list(KnownLayouts(decode, rows_min=16)(records_of(messages)))
+    pieces = list(KnownLayouts(decode.read, rows_min=16)(records_of(messages)))
     assert sum(len(piece) for piece in pieces if isinstance(piece, Stretch)) > 1_900
     assert sum(len(piece.packed) for piece in pieces if isinstance(piece, Stretch)) < 40
 

@@ -111,7 +111,7 @@ def combined(parts: Sequence[Cells], order: npt.NDArray[np.intp] | None = None) 
     array = pa.concat_arrays([part.array for part in parts])
     if order is not None:
         array = array.take(pa.array(order))
-        places = np.argsort(order)
+        places = np.argsort(order) if misfits else order
         misfits = sorted((int(places[row]), why) for row, why in misfits)
     needed: pa.DataType | None = None
     for part in parts:

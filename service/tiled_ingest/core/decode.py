@@ -51,7 +51,11 @@ class Decoder:
         """Return the kind, and the document: `Event`, `EventPage`, or a plain dict for the other kinds."""
         if isinstance(record, Handed):
             return self.admit(record.kind, record.doc)
-        value = self._weighed(record.value)
+        return self.read(record.value)
+
+    def read(self, value: bytes | None) -> Document:
+        """Do the same for a record's value alone."""
+        value = self._weighed(value)
         try:
             return self._decoded(value)
         except msgspec.DecodeError as error:

@@ -11,6 +11,7 @@ hold is released -> the committable offset moves -> `Commit` ... `Committed`.
 from collections.abc import Callable, Iterable, Mapping
 from functools import singledispatchmethod
 from itertools import groupby
+from operator import attrgetter
 from typing import Any
 
 from . import effects as fx
@@ -160,8 +161,8 @@ class Engine:
 
     @_take.register
     def _(self, given: fx.Records) -> None:
-        for home, records in groupby(given.records, key=lambda record: record.home):
-            claim = self._claims.get(home)
+        for home, records in groupby(given.records, key=attrgetter("topic", "partition")):
+            claim = self._claims.get(Home(*home))
             if claim is not None and not claim.leaving:
                 self._receive_all(claim, list(records))
         self._note_passed()

@@ -48,7 +48,7 @@ class Eras:
         self._eras: list[Era] = []
         self._decoders: list[Decoder] = []
         self._now = Decoder(policy)
-        self._known = None if "event" in policy.patches else KnownLayouts(self._now, policy.layout_rows_min)
+        self._known = None if "event" in policy.patches else KnownLayouts(self._now.read, policy.layout_rows_min)
         self._since = 0  # the offset from which the present limits are in force
 
     def begin(self, past: Iterable[Era], offset: int) -> None:

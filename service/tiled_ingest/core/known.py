@@ -25,14 +25,14 @@ class KnownLayouts:
 
     Parameters
     ----------
-    decode
-        What layouts stand for: each is learned from a message that it has read.
+    read
+        Decodes a message; layouts are learned from those that it has read.
     rows_min
-        Fewer messages of one length, or fewer one after the other, are left to `decode`: that is quicker then.
+        Fewer messages of one length, or fewer one after the other, are left to be decoded: that is quicker then.
     """
 
-    def __init__(self, decode: Callable[[Record], Document], rows_min: int) -> None:
-        self._decode = decode
+    def __init__(self, read: Callable[[bytes], Document], rows_min: int) -> None:
+        self._read = read
         self._rows_min = max(rows_min, 1)
         self._layouts: OrderedDict[int, list[Layout]] = OrderedDict()  # by length, the last used last
 
@@ -51,26 +51,27 @@ class KnownLayouts:
 
     def _sorted(self, records: Sequence[Record]) -> tuple[list[Packed], Indices, Indices]:
         """Return the messages that have layouts, by layout; for each record its part (-1: none), and its row there."""
-        lengths = np.fromiter((len(record.value or b"") for record in records), np.intp, len(records))
+        messages = [record.value or b"" for record in records]
+        lengths = np.fromiter(map(len, messages), np.intp, len(records))
         parts: list[Packed] = []
         part_of, row_of = np.full(len(records), _NONE), np.zeros(len(records), np.intp)
         for length in np.unique(lengths).tolist():
             places = np.flatnonzero(lengths == length)
             if len(places) < self._rows_min or not 0 < length <= MESSAGE_BYTES_MAX:
                 continue
-            of_length = [records[place] for place in places.tolist()]
-            words = joined([record.value or b"" for record in of_length])
-            for layout, rows in self._fitting(length, of_length, words):
+            every = len(places) == len(messages)
+            words = joined(messages if every else [messages[place] for place in places.tolist()])
+            for layout, rows in self._fitting(length, words):
                 part_of[places[rows]], row_of[places[rows]] = len(parts), np.arange(len(rows))
                 parts.append(Packed(layout, words).take(rows))
         return parts, part_of, row_of
 
-    def _fitting(self, length: int, records: list[Record], words: Words) -> Iterator[tuple[Layout, Indices]]:
+    def _fitting(self, length: int, words: Words) -> Iterator[tuple[Layout, Indices]]:
         """Yield layouts, and which of these messages of one length have them."""
-        left = np.arange(len(records))
+        left = np.arange(len(words))
         known = reversed(self._known(length))
-        for attempt in range(LAYOUTS_MAX + 1 + len(records) // LEARN_ROWS):
-            layout = next(known, None) or self._learned(records[left[attempt % len(left)]])
+        for attempt in range(LAYOUTS_MAX + 1 + len(words) // LEARN_ROWS):
+            layout = next(known, None) or self._learned(words[left[attempt % len(left)]].tobytes()[:length])
             if layout is None:
                 continue
             fits = layout.fits(words if len(left) == len(words) else words[left])
@@ -87,10 +88,9 @@ class KnownLayouts:
             self._layouts.popitem(last=False)
         return list(known)
 
-    def _learned(self, record: Record) -> Layout | None:
-        message = record.value or b""
+    def _learned(self, message: bytes) -> Layout | None:
         try:
-            _, event = self._decode(record)
+            _, event = self._read(message)
             layout = Layout.of(message, event) if isinstance(event, Event) else None
         except (InvalidDocument, UnfitError):
             return None

@@ -141,7 +141,7 @@ class Runs:
         Returns the runs that have something new to do, and the records that are not that simple: they are not taken
         yet. No run or stream has some of its events among them, and others not.
         """
-        self._newest_ms = max(self._newest_ms, *(record.timestamp_ms for record in stretch.records))
+        self._newest_ms = max(self._newest_ms, stretch.newest_ms)
         runs: set[Run] = set()
         rest: list[Record] = []
         for owner, rows in stretch.split(self._simple_owner).items():

@@ -3,6 +3,7 @@
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Sequence
 from functools import cached_property
+from operator import attrgetter
 from typing import TypeVar
 
 import numpy as np
@@ -80,10 +81,15 @@ class Stretch:
             found[rows] = packed.seq_num
         return found
 
+    @property
+    def newest_ms(self) -> int:
+        """The largest of the broker's timestamps."""
+        return max(map(attrgetter("timestamp_ms"), self.records))
+
     @cached_property
     def offsets(self) -> npt.NDArray[np.int64]:
         """The records' offsets."""
-        return np.array([record.offset for record in self.records], np.int64)
+        return np.fromiter(map(attrgetter("offset"), self.records), np.int64, len(self))
 
     @cached_property
     def weights(self) -> npt.NDArray[np.int64]:
@@ -103,10 +109,10 @@ class Stretch:
     def _texts(self, name: str) -> list[bytes]:
         """Return the text that stands in a field of the event, in UTF-8."""
         slots: list[Slot] = [getattr(part.layout, name) for part in self._parts]
-        begins, ends = [slot.at for slot in slots], [slot.at + slot.width for slot in slots]
-        values = (record.value or b"" for record in self.records)
-        if len(slots) == 1:
-            begin, end = begins[0], ends[0]
-            return [value[begin:end] for value in values]
-        places = self._part_of.tolist()
-        return [value[begins[part] : ends[part]] for value, part in zip(values, places, strict=True)]
+        places = [(slot.at, slot.at + slot.width) for slot in slots]
+        messages = [record.value or b"" for record in self.records]
+        if len(set(places)) == 1:  # nearly always, also where layouts are several
+            begin, end = places[0]
+            return [message[begin:end] for message in messages]
+        spans = [places[part] for part in self._part_of.tolist()]
+        return [message[begin:end] for message, (begin, end) in zip(messages, spans, strict=True)]
