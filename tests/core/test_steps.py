@@ -16,9 +16,9 @@ import pytest
 
 from tiled_ingest.core import writes as w
 from tiled_ingest.core.datasets import OURS
-from tiled_ingest.core.eras import Eras
 from tiled_ingest.core.documents import content_hash
 from tiled_ingest.core.effects import LogRead
+from tiled_ingest.core.eras import Eras
 from tiled_ingest.core.errors import Forbidden, TiledRejected
 from tiled_ingest.core.policy import Policy
 from tiled_ingest.core.record import Home, Record

@@ -112,9 +112,7 @@ class Acceptance:
         """Accept an event; `False` for a repetition."""
         return self._seen[stream].add(seq_num, uid)
 
-    def add_events(
-        self, stream: str, seq_nums: npt.NDArray[np.int64], uids: Sequence[bytes]
-    ) -> npt.NDArray[np.bool_]:
+    def add_events(self, stream: str, seq_nums: npt.NDArray[np.int64], uids: Sequence[bytes]) -> npt.NDArray[np.bool_]:
         """Accept events in their order (`uids` in UTF-8); return which are no repetitions."""
         return self._seen[stream].add_all(seq_nums, uids)
 

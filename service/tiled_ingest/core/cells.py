@@ -29,7 +29,7 @@ _BREADTH = {pa.bool_(): 0, pa.int64(): 1, pa.float64(): 2, pa.string(): 3}
 class Cells:
     """A column: its array, misfits as (row, why), the type that some values need, if integers lost digits."""
 
-    array: "pa.Array[Any]"
+    array: "pa.Array[Any] | pa.ChunkedArray[Any]"
     misfits: tuple[tuple[int, str], ...] = ()
     wider: pa.DataType | None = None
     rounded: bool = False
@@ -108,9 +108,10 @@ def combined(parts: Sequence[Cells], order: npt.NDArray[np.intp] | None = None) 
         return parts[0]
     starts = itertools.accumulate((len(part.array) for part in parts[:-1]), initial=0)
     misfits = [(start + row, why) for start, part in zip(starts, parts, strict=True) for row, why in part.misfits]
-    array = pa.concat_arrays([part.array for part in parts])
+    arrays: list[Any] = [part.array for part in parts]
+    array = pa.chunked_array(arrays)
     if order is not None:
-        array = array.take(pa.array(order))
+        array = array.take(order)
         places = np.argsort(order) if misfits else order
         misfits = sorted((int(places[row]), why) for row, why in misfits)
     needed: pa.DataType | None = None

@@ -15,8 +15,8 @@ from .record import Home, Record
 from .routes import where_runs_are
 from .run import Run
 from .runs import Runs
-from .stretch import Stretch
 from .steps import Claiming, Procedure, Sleep, Weather, insist, read_log
+from .stretch import Stretch
 from .writes import Done, FindOpenRuns, GetNode, OpenRun, UpdateMetadata
 
 

@@ -258,10 +258,7 @@ class Engine:
     def _receive_all(self, claim: Claim, records: list[Record]) -> None:
         weighed, touched = claim.runs.weight, set[Run]()
         for piece in claim.decode.stretches(records):
-            if isinstance(piece, Stretch):
-                runs = self._receive_stretch(claim, piece)
-            else:
-                runs = self._receive(claim, piece)
+            runs = self._receive_stretch(claim, piece) if isinstance(piece, Stretch) else self._receive(claim, piece)
             if runs and runs != touched:
                 self._touch_all(claim, runs)
                 touched = runs

@@ -1,8 +1,8 @@
 """How an event is laid out in its message: what lets thousands of messages be read as one matrix of bytes.
 
 The messages of a stream's events are the same bytes again and again: names, types and lengths stand where they stood,
-and only values differ. A `Layout` is learned from one message that `decode` has read. Any message that agrees with it in
-all bytes but those of values is an event again, with the same keys, and values of the same types at the same places:
+and only values differ. A `Layout` is learned from one message that `decode` has read. Any message that agrees with it
+in all bytes but those of values is an event again, with the same keys, and values of the same types at the same places:
 what `decode` would make of it is known without decoding it. One comparison finds the messages that do, in blocks.
 
 What is rare has no layout and goes the general way: nested values, text beyond ASCII, extensions, large messages.

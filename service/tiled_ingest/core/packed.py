@@ -1,6 +1,6 @@
 """Accepted events that are still bytes: rows of one layout, which become columns without having been objects."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -75,7 +75,11 @@ class Packed:
         layout = self.layout
         heads = [self._list(slot) for slot in (layout.descriptor, layout.uid, layout.time, layout.seq_num)]
         mappings = self._mappings(layout.data), self._mappings(layout.timestamps)
-        return [Event(*row, dict(layout.filled)) for row in zip(*heads, *mappings, strict=True)]
+        rows: Iterable[Any] = zip(*heads, *mappings, strict=True)
+        return [
+            Event(descriptor, uid, time, seq_num, data, timestamps, dict(layout.filled))
+            for descriptor, uid, time, seq_num, data, timestamps in rows
+        ]
 
     def _mappings(self, slots: Mapping[str, Slot]) -> list[dict[str, Any]]:
         columns = [self._list(slot) for slot in slots.values()]
@@ -105,7 +109,7 @@ class Packed:
 
     def _cells(self, slot: Slot, data_type: pa.DataType, *, untyped: bool) -> Cells:
         if slot.kind == "none":
-            return Cells(pa.nulls(len(self), data_type))
+            return Cells(pa.array([None] * len(self), data_type))
         convert = _CONVERSIONS.get((slot.kind, data_type))
         array = convert(self.view(slot)) if convert else None
         return Cells(array) if array is not None else converted(self._list(slot), data_type, untyped=untyped)
@@ -115,11 +119,10 @@ class Packed:
     def view(self, slot: Slot) -> Values:
         """Return the bytes of a slot as numbers, shape (rows,); of text and arrays, shape (rows, elements)."""
         dtype, stride = np.dtype(slot.dtype), self.words.strides[0]
-        if slot.kind in {"text", "array"}:
-            shape, strides = (len(self), slot.width // dtype.itemsize), (stride, dtype.itemsize)
-        else:
-            shape, strides = (len(self),), (stride,)
-        return np.ndarray(shape, dtype, self.words, slot.at, strides)
+        if slot.kind not in {"text", "array"}:
+            return np.ndarray((len(self),), dtype, self.words, slot.at, (stride,))
+        shape = (len(self), slot.width // dtype.itemsize)
+        return np.ndarray(shape, dtype, self.words, slot.at, (stride, dtype.itemsize))
 
     def _list(self, slot: Slot) -> list[Any]:
         if slot.kind == "none":
@@ -136,45 +139,51 @@ class Packed:
 
 # ---------------------------------------------------------------- conversions; `None` where values need a look at each
 
-Array = pa.Array  # of pyarrow's classes, which are generic for type checkers only
+Column = Any  # of pyarrow's arrays; or `None`
+Convert = Callable[[Values], Column]
 
 
-def _floats(view: Values) -> "Array[Any]":
+def _floats(view: Values) -> Column:
     return pa.array(view.astype(np.float64))
 
 
-def _integers(view: Values) -> "Array[Any]":
+def _integers(view: Values) -> Column:
     return pa.array(view.astype(np.int64))
 
 
-def _integers_as_floats(view: Values) -> "Array[Any] | None":
+def _integers_as_floats(view: Values) -> Column:
     integers = view.astype(np.int64)
-    exact = -_EXACT_MAX <= integers.min() and integers.max() <= _EXACT_MAX
+    exact = integers.min() >= -_EXACT_MAX and integers.max() <= _EXACT_MAX
     return pa.array(integers.astype(np.float64)) if exact else None
 
 
-def _truths(view: Values) -> "Array[Any]":
+def _truths(view: Values) -> Column:
     return pa.array(view == _TRUE)
 
 
-def _texts(view: Values) -> "Array[Any] | None":
-    rows, width = view.shape
+def _texts(view: Values) -> Column:
     if not view.all():
         return None  # NUL, which a column of text does not hold
-    offsets = np.arange(0, (rows + 1) * width, width, np.int32) if width else np.zeros(rows + 1, np.int32)
-    return pa.StringArray.from_buffers(rows, pa.py_buffer(offsets), pa.py_buffer(view.tobytes()))
+    ends = _ends(view).tobytes()
+    return pa.StringArray.from_buffers(len(view), pa.py_buffer(ends), pa.py_buffer(view.tobytes()))
 
 
-def _lists(elements: Callable[[Values], "Array[Any] | None"], kinds: str) -> Callable[[Values], "Array[Any] | None"]:
-    def convert(view: Values) -> "Array[Any] | None":
+def _ends(view: Values) -> npt.NDArray[np.int32]:
+    """Return where each row's elements begin, and the last one's end."""
+    rows, width = view.shape
+    return np.arange(rows + 1, dtype=np.int32) * np.int32(width)
+
+
+def _lists(elements: Convert, kinds: str) -> Convert:
+    def convert(view: Values) -> Column:
+        ends: Any = pa.array(_ends(view))
         flat = elements(view.ravel()) if view.dtype.kind in kinds else None
-        offsets = np.arange(0, view.size + 1, view.shape[1], np.int32)
-        return None if flat is None else pa.ListArray.from_arrays(pa.array(offsets), flat)
+        return None if flat is None else pa.ListArray.from_arrays(ends, flat)
 
     return convert
 
 
-_CONVERSIONS: dict[tuple[str, pa.DataType], Callable[[Values], "Array[Any] | None"]] = {
+_CONVERSIONS: dict[tuple[str, pa.DataType], Convert] = {
     ("float", pa.float64()): _floats,
     ("int", pa.int64()): _integers,
     ("int", pa.float64()): _integers_as_floats,

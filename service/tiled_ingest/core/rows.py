@@ -21,6 +21,7 @@ from .writes import Keys
 Offsets = npt.NDArray[np.int64]
 T = TypeVar("T")
 _ABSENT = object()
+PIECE_ROWS = 1_024  # of packed events that become columns together
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,11 +117,23 @@ class RowBuffer:
             pieces.append(Loose(self._events))
             offsets.append(np.array(self._offsets, np.int64))
         for parts in self._packed.values():
-            pieces.append(Packed.concat([packed for packed, _ in parts]))
+            pieces.extend(_merged([packed for packed, _ in parts]))
             offsets.extend(part for _, part in parts)
         batch = Batch(pieces, np.concatenate(offsets), self.bytes)
         self._clear()
         return batch
+
+
+def _merged(parts: Iterable[Packed]) -> Iterator[Packed]:
+    """Yield the rows in pieces that are worth the work on each, and small enough to be near when they are needed."""
+    gathered: list[Packed] = []
+    for packed in parts:
+        gathered.append(packed)
+        if sum(map(len, gathered)) >= PIECE_ROWS:
+            yield Packed.concat(gathered)
+            gathered = []
+    if gathered:
+        yield Packed.concat(gathered)
 
 
 class Batch:
@@ -140,7 +153,7 @@ class Batch:
         in_order = len(pieces) == 1 or bool(np.all(offsets[1:] >= offsets[:-1]))
         self._order = None if in_order else np.argsort(offsets, kind="stable")  # rows of one record stay together
         self.offsets = offsets if self._order is None else offsets[self._order]
-        self._built: tuple[Columns, TableResult] | None = None
+        self._built: dict[int, tuple[Columns, TableResult]] = {}
 
     def __len__(self) -> int:
         return len(self.offsets)
@@ -149,6 +162,11 @@ class Batch:
     def rows(self) -> int:
         """The number of rows."""
         return len(self.offsets)
+
+    @property
+    def nbytes(self) -> int:
+        """What it takes in memory: the rows as they came, and the tables that were made of them."""
+        return self.bytes + sum(built.table.nbytes for _, built in self._built.values())
 
     @property
     def first_offset(self) -> int:
@@ -186,10 +204,10 @@ class Batch:
         return listed if self._order is None else [listed[row] for row in self._order]
 
     def to_table(self, columns: Columns) -> TableResult:
-        """Return the rows as a table of exactly these columns; raises for no value. Remembers the last result."""
-        if self._built is None or self._built[0] is not columns:
-            self._built = columns, self._converted(columns)
-        return self._built[1]
+        """Return the rows as a table of exactly these columns; raises for no value. It is made once."""
+        if id(columns) not in self._built:
+            self._built[id(columns)] = columns, self._converted(columns)
+        return self._built[id(columns)][1]
 
     def _converted(self, columns: Columns) -> TableResult:
         pieces = [piece.cells(columns) for piece in self._pieces]

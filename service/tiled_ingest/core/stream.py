@@ -36,16 +36,18 @@ class Sealed:
         When its first row came, on the engine's clock.
     timestamp_ms
         The broker's timestamp of its first row.
-    nbytes
-        What it counts in memory.
     """
 
     batch: Batch
     hold: Hold
     since_s: float
     timestamp_ms: int
-    nbytes: int
     reason: str
+
+    @property
+    def nbytes(self) -> int:
+        """What it counts in memory."""
+        return self.batch.nbytes
 
 
 @dataclass(slots=True)
@@ -269,16 +271,21 @@ class Stream:
         return max(1, min(policy.rows_max - self._buffer.rows, int(until_full)))
 
     def seal_if_full(self, policy: Policy) -> None:
-        """Close the open batch when a further record would make it too large. A record's rows stay together."""
+        """Close the open batch when a further record would make it too large. A record's rows stay together.
+
+        A full batch is made into tables now, while the one before it is under way: Tiled need not wait for them then.
+        """
         if self._buffer.rows >= policy.rows_max:
             self._seal("rows")
         elif self._buffer.bytes >= policy.bytes_max:
             self._seal("bytes")
+        else:
+            return
+        for part in self.parts:
+            self._sealed[-1].batch.to_table(part.columns)
 
     def _seal(self, reason: str) -> None:
-        nbytes = self._buffer.bytes
-        batch = self._buffer.take()
-        self._sealed.append(Sealed(batch, self._hold, self._since_s, self._timestamp_ms, nbytes, reason))
+        self._sealed.append(Sealed(self._buffer.take(), self._hold, self._since_s, self._timestamp_ms, reason))
 
     def is_due(self, now_s: float, policy: Policy, force: str | None) -> bool:
         """Whether a waiting batch is full, old enough, or forced."""

@@ -66,7 +66,8 @@ class Stretch:
     @property
     def first(self) -> Event:
         """The first event."""
-        return self._parts[self._part_of[0]].take(self._row_of[:1]).events()[0]
+        packed = self._parts[int(self._part_of[0])]
+        return packed.take(self._row_of[:1]).events()[0]
 
     @property
     def uids(self) -> list[bytes]:
@@ -84,7 +85,7 @@ class Stretch:
     @property
     def newest_ms(self) -> int:
         """The largest of the broker's timestamps."""
-        return max(map(attrgetter("timestamp_ms"), self.records))
+        return max(record.timestamp_ms for record in self.records)
 
     @cached_property
     def offsets(self) -> npt.NDArray[np.int64]:
