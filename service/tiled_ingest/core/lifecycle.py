@@ -42,13 +42,19 @@ def open_run(around: Surroundings, run: Run) -> Procedure[None]:
     if run.inherited:
         yield from _look_up(around, run)
         return
-    yield from insist(around, run.uid, EnsureContainer(run.parent))
+    known = run.parent in around.weather.parents
+    if not known:
+        yield from insist(around, run.uid, EnsureContainer(run.parent))
+        around.weather.saw_parent(run.parent)
     metadata = {"start": run_metadata(run.start), OURS: run_facts(around, run, "open")}
     request = CreateContainer(run.parent, run.uid, metadata, specs(run.start), access_tags(run.start))
     answer = yield from insist(around, run.uid, request)
-    if isinstance(answer, Missing):
+    if isinstance(answer, Missing) and known:  # somebody has deleted it since
+        around.weather.parents.clear()
+        yield from open_run(around, run)
+    elif isinstance(answer, Missing):
         raise TiledRejected(f"the node {'/'.join(run.parent)} is gone")
-    if isinstance(answer, Exists):
+    elif isinstance(answer, Exists):
         yield from _look_up(around, run)
     else:
         run.meet(Trigger.CREATED)

@@ -326,20 +326,21 @@ class Runs:
         return Stream(path, normalised, fresh=not self.rebuilding, policy=self._policy)
 
     def _add_rows(self, run: Run, doc: Event | EventPage | BulkEvents, record: Record, now_s: float) -> None:
-        events = list(rows_of(doc))
-        for descriptor in {event.descriptor for event in events}:
-            run.acceptance.stream_of(descriptor)  # all of a document counts, or nothing
+        events = (doc,) if isinstance(doc, Event) else tuple(rows_of(doc))
+        # All of a document counts, or nothing: so all its streams are looked up first.
+        named = {event.descriptor: run.acceptance.stream_of(event.descriptor) for event in events}
+        streams = {descriptor: run.streams[name] for descriptor, name in named.items()}
         nbytes = max(record.nbytes // max(len(events), 1), ROW_BYTES_MIN)
         self.weight += nbytes * len(events)
         for event in events:
-            stream = run.streams[run.acceptance.stream_of(event.descriptor)]
+            stream = streams[event.descriptor]
             if run.acceptance.add_event(stream.name, event.seq_num, event.uid):
                 self._add_row(run, stream, rename_reserved(event, stream.renames), record, nbytes, now_s)
             else:
                 self._count("event", "duplicate")
         run.last_offset = record.offset
-        for name in {run.acceptance.stream_of(event.descriptor) for event in events}:
-            run.streams[name].seal_if_full(self._policy)
+        for stream in streams.values():
+            stream.seal_if_full(self._policy)
 
     def _add_row(self, run: Run, stream: Stream, event: Event, record: Record, nbytes: int, now_s: float) -> None:
         if stream.external_keys:

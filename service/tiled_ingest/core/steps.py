@@ -29,6 +29,7 @@ from .writes import (
     Missing,
     Outcome,
     PatchArray,
+    Path,
     ReadArray,
     ReadKeys,
     ReadRows,
@@ -87,6 +88,7 @@ Step = Request | Sleep | LogChunk | Letters | Claiming
 # A registration may find that all is there already.
 READS = GetNode | ReadKeys | CountRows | ReadRows | ReadArray | FindOpenRuns | RegisterExternal
 LOG_RETRY_S = 0.5
+PARENTS_MAX = 1_000  # that are remembered
 WITNESSES_MIN = 2  # an outage may end between our failure and the success of others; hardly twice
 
 T = TypeVar("T")
@@ -105,11 +107,20 @@ class Weather:
         proves nothing about the storage of rows.)
     storage
         The dialect that holds the rows, once a table was seen.
+    parents
+        Nodes in which runs were created: they need not be looked for with each run.
     """
 
     written: int = 0
     appended: int = 0
     storage: str = ""
+    parents: set[Path] = field(default_factory=set)
+
+    def saw_parent(self, path: Path) -> None:
+        """Remember a node in which runs can be created."""
+        if len(self.parents) >= PARENTS_MAX:
+            self.parents.clear()
+        self.parents.add(path)
 
     def note(self, request: Request, outcome: Outcome) -> None:
         """Learn from an answer."""
