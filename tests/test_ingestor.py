@@ -82,8 +82,8 @@ def turn(ingestor: Ingestor, *polls: list[fx.Input]) -> None:
 
 def test_all_is_taken_in_in_order_and_in_slices() -> None:
     engine = Full(10**9)
-    all_of_it = records(ONE, 2_500)
-    turn(loop(engine), [fx.Records(all_of_it), fx.EndReached(ONE, 2_500)])
+    all_of_it = records(ONE, 2 * SLICE_RECORDS_MAX + 500)
+    turn(loop(engine), [fx.Records(all_of_it), fx.EndReached(ONE, len(all_of_it))])
     assert engine.taken == all_of_it
     sizes = [len(given.records) for given in engine.given if isinstance(given, fx.Records)]
     assert sizes == [SLICE_RECORDS_MAX, SLICE_RECORDS_MAX, 500]
@@ -103,13 +103,13 @@ def test_a_slice_of_large_records_is_short() -> None:
 
 
 def test_what_finds_no_room_waits() -> None:
-    engine = Full(1_000)
+    engine = Full(SLICE_RECORDS_MAX)
     ingestor = loop(engine)
-    turn(ingestor, [fx.Records(records(ONE, 2_500))])
-    assert len(engine.taken) == 1_000
+    turn(ingestor, [fx.Records(records(ONE, 2 * SLICE_RECORDS_MAX + 500))])
+    assert len(engine.taken) == SLICE_RECORDS_MAX
     engine.room = 10**9
     turn(ingestor)
-    assert [record.offset for record in engine.taken] == list(range(2_500))
+    assert [record.offset for record in engine.taken] == list(range(2 * SLICE_RECORDS_MAX + 500))
 
 
 def test_what_was_not_taken_in_goes_with_its_partition() -> None:

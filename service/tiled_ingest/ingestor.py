@@ -22,9 +22,9 @@ from .kafka.source import Source
 from .lanes import Lanes
 from .observe.watch import Watch
 
-POLL_RECORDS_MAX = 10_000
-SLICE_RECORDS_MAX = 1_000  # given to the engine at once, between two looks at memory and at answers
-SLICE_BYTES_MAX = 1_000_000
+POLL_RECORDS_MAX = 4_096
+SLICE_RECORDS_MAX = 4_096  # given to the engine at once, between two looks at memory and at answers
+SLICE_BYTES_MAX = 2_000_000
 LOOK_AT_OTHERS_S = 1.0
 TELL_ENDS_S = 1.0
 GARBAGE_THRESHOLDS = 20_000, 20, 50  # by default the collector would come for every 700 events, and find nothing

@@ -1,5 +1,6 @@
 """The only place that names concrete parts: here the service is put together."""
 
+import ctypes
 import secrets
 import signal
 import sys
@@ -43,6 +44,9 @@ from .tiled.probe import SCOPES_NEEDED, key_scopes, server_version
 from .tiled.session import Session
 
 TILED_VERSION_MIN = "0.2.20"
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # glibc's numbers of these parameters
+MAPPED_BYTES_MIN = 4_194_304  # a block of this size is the system's again once it is freed
+KEPT_BYTES_MAX = 16_777_216  # of free memory
 KAFKA_LIMIT_S = 5.0  # of one attempt at the start
 
 
@@ -53,6 +57,7 @@ class WrongSetting(ValueError):
 def run_service(settings: Settings, *, until_end: bool = False, accept_gap: bool = False) -> int:
     """Run until SIGTERM or SIGINT, or to the end of the topics; returns the exit status."""
     _keep_pandas_away()
+    _give_memory_back()
     configure(settings.log.format, settings.log.level, settings.beamline, settings.secrets())
     log = structlog.get_logger("tiled_ingest")
     try:
@@ -89,6 +94,19 @@ def _keep_pandas_away() -> None:
         pa.array([0])  # it looks once
     finally:
         sys.meta_path.remove(finder)
+
+
+def _give_memory_back() -> None:
+    """Let batches go back to the system when they are written: 20 MB each, 60 MB in a backlog.
+
+    By itself glibc keeps blocks of up to 32 MB, and so does Arrow's own allocator. Blocks of a poll are kept: the pages
+    of memory that is new each time would cost as much as the work on it.
+    """
+    pa.set_memory_pool(pa.system_memory_pool())
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # not every C library has it
+    if mallopt is not None:
+        mallopt(_M_MMAP_THRESHOLD, MAPPED_BYTES_MIN)
+        mallopt(_M_TRIM_THRESHOLD, KEPT_BYTES_MAX)
 
 
 def _run(settings: Settings, stack: ExitStack, *, until_end: bool, accept_gap: bool) -> Ended:

@@ -486,3 +486,18 @@ def test_documents_of_other_runs_stay_where_they_are() -> None:
     desk.run.last_offset = 9
     trace = drive(emit_run(desk.around, desk.run, OURS_FAILED), tiled, desk.log)
     assert [letter.record.offset for letter in trace.letters] == [0, 1, 3, 4, 5, 9]
+
+
+# ---------------------------------------------------------------- where runs are made
+
+
+def test_a_parent_is_looked_for_once_and_made_again_if_somebody_deleted_it() -> None:
+    around, tiled = Around(), MiniTiled()
+    runs = [Run(HOME, ("raw",), start_doc(uid), "hash", 0, inherited=False) for uid in ("one", "two", "three")]
+    for run in runs:
+        drive(open_run(around, run), tiled)
+        if run.uid == "two":
+            del tiled.nodes["raw",]
+    assert [run.state for run in runs] == [State.OPEN] * 3
+    assert tiled.count(w.EnsureContainer) == 2
+    assert tiled.count(w.CreateContainer) == 4

@@ -16,9 +16,9 @@ import pytest
 
 from tiled_ingest.core import writes as w
 from tiled_ingest.core.datasets import OURS
-from tiled_ingest.core.decode import Decoder
 from tiled_ingest.core.documents import content_hash
 from tiled_ingest.core.effects import LogRead
+from tiled_ingest.core.eras import Eras
 from tiled_ingest.core.errors import Forbidden, TiledRejected
 from tiled_ingest.core.patience import WITNESSES_MIN, Bare, Patience, create, insist
 from tiled_ingest.core.policy import Policy
@@ -98,7 +98,7 @@ class Around:
         self.topic_id = TOPIC_ID
         self.epoch = epoch
         self.nonce = nonce
-        self.decode = Decoder(policy)
+        self.decode = Eras(policy)
         self.told: list[tuple[str, dict[str, Any]]] = []
         self.standings: dict[str, Standing] = {"r": Standing(("r",), {"state": "open"}, None)}
         self._words = 0

@@ -25,9 +25,9 @@ from tests.core.test_steps import (
 from tiled_ingest.core import writes as w
 from tiled_ingest.core.columns import Columns
 from tiled_ingest.core.datasets import OURS, Superseded, facts_of, packed, unpacked
-from tiled_ingest.core.decode import Decoder
 from tiled_ingest.core.documents import normalise_descriptor, rename_reserved
 from tiled_ingest.core.effects import LogRead
+from tiled_ingest.core.eras import Eras
 from tiled_ingest.core.errors import TiledRejected
 from tiled_ingest.core.events import Event
 from tiled_ingest.core.patience import WITNESSES_MIN
@@ -38,7 +38,7 @@ from tiled_ingest.core.stream import Stream
 from tiled_ingest.core.switch import Switch
 
 LIVE = ("r", "primary", "internal")
-DECODE = Decoder(POLICY)
+DECODE = Eras(POLICY)
 
 
 class Scene:

@@ -58,6 +58,7 @@ def draw_policy(rng: random.Random, options: Options, parent: Path) -> Policy:
         "log_chunk_bytes": rng.choice((300, 4_000_000)),
         "memory_bytes_max": rng.choice((5_000, 256_000_000)),
         "array_size_max": 2,
+        "layout_rows_min": rng.choice((1, 3, 50)),
         "table_columns_max": 7,  # splits the widest; a part of less than four columns soon runs out of orders
         "late_write_s_max": rng.choice((0.5, 3.0)),
         "backoff_s_max": 1.0,

@@ -8,7 +8,10 @@ Version 1 of these rules (`ResumePoint.rules`).
 """
 
 from array import array
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+import numpy.typing as npt
 
 from .errors import InvalidDocument
 
@@ -25,11 +28,27 @@ class Seen:
     def __init__(self) -> None:
         self._slots = array("q")  # hash of the uid at [seq_num - 1]; 0: none
         self._others: dict[int, set[int]] = {}  # rewinds, and whatever does not count up
+        self._others_end = -(2**63)  # one past the largest of these
         self.distinct = 0
 
     def add(self, seq_num: int, uid: str) -> bool:
         """Accept an event; `False` if this uid was accepted under this `seq_num` before."""
-        mark = hash(uid) or 1
+        return self._add(seq_num, _mark(uid.encode("utf-8", "surrogatepass")))
+
+    def add_all(self, seq_nums: npt.NDArray[np.int64], uids: Sequence[bytes]) -> npt.NDArray[np.bool_]:
+        """Accept events one after the other, as `add` does; return which are none that were accepted before.
+
+        `uids` are in UTF-8.
+        """
+        marks = list(map(_mark, uids))
+        first = int(seq_nums[0])
+        if first == len(self._slots) + 1 and first >= self._others_end and np.all(np.diff(seq_nums) == 1):
+            self._slots.extend(marks)
+            self.distinct += len(marks)
+            return np.ones(len(marks), np.bool_)
+        return np.array([self._add(*pair) for pair in zip(seq_nums.tolist(), marks, strict=True)])
+
+    def _add(self, seq_num: int, mark: int) -> bool:
         missing = seq_num - 1 - len(self._slots)
         if 0 <= missing <= GAP_MAX:
             self._slots.extend([0] * missing)
@@ -48,7 +67,12 @@ class Seen:
             return False
         self.distinct += not slot and not others
         others.add(mark)
+        self._others_end = max(self._others_end, seq_num + 1)
         return True
+
+
+def _mark(uid: bytes) -> int:
+    return hash(uid) or 1  # 0 is an empty slot
 
 
 class Acceptance:
@@ -87,6 +111,10 @@ class Acceptance:
     def add_event(self, stream: str, seq_num: int, uid: str) -> bool:
         """Accept an event; `False` for a repetition."""
         return self._seen[stream].add(seq_num, uid)
+
+    def add_events(self, stream: str, seq_nums: npt.NDArray[np.int64], uids: Sequence[bytes]) -> npt.NDArray[np.bool_]:
+        """Accept events in their order (`uids` in UTF-8); return which are no repetitions."""
+        return self._seen[stream].add_all(seq_nums, uids)
 
     def distinct(self, stream: str) -> int:
         """How many different `seq_num`s the stream has."""

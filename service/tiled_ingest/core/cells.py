@@ -6,10 +6,12 @@ Whole columns take one call; only where a value is not of the column's own kind 
 
 import itertools
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -27,7 +29,7 @@ _BREADTH = {pa.bool_(): 0, pa.int64(): 1, pa.float64(): 2, pa.string(): 3}
 class Cells:
     """A column: its array, misfits as (row, why), the type that some values need, if integers lost digits."""
 
-    array: "pa.Array[Any]"
+    array: "pa.Array[Any] | pa.ChunkedArray[Any]"
     misfits: tuple[tuple[int, str], ...] = ()
     wider: pa.DataType | None = None
     rounded: bool = False
@@ -98,6 +100,24 @@ def one_by_one(values: list[Any], data_type: pa.DataType, *, untyped: bool = Fal
         except _NarrowError as narrow:
             needed = wider(needed, narrow.needed)
     return Cells(pa.array(cells, data_type), tuple(misfits), needed, _rounded(values, data_type))
+
+
+def combined(parts: Sequence[Cells], order: npt.NDArray[np.intp] | None = None) -> Cells:
+    """Return columns one after the other as one; with `order`, its rows are then sorted so."""
+    if len(parts) == 1:
+        return parts[0]
+    starts = itertools.accumulate((len(part.array) for part in parts[:-1]), initial=0)
+    misfits = [(start + row, why) for start, part in zip(starts, parts, strict=True) for row, why in part.misfits]
+    arrays: list[Any] = [part.array for part in parts]
+    array = pa.chunked_array(arrays)
+    if order is not None:
+        array = array.take(order)
+        places = np.argsort(order) if misfits else order
+        misfits = sorted((int(places[row]), why) for row, why in misfits)
+    needed: pa.DataType | None = None
+    for part in parts:
+        needed = needed if part.wider is None else wider(needed, part.wider)
+    return Cells(array, tuple(misfits), needed, any(part.rounded for part in parts))
 
 
 def wider(one: pa.DataType | None, other: pa.DataType) -> pa.DataType:

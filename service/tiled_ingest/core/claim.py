@@ -19,6 +19,7 @@ from .routes import where_runs_are
 from .run import Run
 from .runs import Runs
 from .steps import Claiming, Procedure, Sleep, Standing, Weather, read_log
+from .stretch import Stretch
 from .writes import Done, FindOpenRuns, GetNode, OpenRun, UpdateMetadata
 
 
@@ -163,8 +164,9 @@ class Claim:
             chunk = yield from read_log(start, stop)
             if chunk.low > start:  # retention was quicker than we
                 yield from self._give_up(chunk.low)
-            for record in chunk.records:
-                if record.offset < stop:
+            for piece in self.decode.stretches([record for record in chunk.records if record.offset < stop]):
+                rest = self.runs.receive_stretch(piece, 0.0)[1] if isinstance(piece, Stretch) else [piece]
+                for record in rest:
                     self._recall(record)
             start = max(chunk.next_offset, start)
         self.runs.rebuilt()
@@ -203,9 +205,9 @@ class Claim:
 
     # ------------------------------------------------------------ holds and commits
 
-    def hold(self, offset: int) -> Hold:
-        """Keep an offset from being committed."""
-        return self.ledger.hold(offset)
+    def hold(self, offset: int, timestamp_ms: int | None = None) -> Hold:
+        """Keep an offset from being committed; `timestamp_ms` as in `Ledger.hold`."""
+        return self.ledger.hold(offset, timestamp_ms)
 
     def release(self, hold: Hold) -> None:
         """Settle what the hold stood for."""

@@ -7,7 +7,6 @@ about 2 us; whatever does not fit it goes a general path, slower and with the sa
 from collections.abc import Mapping
 from typing import Any
 
-import event_model
 import msgspec
 from event_model import DocumentNames
 
@@ -16,6 +15,7 @@ from .events import BulkEvents, Event, EventPage, bulk_from, event_from, page_fr
 from .policy import Policy
 from .record import Handed, Record
 from .revive import Reviver
+from .schemas import Schemas
 from .weigh import count_elements
 
 Body = dict[str, Any] | Event | EventPage | BulkEvents
@@ -26,12 +26,6 @@ _envelope = msgspec.msgpack.Decoder(tuple[str, msgspec.Raw])
 _event = msgspec.msgpack.Decoder(Event)
 _page = msgspec.msgpack.Decoder(EventPage)
 _anything = msgspec.msgpack.Decoder()
-_ANY_NAME = str.maketrans("./", "\ue000\ue001")
-_VALIDATORS = {name.value: validator for name, validator in event_model.schema_validators.items()}
-
-_NAMED = {
-    kind: event_model.schemas[DocumentNames[kind]]["properties"].keys() for kind in ("start", "stop", "descriptor")
-}
 
 
 class Decoder:
@@ -46,12 +40,17 @@ class Decoder:
 
     def __init__(self, policy: Policy) -> None:
         self._policy = policy
+        self._schemas = Schemas()
 
     def __call__(self, record: Record) -> Document:
         """Return the kind, and the document: `Event`, `EventPage`, or a plain dict for the other kinds."""
         if isinstance(record, Handed):
             return self.admit(record.kind, record.doc)
-        value = self._weighed(record.value)
+        return self.read(record.value)
+
+    def read(self, value: bytes | None) -> Document:
+        """Do the same for a record's value alone."""
+        value = self._weighed(value)
         try:
             return self._decoded(value)
         except msgspec.DecodeError as error:
@@ -103,7 +102,7 @@ class Decoder:
             return self._events(kind, plain)
         if kind != "datum":  # its patch may look at the resource, which is not known here
             plain = self._patched(kind, plain)
-        _validate(kind, plain)
+        self._schemas.check(kind, plain)
         return plain
 
     def _events(self, kind: str, doc: dict[str, Any]) -> Event | EventPage | BulkEvents:
@@ -133,58 +132,3 @@ def kind_of(record: Record) -> str:
 def _refuse_unknown(kind: str) -> None:
     if kind not in KINDS:
         raise InvalidDocument("unknown_kind", f"{kind[:64]!r} is no kind of document")
-
-
-def _validate(kind: str, doc: dict[str, Any]) -> None:
-    """Check the fields that event-model names as it does; the first violation is enough.
-
-    What a user adds to a start may have any name and depth (event-model forbids dots there, Tiled does not); to
-    walk through it rule by rule would take a hostile message minutes.
-    """
-    named = _NAMED.get(kind)
-    checked = doc if named is None else {name: value for name, value in doc.items() if name in named}
-    checked = _lenient(checked) if kind == "descriptor" else checked
-    rules = kind
-    if kind == "stream_resource" and "mimetype" not in doc:  # before event-model 1.20 it was a resource with a key
-        rules, checked = "resource", {name: value for name, value in doc.items() if name != "data_key"}
-    for error in _VALIDATORS[rules].iter_errors(checked):
-        raise InvalidDocument("schema", f"{kind}: {_where(error)} breaks the rule {error.validator!r}")
-
-
-def _where(error: Any) -> str:
-    if error.validator == "required":
-        missing = [name for name in error.validator_value if name not in error.instance]
-        return f"{error.json_path[:200]!a} without {missing}"
-    return f"{error.json_path[:200]!a}"
-
-
-def _lenient(descriptor: dict[str, Any]) -> dict[str, Any]:
-    """Return the descriptor as event-model's present rules want it, for checking only.
-
-    Old documents have `None` for what is not there, and types and places of data in other spellings;
-    TiledWriter takes them, and so do we.
-    """
-    doc = {**descriptor, "data_keys": _lenient_keys(descriptor.get("data_keys"))}
-    if isinstance(objects := doc.get("configuration"), dict):
-        doc["configuration"] = {
-            name: {**conf, "data_keys": _lenient_keys(conf.get("data_keys", {}))} if isinstance(conf, dict) else conf
-            for name, conf in objects.items()
-        }
-    return doc
-
-
-def _lenient_keys(data_keys: Any) -> Any:
-    if not isinstance(data_keys, dict):
-        return data_keys
-    # Names with a dot or a slash break a rule, but they name data: `names` finds others for them.
-    return {key.translate(_ANY_NAME): _lenient_key(described) for key, described in data_keys.items()}
-
-
-def _lenient_key(described: Any) -> Any:
-    if not isinstance(described, dict):
-        return described
-    known = {name: value for name, value in described.items() if value is not None}
-    for name in ("external", "dtype_numpy"):
-        if isinstance(known.get(name), str):
-            del known[name]
-    return {"shape": [], "source": "", **known}

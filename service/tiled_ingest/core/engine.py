@@ -11,6 +11,8 @@ hold is released -> the committable offset moves -> `Commit` ... `Committed`.
 import math
 from collections.abc import Callable, Iterable, Mapping
 from functools import singledispatchmethod
+from itertools import groupby
+from operator import attrgetter
 from typing import Any
 
 from . import effects as fx
@@ -29,6 +31,7 @@ from .schedule import Counter, Lane, Ripening, Sleepers
 from .snapshot import EngineSnapshot, snapshot_of
 from .states import Trigger
 from .steps import Announcement, Claiming, Letters, LogChunk, Sleep, Step, Weather
+from .stretch import Stretch
 from .writes import Done, Exists, Missing, Outcome, Rejected
 
 SWEEP_S = 1.0  # how often we look for runs that nobody speaks of
@@ -162,17 +165,10 @@ class Engine:
 
     @_take.register
     def _(self, given: fx.Records) -> None:
-        claim: Claim | None = None
-        touched: set[Run] = set()
-        for record in given.records:  # thousands: what is the same for neighbours is looked up once
-            if claim is None or record.partition != claim.home.partition or record.topic != claim.home.topic:
-                claim = self._claims.get(record.home)
-            if claim is None or claim.leaving:
-                continue
-            runs = self._receive(claim, record)
-            if runs and runs != touched:
-                self._touch_all(claim, runs)
-                touched = runs
+        for home, records in groupby(given.records, key=attrgetter("topic", "partition")):
+            claim = self._claims.get(Home(*home))
+            if claim is not None and not claim.leaving:
+                self._receive_all(claim, list(records))
         self._note_passed()
 
     @_take.register
@@ -273,16 +269,30 @@ class Engine:
 
     # ------------------------------------------------------------ records
 
+    def _receive_all(self, claim: Claim, records: list[Record]) -> None:
+        weighed, touched = claim.runs.weight, set[Run]()
+        for piece in claim.decode.stretches(records):
+            runs = self._receive_stretch(claim, piece) if isinstance(piece, Stretch) else self._receive(claim, piece)
+            if runs and runs != touched:
+                self._touch_all(claim, runs)
+                touched = runs
+        self._taken += claim.runs.weight - weighed
+
+    def _receive_stretch(self, claim: Claim, stretch: Stretch) -> set[Run]:
+        last = stretch.records[-1]
+        claim.ledger.received(last.offset, last.timestamp_ms)
+        runs, rest = claim.runs.receive_stretch(stretch, self._out.now_s)
+        self._passed += len(stretch) - len(rest)
+        return runs.union(*(self._receive(claim, record) for record in rest))
+
     def _receive(self, claim: Claim, record: Record) -> set[Run]:
         claim.ledger.received(record.offset, record.timestamp_ms)
-        weighed = claim.runs.weight
         try:
             runs = claim.runs.receive(record, self._out.now_s)
         except InvalidDocument as error:
             self._note_passed()
             self._post.refuse(claim, record, error)
             return set()
-        self._taken += claim.runs.weight - weighed
         self._passed += 1
         return runs
 

@@ -6,15 +6,27 @@ from which each was in force.
 """
 
 from bisect import bisect_right
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
+from typing import Protocol
 
 from .decode import Decoder, Document
+from .known import KnownLayouts
 from .policy import Policy
 from .record import Record
+from .stretch import Stretch
 
-Decode = Callable[[Record], Document]
 Era = tuple[int, int, int, int]  # from which offset on; bytes, nesting and elements at most
+
+
+class Decode(Protocol):
+    """From records of one partition to documents."""
+
+    def __call__(self, record: Record) -> Document:
+        """Decode one; raises as `Decoder` does."""
+
+    def stretches(self, records: Sequence[Record]) -> Iterable[Record | Stretch]:
+        """Return the records in their order; events that need no decoding by themselves are together."""
 
 
 def limits_of(policy: Policy, start: int) -> Era:
@@ -36,6 +48,7 @@ class Eras:
         self._eras: list[Era] = []
         self._decoders: list[Decoder] = []
         self._now = Decoder(policy)
+        self._known = None if "event" in policy.patches else KnownLayouts(self._now.read, policy.layout_rows_min)
         self._since = 0  # the offset from which the present limits are in force
 
     def begin(self, past: Iterable[Era], offset: int) -> None:
@@ -56,6 +69,12 @@ class Eras:
             return self._now(record)
         era = bisect_right(self._eras, record.offset, key=lambda era: era[0])
         return self._decoders[max(era - 1, 0)](record)
+
+    def stretches(self, records: Sequence[Record]) -> Iterator[Record | Stretch]:
+        """Return the records in their order; events that need no decoding by themselves are together."""
+        if self._known is None or not records or records[0].offset < self._since:
+            return iter(records)
+        return self._known(records)
 
     def since(self, start: int) -> list[Era]:
         """Return the eras, the present one last, of which a document at `start` or after it may be read again."""

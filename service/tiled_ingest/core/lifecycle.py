@@ -44,17 +44,29 @@ def open_run(around: Surroundings, run: Run) -> Procedure[None]:
     if run.inherited:
         yield from _look_up(around, run)
         return
-    yield from insist(around, run.uid, EnsureContainer(run.parent))
-    request, bare = (_creation(run, metadata) for metadata in (_whole(around, run), _bare(around, run)))
-    answer = yield from create(around, run.uid, request, bare)
-    if isinstance(answer, Missing):
-        raise TiledRejected(f"the node {'/'.join(run.parent)} is gone")
+    answer = yield from _create(around, run)
     if isinstance(answer, Exists):
         yield from _look_up(around, run)
         return
     run.meet(Trigger.CREATED)
     if isinstance(answer, Bare):
         yield from _complete(around, run)
+
+
+def _create(around: Surroundings, run: Run) -> Procedure[Any]:
+    """Make the run's node, and its parent unless we know that it is there."""
+    known = run.parent in around.weather.parents
+    if not known:
+        yield from insist(around, run.uid, EnsureContainer(run.parent))
+        around.weather.saw_parent(run.parent)
+    request, bare = (_creation(run, metadata) for metadata in (_whole(around, run), _bare(around, run)))
+    answer = yield from create(around, run.uid, request, bare)
+    if isinstance(answer, Missing) and known:  # somebody has deleted it since
+        around.weather.parents.clear()
+        return (yield from _create(around, run))
+    if isinstance(answer, Missing):
+        raise TiledRejected(f"the node {'/'.join(run.parent)} is gone")
+    return answer
 
 
 def _creation(run: Run, metadata: Json) -> CreateContainer:

@@ -49,11 +49,14 @@ class Ledger:
         """Note that nothing exists before `next_offset` that did not arrive (transaction markers, compaction)."""
         self.next_offset = max(self.next_offset, next_offset)
 
-    def hold(self, offset: int) -> Hold:
-        """Keep `offset`, and all after it, from being committed."""
+    def hold(self, offset: int, timestamp_ms: int | None = None) -> Hold:
+        """Keep `offset`, and all after it, from being committed.
+
+        `timestamp_ms` is the broker's timestamp of the record there; by default, that of the record received last.
+        """
         self._tokens += 1
         hold = Hold(offset, self._tokens)
-        self._held[hold.token] = self._timestamp_ms
+        self._held[hold.token] = self._timestamp_ms if timestamp_ms is None else timestamp_ms
         heapq.heappush(self._order, hold)
         return hold
 

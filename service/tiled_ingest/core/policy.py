@@ -60,6 +60,9 @@ class Policy:
     array_size_max: int = 16
     table_columns_max: int = 1_024  # a table of more is split, as in TiledWriter
 
+    # Events are read from bytes to columns in stretches; shorter ones are decoded one by one, which is quicker then.
+    layout_rows_min: int = 16
+
     # Whether a topic is told of each run that is over
     announces: bool = False
 

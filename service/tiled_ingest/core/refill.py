@@ -7,6 +7,8 @@ The log is read chunk by chunk, so that a run of any length needs no more memory
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
+
 from .acceptance import Acceptance
 from .documents import normalise_descriptor, rename_reserved
 from .effects import LogRead
@@ -17,6 +19,7 @@ from .record import Record
 from .rows import Batch, RowBuffer
 from .run import Run
 from .steps import Procedure, Surroundings, read_log
+from .stretch import Stretch
 
 
 class Refill:
@@ -44,12 +47,24 @@ class Refill:
     def take(self, chunk: LogRead, decode: Decode) -> Batch | None:
         """Return the accepted rows of a chunk; `None` if it has none."""
         buffer = RowBuffer()
-        for record in chunk.records:
-            if record.offset < self.stop:
+        for piece in decode.stretches([record for record in chunk.records if record.offset < self.stop]):
+            if isinstance(piece, Stretch) and not self._renames:
+                self._take_stretch(piece, buffer)
+                continue
+            for record in piece.records if isinstance(piece, Stretch) else (piece,):
                 for event in self._accepted(record, decode):
                     buffer.append(event, record.offset, record.nbytes)
         self.next_offset = chunk.next_offset
         return buffer.take() if buffer.rows else None
+
+    def _take_stretch(self, stretch: Stretch, buffer: RowBuffer) -> None:
+        ours = stretch.split(lambda descriptor: self._acceptance.is_of(descriptor, self._stream)).get(True)
+        if ours is None:
+            return
+        is_new = self._acceptance.add_events(self._stream, ours.seq_nums, ours.uids)
+        if is_new.any():
+            ours = ours.take(np.flatnonzero(is_new))
+            buffer.extend(ours.packed, int(ours.weights.sum()))
 
     def _accepted(self, record: Record, decode: Decode) -> Iterator[Event]:
         try:

@@ -1,20 +1,27 @@
 """Accepted events on their way into a table: a buffer that grows, and batches that become Arrow tables."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from operator import attrgetter
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from .cells import Cells, converted
+from .cells import Cells, combined
 from .columns import Columns
 from .events import Event
-from .pieces import gather, head, keys_of, values_of
+from .layouts import Layout
+from .packed import Packed
+from .pieces import Loose, Piece
 from .writes import Keys
+
+Offsets = npt.NDArray[np.int64]
+T = TypeVar("T")
+_ABSENT = object()
+PIECE_ROWS = 1_024  # of packed events that become columns together
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +67,8 @@ class RowBuffer:
     ----------
     bytes
         The sum of the sizes that the records had in the log.
+    rows
+        The number of events.
     """
 
     def __init__(self) -> None:
@@ -67,89 +76,142 @@ class RowBuffer:
 
     def _clear(self) -> None:
         self._events: list[Event] = []
-        self._offsets: list[int] = []
+        self._offsets: list[int] = []  # of these
+        self._packed: dict[Layout, list[tuple[Packed, Offsets]]] = {}
+        self._first_offset = 0
         self.bytes = 0
-
-    @property
-    def rows(self) -> int:
-        """The number of events."""
-        return len(self._offsets)
+        self.rows = 0
 
     @property
     def first_offset(self) -> int:
         """The offset of the oldest event; there must be one."""
-        return self._offsets[0]
+        return self._first_offset
 
     def append(self, event: Event, offset: int, nbytes: int) -> None:
         """Add an event, the record of which stood at `offset` and had `nbytes` bytes."""
+        if not self.rows:
+            self._first_offset = offset
         self._events.append(event)
         self._offsets.append(offset)
+        self.bytes += nbytes
+        self.rows += 1
+
+    def extend(self, parts: Iterable[tuple[Packed, Offsets]], nbytes: int) -> None:
+        """Add packed events with the offsets of their records, which together had `nbytes` bytes.
+
+        All come after those that are here; the parts themselves may be interleaved.
+        """
+        parts = list(parts)
+        if not self.rows:
+            self._first_offset = min(int(offsets[0]) for _, offsets in parts)
+        for packed, offsets in parts:
+            self._packed.setdefault(packed.layout, []).append((packed, offsets))
+            self.rows += len(packed)
         self.bytes += nbytes
 
     def take(self) -> "Batch":
         """Return everything as a batch, and begin anew."""
-        batch = Batch(self._events, self._offsets, self.bytes)
+        pieces: list[Piece] = []
+        offsets: list[Offsets] = []
+        if self._events or not self._packed:
+            pieces.append(Loose(self._events))
+            offsets.append(np.array(self._offsets, np.int64))
+        for parts in self._packed.values():
+            pieces.extend(_merged([packed for packed, _ in parts]))
+            offsets.extend(part for _, part in parts)
+        batch = Batch(pieces, np.concatenate(offsets), self.bytes)
         self._clear()
         return batch
 
 
-class Batch:
-    """Rows of one stream that go to Tiled together. Never changed once made."""
+def _merged(parts: Iterable[Packed]) -> Iterator[Packed]:
+    """Yield the rows in pieces that are worth the work on each, and small enough to be near when they are needed."""
+    gathered: list[Packed] = []
+    for packed in parts:
+        gathered.append(packed)
+        if sum(map(len, gathered)) >= PIECE_ROWS:
+            yield Packed.concat(gathered)
+            gathered = []
+    if gathered:
+        yield Packed.concat(gathered)
 
-    def __init__(self, events: list[Event], offsets: list[int], nbytes: int) -> None:
-        self._events = events
-        self._offsets = offsets
+
+class Batch:
+    """Rows of one stream that go to Tiled together, in the order of the log. Never changed once made.
+
+    Parameters
+    ----------
+    pieces
+        The rows, by how they are kept.
+    offsets
+        Of their records, in the order of the pieces: rows of different pieces may be interleaved in the log.
+    """
+
+    def __init__(self, pieces: Sequence[Piece], offsets: Offsets, nbytes: int) -> None:
+        self._pieces = pieces
         self.bytes = nbytes
+        in_order = len(pieces) == 1 or bool(np.all(offsets[1:] >= offsets[:-1]))
+        self._order = None if in_order else np.argsort(offsets, kind="stable")  # rows of one record stay together
+        self.offsets = offsets if self._order is None else offsets[self._order]
+        self._built: dict[int, tuple[Columns, TableResult]] = {}
 
     def __len__(self) -> int:
-        return len(self._offsets)
+        return len(self.offsets)
 
     @property
     def rows(self) -> int:
         """The number of rows."""
-        return len(self._offsets)
+        return len(self.offsets)
+
+    @property
+    def nbytes(self) -> int:
+        """What it takes in memory: the rows as they came, and the tables that were made of them."""
+        return self.bytes + sum(built.table.nbytes for _, built in self._built.values())
 
     @property
     def first_offset(self) -> int:
         """The offset of the first row's record."""
-        return self._offsets[0]
+        return int(self.offsets[0])
 
     @property
     def last_offset(self) -> int:
         """The offset of the last row's record."""
-        return self._offsets[-1]
-
-    @property
-    def offsets(self) -> npt.NDArray[np.int64]:
-        """For each row the offset of its record, shape (rows,)."""
-        return np.array(self._offsets, np.int64)
+        return int(self.offsets[-1])
 
     @cached_property
     def keys(self) -> Keys:
         """What identifies the rows on read-back."""
-        seq_num = np.array(head(self._events, "seq_num"), np.int64)
-        return Keys(seq_num, np.array(head(self._events, "time"), np.float64))
+        seq_num = np.concatenate([piece.seq_num for piece in self._pieces])
+        time = np.concatenate([piece.time for piece in self._pieces])
+        return Keys(seq_num, time) if self._order is None else Keys(seq_num[self._order], time[self._order])
 
     def events(self) -> Iterator[Event]:
         """Yield the rows as events, in order."""
-        return iter(self._events)
+        return iter(self._ordered(event for piece in self._pieces for event in piece.events()))
 
     def values(self, key: str, *, external: bool = False) -> list[Any]:
         """Return the values of a data key, one a row; `None` where an event has none, or but a datum's id."""
-        return values_of(self._events, key, external=external)
+        return self._ordered(value for piece in self._pieces for value in piece.values(key, external=external))
 
     def present(self, key: str) -> tuple[list[int], list[Any]]:
         """Return which rows have the data key, and its values there (`None` among them, where an event says so)."""
-        found = [(row, event.data[key]) for row, event in enumerate(self.events()) if key in event.data]
-        return [row for row, _ in found], [value for _, value in found]
+        found = self._ordered(value for piece in self._pieces for value in piece.raw(key, _ABSENT))
+        rows = [row for row, value in enumerate(found) if value is not _ABSENT]
+        return rows, [found[row] for row in rows]
+
+    def _ordered(self, values: Iterable[T]) -> list[T]:
+        listed = list(values)
+        return listed if self._order is None else [listed[row] for row in self._order]
 
     def to_table(self, columns: Columns) -> TableResult:
-        """Return the rows as a table of exactly these columns; raises for no value. About 2 us a row."""
-        gathered = gather(self._events, columns)
-        cells = {
-            name: converted(values, columns.types[name], untyped=name in columns.untyped)
-            for name, values in gathered.items()
-        }
+        """Return the rows as a table of exactly these columns; raises for no value. It is made once."""
+        if id(columns) not in self._built:
+            self._built[id(columns)] = columns, self._converted(columns)
+        return self._built[id(columns)][1]
+
+    def _converted(self, columns: Columns) -> TableResult:
+        pieces = [piece.cells(columns) for piece in self._pieces]
+        cells = {name: combined([piece[name] for piece in pieces], self._order) for name in columns.types}
         return TableResult(
             pa.table([column.array for column in cells.values()], schema=columns.schema),
             _misfits(cells),
@@ -160,7 +222,8 @@ class Batch:
 
     def _unplanned(self, columns: Columns) -> frozenset[str]:
         planned = {*columns.data, *columns.elsewhere}
-        return frozenset(key for key in keys_of(self._events) - planned if self._has_values(key, columns))
+        keys = set[str]().union(*(piece.keys for piece in self._pieces))
+        return frozenset(key for key in keys - planned if self._has_values(key, columns))
 
     def _has_values(self, key: str, columns: Columns) -> bool:
         return any(value is not None for value in self.values(key, external=key in columns.external))

@@ -8,6 +8,8 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import numpy as np
+
 from .documents import Normalised, content_hash, normalise_descriptor, rename_reserved
 from .eras import Decode
 from .errors import InvalidDocument
@@ -21,10 +23,10 @@ from .run import Chore, Run
 from .shelf import REBUILD
 from .states import Action, Trigger
 from .stream import Stream
+from .stretch import ROW_BYTES_MIN, Stretch
 from .writes import Path
 
 UID_CHARS_MAX = 200  # of a node's key: what is longer, or cannot be printed, breaks readers that list the catalog
-ROW_BYTES_MIN = 100  # what a row counts in memory: the smallest, 7 bytes of a page, takes several hundred once decoded
 
 TRIGGERS = {
     "start": Trigger.START,
@@ -55,7 +57,7 @@ class Runs:
         policy: Policy,
         decode: Decode,
         *,
-        hold: Callable[[int], Hold],
+        hold: Callable[..., Hold],
         count: Callable[[str, str], None],
         elsewhere: Callable[[Reference], Home | None],
     ) -> None:
@@ -136,6 +138,57 @@ class Runs:
             error.run = self._run_of(named)
             error.about = named.uid[:UID_CHARS_MAX]
             raise
+
+    def receive_stretch(self, stretch: Stretch, now_s: float) -> tuple[set[Run], list[Record]]:
+        """Take events all at once, as `receive` would one by one.
+
+        Returns the runs that have something new to do, and the records that are not that simple: they are not taken
+        yet. No run or stream has some of its events among them, and others not.
+        """
+        self._newest_ms = max(self._newest_ms, stretch.newest_ms)
+        runs: set[Run] = set()
+        rest: list[Record] = []
+        for owner, rows in stretch.split(self._simple_owner).items():
+            if owner is None:
+                rest = list(rows.records)
+            else:
+                runs.add(owner[0])
+                self._add_stretch(*owner, rows, now_s)
+        return runs, rest
+
+    def _simple_owner(self, descriptor: str) -> tuple[Run, Stream] | None:
+        """Return run and stream of events, if these are nothing but rows of it."""
+        run = self._by_descriptor.get(descriptor)
+        if run is None or not run.takes_documents:
+            return None
+        stream = run.streams[run.acceptance.stream_of(descriptor)]
+        return None if stream.external_keys or stream.renames else (run, stream)
+
+    def _add_stretch(self, run: Run, stream: Stream, rows: Stretch, now_s: float) -> None:
+        run.meet(Trigger.EVENT)
+        run.heard_s, run.heard_ms = now_s, rows.records[-1].timestamp_ms
+        run.last_offset = rows.records[-1].offset
+        self.weight += int(rows.weights.sum())
+        is_new = run.acceptance.add_events(stream.name, rows.seq_nums, rows.uids)
+        if not is_new.all():
+            for _ in range(len(rows) - int(is_new.sum())):
+                self._count("event", "duplicate")
+            rows = rows.take(np.flatnonzero(is_new))
+        if len(rows):
+            stream.plan(rows.first)
+        if self.rebuilding:
+            stream.recall_all(rows)
+        else:
+            self._buffer_all(stream, rows, now_s)
+
+    def _buffer_all(self, stream: Stream, rows: Stretch, now_s: float) -> None:
+        while len(rows):
+            first = rows.records[0]
+            if stream.empty:
+                stream.begin(self._hold(first.offset, first.timestamp_ms), now_s, first.timestamp_ms)
+            fitting, rows = rows.divided(stream.room(rows, self._policy))
+            stream.extend(fitting)
+            stream.seal_if_full(self._policy)
 
     def _give(self, run: Run, kind: str, doc: Any, record: Record, now_s: float) -> set[Run]:
         """Let the automaton say what the document does to its run; a refusal is remembered in the run's notes.
@@ -289,20 +342,21 @@ class Runs:
         return Stream(path, normalised, fresh=not self.rebuilding, policy=self._policy)
 
     def _add_rows(self, run: Run, doc: Event | EventPage | BulkEvents, record: Record, now_s: float) -> None:
-        events = list(rows_of(doc))
-        for descriptor in {event.descriptor for event in events}:
-            run.acceptance.stream_of(descriptor)  # all of a document counts, or nothing
+        events = (doc,) if isinstance(doc, Event) else tuple(rows_of(doc))
+        # All of a document counts, or nothing: so all its streams are looked up first.
+        named = {event.descriptor: run.acceptance.stream_of(event.descriptor) for event in events}
+        streams = {descriptor: run.streams[name] for descriptor, name in named.items()}
         nbytes = max(record.nbytes // max(len(events), 1), ROW_BYTES_MIN)
         self.weight += nbytes * len(events)
         for event in events:
-            stream = run.streams[run.acceptance.stream_of(event.descriptor)]
+            stream = streams[event.descriptor]
             if run.acceptance.add_event(stream.name, event.seq_num, event.uid):
                 self._add_row(run, stream, rename_reserved(event, stream.renames), record, nbytes, now_s)
             else:
                 self._count("event", "duplicate")
         run.last_offset = record.offset
-        for name in {run.acceptance.stream_of(event.descriptor) for event in events}:
-            run.streams[name].seal_if_full(self._policy)
+        for stream in streams.values():
+            stream.seal_if_full(self._policy)
 
     def _add_row(self, run: Run, stream: Stream, event: Event, record: Record, nbytes: int, now_s: float) -> None:
         if stream.external_keys:

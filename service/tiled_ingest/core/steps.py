@@ -8,7 +8,7 @@ How requests are retried stands in `patience`. What may not be repeated, the app
 """
 
 from collections.abc import Generator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
 
 from .effects import LogRead
@@ -74,6 +74,7 @@ class Claiming:
 
 Step = Request | Sleep | LogChunk | Letters | Announcement | Claiming
 LOG_RETRY_S = 0.5
+PARENTS_MAX = 1_000  # that are remembered
 
 T = TypeVar("T")
 Procedure = Generator[Step, Any, T]
@@ -87,9 +88,18 @@ class Weather:
     ----------
     storage
         The dialect that holds the rows, once a table was seen.
+    parents
+        Nodes in which runs were created: they need not be looked for with each run.
     """
 
     storage: str = ""
+    parents: set[Path] = field(default_factory=set)
+
+    def saw_parent(self, path: Path) -> None:
+        """Remember a node in which runs can be created."""
+        if len(self.parents) >= PARENTS_MAX:
+            self.parents.clear()
+        self.parents.add(path)
 
     def note(self, outcome: Outcome) -> None:
         """Learn from an answer."""

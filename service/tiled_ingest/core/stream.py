@@ -17,6 +17,7 @@ from .policy import Policy
 from .ragged import RaggedPlan, ragged_in_sql
 from .rows import Batch, RowBuffer
 from .stores import Plan, Store
+from .stretch import Stretch
 from .tally import Tally
 from .writes import ArraySource, Json, Keys, Path, TableSource
 
@@ -35,16 +36,18 @@ class Sealed:
         When its first row came, on the engine's clock.
     timestamp_ms
         The broker's timestamp of its first row.
-    nbytes
-        What it counts in memory.
     """
 
     batch: Batch
     hold: Hold
     since_s: float
     timestamp_ms: int
-    nbytes: int
     reason: str
+
+    @property
+    def nbytes(self) -> int:
+        """What it counts in memory."""
+        return self.batch.nbytes
 
 
 @dataclass(slots=True)
@@ -258,17 +261,31 @@ class Stream:
         """Add an accepted row to the open batch."""
         self._buffer.append(event, offset, nbytes)
 
+    def extend(self, rows: Stretch) -> None:
+        """Add accepted rows to the open batch; no more than `room`."""
+        self._buffer.extend(rows.packed, int(rows.weights.sum()))
+
+    def room(self, rows: Stretch, policy: Policy) -> int:
+        """How many of these rows may follow in the open batch: at least one, and with the last of them it is full."""
+        until_full = np.searchsorted(np.cumsum(rows.weights), policy.bytes_max - self._buffer.bytes) + 1
+        return max(1, min(policy.rows_max - self._buffer.rows, int(until_full)))
+
     def seal_if_full(self, policy: Policy) -> None:
-        """Close the open batch when a further record would make it too large. A record's rows stay together."""
+        """Close the open batch when a further record would make it too large. A record's rows stay together.
+
+        A full batch is made into tables now, while the one before it is under way: Tiled need not wait for them then.
+        """
         if self._buffer.rows >= policy.rows_max:
             self._seal("rows")
         elif self._buffer.bytes >= policy.bytes_max:
             self._seal("bytes")
+        else:
+            return
+        for part in self.parts:
+            self._sealed[-1].batch.to_table(part.columns)
 
     def _seal(self, reason: str) -> None:
-        nbytes = self._buffer.bytes
-        batch = self._buffer.take()
-        self._sealed.append(Sealed(batch, self._hold, self._since_s, self._timestamp_ms, nbytes, reason))
+        self._sealed.append(Sealed(self._buffer.take(), self._hold, self._since_s, self._timestamp_ms, reason))
 
     def is_due(self, now_s: float, policy: Policy, force: str | None) -> bool:
         """Whether a waiting batch is full, old enough, or forced."""
@@ -305,14 +322,23 @@ class Stream:
         if len(self._old_times) >= 65_536:
             self.recalled()
 
+    def recall_all(self, rows: Stretch) -> None:
+        """Count rows that an earlier claim has written."""
+        for packed, _ in rows.packed:
+            self._note_old(Keys(packed.seq_num, packed.time))
+            for key, array in self.arrays.items():
+                array.rows += len(packed) * (key in packed.keys)
+
     def recalled(self) -> None:
         """Fold the recalled rows into `confirmed`."""
         if self._old_times:
-            keys = Keys(np.array(self._old_seq_nums, np.int64), np.array(self._old_times, np.float64))
-            self.confirmed += Tally.of(keys)
-            for part in self.parts:
-                part.confirmed += part.tally(keys)
+            self._note_old(Keys(np.array(self._old_seq_nums, np.int64), np.array(self._old_times, np.float64)))
             self._old_seq_nums, self._old_times = [], []
+
+    def _note_old(self, keys: Keys) -> None:
+        self.confirmed += Tally.of(keys)
+        for part in self.parts:
+            part.confirmed += part.tally(keys)
 
 
 def external_keys(data_keys: Mapping[str, Any]) -> tuple[str, ...]:
