@@ -10,7 +10,7 @@ SYNC := $(BIN)/uv sync --frozen --inexact --quiet
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-deploy image check generate format chaos fuzz clean
+.PHONY: help install demo test test-deploy image audit check generate format chaos fuzz clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
@@ -40,6 +40,9 @@ test-deploy: $(VENV)/.deploy  ## chart, rules, page, compose files, unit, image 
 	deploy/packages.sh
 	$(BIN)/python -m pytest tests/deploy $(if $(filter no,$(IMAGE)),--ignore=tests/deploy/test_image.py) $(PYTEST_ARGS)
 	@[ "$(IMAGE)" != no ] || echo "NOT RUN, because of IMAGE=no: the image's build and run (tests/deploy/test_image.py)"
+
+audit: install  ## known vulnerabilities of what runs beside the service (asks a public database: needs the internet)
+	$(BIN)/uv audit --frozen --no-dev
 
 image:  ## the container image, by buildah, podman or docker (NAME=..., BASE=another base, or stand-in)
 	deploy/image.sh $(or $(NAME),tiled-ingest:dev) $(BASE)

@@ -17,9 +17,12 @@ from confluent_kafka.admin import (
     ResourceType,
 )
 
+from tiled_ingest.core.writes import CreateContainer, Done
 from tiled_ingest.demo.broker import Broker, KafkaBroker
 from tiled_ingest.demo.tiled_server import TiledServer
 from tiled_ingest.settings import Settings, load
+from tiled_ingest.tiled.layout import perform
+from tiled_ingest.tiled.session import Session
 from tiled_ingest.tools.check import Finding, check, passed
 
 pytestmark = pytest.mark.real
@@ -201,6 +204,7 @@ def test_nodes_of_routes(broker: Any, tiled_server: Any, topic: Any) -> None:
 
     there = found(mark)[f"tiled node {mark}"]
     assert (there.verdict, there.detail) == ("ok", "is there; we may create nodes")
+    assert found(mark)[f"tiled spec of /{mark}"].verdict == "warning"
     absent = found(f"{mark}/a/b")[f"tiled node {mark}/a/b"]
     assert (absent.verdict, "not there yet" in absent.detail) == ("ok", True)
     unknown = found("{start[proposal]}")["tiled route .*"]
@@ -209,6 +213,19 @@ def test_nodes_of_routes(broker: Any, tiled_server: Any, topic: Any) -> None:
     assert unmatched["tiled route ^d"].verdict == "warning"
     below = httpx.get(f"{tiled_server.uri}/search/{mark}", headers=headers).raise_for_status()
     assert below.json()["data"] == []  # nothing is left of the trials
+
+
+def test_what_readers_will_miss(broker: Any, topic: Any, tiled_duckdb: Any) -> None:
+    found = by_name(check(settings(broker, tiled_duckdb, topic())))
+    assert (found["tiled exporter"].verdict, found["tiled spec of /"].verdict) == ("ok", "warning")
+    with TiledServer(config={"media_types": {}}) as bare:
+        session = Session.at(bare.uri, bare.api_key)
+        catalog = CreateContainer((), "catalog", {}, (("CatalogOfBlueskyRuns", "3.0"),), None)
+        assert isinstance(perform(session, catalog), Done)
+        session.close()
+        found = by_name(check(settings(broker, bare, topic(), tiled__uri=f"{bare.uri}/metadata/catalog")))
+        assert (found["tiled exporter"].verdict, found["tiled spec of /"].verdict) == ("warning", "ok")
+        assert "media_types" in found["tiled exporter"].hint
 
 
 def test_a_wrong_key(broker: Any, tiled_server: Any, topic: Any) -> None:

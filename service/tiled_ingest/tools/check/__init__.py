@@ -1,7 +1,8 @@
 """Everything the service needs, asked of the real parts: one finding for each, with a hint when it is not so.
 
 First Kafka (`kafka`: who answers, the group; `topics`: their limits; `rights`: what the access lists let us do;
-`records`: a sample of what they hold), then Tiled (`tiled`: who answers, the login; `trial`: a write in small).
+`records`: a sample of what they hold), then Tiled (`tiled`: who answers, the login; `trial`: a write in small;
+`readers`: what they will miss).
 """
 
 from tiled_ingest.settings import Settings

@@ -15,7 +15,7 @@ from tiled_ingest.tiled.layout import find_container
 from tiled_ingest.tiled.probe import VERSION_MIN, Found, probe, server_version
 from tiled_ingest.tiled.session import Session
 
-from . import trial
+from . import readers, trial
 from .findings import Finding, Findings
 
 SKEW_S_MAX = 5.0
@@ -97,6 +97,7 @@ def _routes(session: Session, settings: Settings, topics: Sequence[str]) -> Find
             yield Finding(f"tiled route of {topic}", "failed", error.detail, "correct tiled.routes")
     for parent in sorted(parents - {()})[:PARENTS_MAX]:
         yield from _parent(session, parent)
+    yield from readers.look(session, sorted(parents)[:PARENTS_MAX])
     for pattern, path in routes:
         if topics and not any(re.fullmatch(pattern, topic) for topic in topics):
             hint = "a route's expression must match the whole name of a topic: perhaps .+ is missing at its end"
