@@ -789,7 +789,9 @@ def order_of_failure(world: World) -> list[str]:
     found = []
     for effect in world.effects:
         if isinstance(effect, fx.Ask) and isinstance(effect.request, w.UpdateMetadata):
-            facts = effect.request.metadata[OURS]
+            facts = effect.request.metadata.get(OURS)
+            if facts is None:
+                continue  # its stop document
             found.append(facts["state"] if facts["state"] == "failed" else "decided" * ("failing" in facts))
         elif isinstance(effect, fx.DeadLetter):
             found.append("letter")
@@ -909,6 +911,122 @@ def test_storage_of_rows_that_fails_for_long_and_recovers_condemns_no_run() -> N
     assert world.told("run_failed") == []
     assert world.letters == []
     assert [world.tiled.seq_nums((uid, "primary", "internal")) for uid in "rq"] == [[1, 2], [1, 2]]
+
+
+# ---------------------------------------------------------------- what Tiled answers with 500 for ever
+
+BOOM = w.Unknown("boom", 500)
+
+
+def whole_start(request: w.CreateContainer | w.UpdateMetadata) -> bool:
+    return "note" in request.metadata.get("start", {})
+
+
+def poisoned(kind: type | tuple[type, ...], where: Callable[[Any], bool]) -> Fault:
+    return lambda request: BOOM if isinstance(request, kind) and where(request) else None
+
+
+POISON: dict[str, Fault] = {
+    "start": poisoned((w.CreateContainer, w.UpdateMetadata), whole_start),
+    "stream": poisoned(w.CreateContainer, lambda ask: (*ask.parent, ask.key) == ("r", "primary")),
+    "table": poisoned(w.CreateTable, lambda ask: ask.parent[0] == "r" and "x" in ask.schema.names),
+    "rows": poisoned(w.Append, lambda ask: ask.path[0] == "r" and "x" in ask.table.schema.names),
+    "stop": poisoned(w.UpdateMetadata, lambda ask: ask.path == ("r",) and "stop" in ask.metadata),
+}
+
+
+def poisoned_run() -> list[tuple[str, Any]]:
+    return [("start", start_doc("r", note="poison")), *whole()[1:]]
+
+
+@pytest.mark.parametrize("poison", POISON)
+@pytest.mark.parametrize("storage", ["duckdb", "postgresql"])
+def test_a_run_that_tiled_never_takes_fails_also_when_it_is_alone(poison: str, storage: str) -> None:
+    world = ready(storage=storage)
+    world.tiled.faults.append(POISON[poison])
+    world.publish(*poisoned_run())
+    world.settle(ticks=120)
+    assert world.committed == 5
+    assert world.codes == [(offset, "run_failed") for offset in range(5)]
+    assert world.tiled.facts(("r",))["state"] == "failed"
+    assert world.tiled.facts(("r",))["failing"]["code"] == "run_failed"
+    assert world.told("tiled_down") == []
+
+
+@pytest.mark.parametrize("poison", POISON)
+@pytest.mark.parametrize("storage", ["duckdb", "postgresql"])
+def test_a_run_that_tiled_never_takes_keeps_no_other_waiting(poison: str, storage: str) -> None:
+    world = ready(storage=storage)
+    world.tiled.faults.append(POISON[poison])
+    world.publish(*poisoned_run()[:-1])
+    if poison == "stop":
+        world.publish(poisoned_run()[-1])
+    world.tick(0.1)
+    world.publish(*whole("q", 2, "e"))
+    world.settle(ticks=4, seconds=0.25)
+    assert world.tiled.facts(("q",))["state"] == "complete"
+    assert world.tiled.facts(("r",))["state"] == "open" if ("r",) in world.tiled.nodes else True
+    assert not world.kinds(fx.Pause)
+
+
+def test_a_run_whose_node_is_not_taken_is_decided_on_before_a_letter_is_sent() -> None:
+    world = ready()
+    world.keeps = of(fx.DeadLetter)
+    world.tiled.faults.append(POISON["start"])
+    world.publish(*poisoned_run())
+    world.settle(ticks=60)
+    assert world.kept
+    assert world.tiled.facts(("r",))["failing"]["code"] == "run_failed"
+    assert world.tiled.nodes["r",].metadata["start"] == {"uid": "r", "time": 1.0}
+
+
+def test_a_successor_completes_a_bare_node_or_finds_it_at_fault() -> None:
+    before = ready()
+    before.tiled.faults.append(POISON["start"])
+    before.publish(*poisoned_run())
+    while ("r",) not in before.tiled.nodes:
+        before.tick()
+    for cured in (True, False):
+        tiled = MiniTiled(nodes=dict(before.tiled.nodes), faults=[] if cured else [POISON["start"]])
+        world = World(tiled=tiled, logs=before.logs)
+        world.assign(committed=0, point=ResumePoint(0, 1, "n", TOPIC_ID))
+        world.settle(ticks=60)
+        assert tiled.facts(("r",))["state"] == ("complete" if cured else "failed")
+        assert len(world.letters) == (0 if cured else 5)
+        assert ("note" in tiled.nodes["r",].metadata["start"]) is cured
+
+
+@pytest.mark.parametrize("ticks", range(1, 40, 3))
+def test_a_database_that_is_restarted_fails_no_run_whenever_it_comes_back(ticks: int) -> None:
+    """500 for everything, reads too; while runs are opened, live and closed."""
+    world = ready(storage="postgresql")
+    world.publish(*started("p", "c"), ("event", event_doc(1, descriptor="c")))
+    world.settle()
+    world.tiled.faults.append(always(w.Request.__args__, BOOM))
+    world.publish(*whole("q", 2, "e"), ("event", event_doc(2, descriptor="c")), ("stop", stop_doc("p")))
+    world.settle(ticks=ticks, seconds=0.31)
+    world.tiled.faults.clear()
+    world.publish(*whole("s", 2, "f"))
+    world.settle(ticks=60)
+    assert world.told("run_failed") == []
+    assert world.letters == []
+    assert {world.tiled.facts((uid,))["state"] for uid in "pqs"} == {"complete"}
+    assert world.tiled.nodes["q",].metadata["start"] == start_doc("q")
+
+
+def test_a_database_that_is_away_pauses_the_intake_and_is_told() -> None:
+    world = ready(storage="postgresql")
+    world.publish(*whole()[:-1])
+    world.settle()
+    world.tiled.faults.append(always(w.Request.__args__, BOOM))
+    world.publish(whole()[-1])
+    world.settle(ticks=20)
+    assert world.engine.snapshot().paused
+    assert world.told("tiled_down")
+    world.tiled.faults.clear()
+    world.settle(ticks=20)
+    assert not world.engine.snapshot().paused
+    assert world.tiled.facts(("r",))["state"] == "complete"
 
 
 def test_a_mistake_in_the_configuration_stops_and_no_letter_is_sent() -> None:

@@ -32,7 +32,6 @@ COLUMNS = {column.name: column.type for column in ROWS.schema}
 
 class Around:
     policy = Policy()
-    weather: Any = type("Calm", (), {"written": 0, "appended": 0})()
 
 
 def reading(schema: pa.Schema = ROWS.schema, doubtful: Keys | None = None, rows_max: int = 3) -> Reread:

@@ -20,10 +20,12 @@ from tiled_ingest.core.decode import Decoder
 from tiled_ingest.core.documents import content_hash
 from tiled_ingest.core.effects import LogRead
 from tiled_ingest.core.errors import Forbidden, TiledRejected
+from tiled_ingest.core.patience import WITNESSES_MIN, Bare, Patience, create, insist
 from tiled_ingest.core.policy import Policy
+from tiled_ingest.core.proof import is_taken
 from tiled_ingest.core.record import Home, Record
 from tiled_ingest.core.run import Run
-from tiled_ingest.core.steps import Claiming, Letter, Letters, LogChunk, Patience, Procedure, Sleep, Weather, insist
+from tiled_ingest.core.steps import Claiming, Letter, Letters, LogChunk, Procedure, Sleep, Standing, Weather
 
 HOME = Home("t", 0)
 TOPIC_ID = "topic-id"
@@ -88,6 +90,7 @@ class Around:
         self.nonce = nonce
         self.decode = Decoder(policy)
         self.told: list[tuple[str, dict[str, Any]]] = []
+        self.standings: dict[str, Standing] = {"r": Standing(("r",), {"state": "open"}, None)}
         self._words = 0
 
     def fresh_nonce(self) -> str:
@@ -96,6 +99,9 @@ class Around:
 
     def tell(self, event: str, **fields: Any) -> None:
         self.told.append((event, fields))
+
+    def standing(self, lane: str) -> Standing | None:
+        return self.standings.get(lane)
 
 
 def play(procedure: Procedure[Any], *script: tuple[Any, Any]) -> Any:
@@ -344,6 +350,16 @@ def chunk_of(log: list[Record], start: int, stop: int, low: int = 0, ticket: int
 NODE = w.GetNode(("r",))
 
 
+def awake(step: Any) -> bool:
+    """A wait that keeps nobody else waiting."""
+    return isinstance(step, Sleep) and not step.down
+
+
+def down(step: Any) -> bool:
+    """A wait for Tiled as a whole."""
+    return isinstance(step, Sleep) and step.down
+
+
 @pytest.mark.parametrize("answer", [w.Done(7), w.Exists(), w.Missing("gone")])
 def test_an_answer_is_an_answer(answer: w.Outcome) -> None:
     assert play(insist(Around(), "r", NODE), (NODE, answer)) == answer
@@ -396,57 +412,132 @@ def test_what_waiting_cannot_change_is_raised(outcome: w.Outcome, error: type[Ex
         play(insist(Around(), "r", NODE), (NODE, outcome))
 
 
-def test_server_errors_reject_only_while_others_succeed() -> None:
-    around = Around()
-    failing = failed_with(w.Unknown("boom", 500), around)
-    for _ in range(20):
-        next(failing)
-    around.weather.written += 1  # another run's request: once may be the end of an outage
-    next(failing)
-    around.weather.written += 1
+BOOM = w.Unknown("boom", 500)
+PROOF = w.UpdateMetadata(("r",), {OURS: {"state": "open"}})
+FAILED = [(NODE, BOOM), (awake, None)]
+DOUBTED = FAILED * POLICY.server_errors_max
+TAKEN = (PROOF, w.Done())
+REFUSED = [(PROOF, BOOM), (down, None)]
+
+
+def test_server_errors_reject_only_what_fails_again_and_again_between_writes_that_are_taken() -> None:
+    script = [*DOUBTED, TAKEN, *FAILED, TAKEN, *FAILED, TAKEN, (NODE, BOOM)]
+    assert WITNESSES_MIN == 3
     with pytest.raises(TiledRejected, match="boom"):
-        next(failing)
+        play(insist(Around(), "r", NODE), *script)
 
 
-def test_what_is_read_proves_nothing_and_what_is_written_does() -> None:
-    weather = Weather()
-    for request in (w.GetNode(()), w.ReadKeys(()), w.FindOpenRuns((), "t", 0)):
-        weather.note(request, w.Done())
-    weather.note(w.UpdateMetadata((), {}), w.Missing())
-    weather.note(w.Append((), pa.table({})), w.Unknown("reset"))
-    assert (weather.written, weather.appended) == (0, 0)
-    weather.note(w.UpdateMetadata((), {}), w.Done())
-    weather.note(w.Append((), pa.table({})), w.Done())
-    assert (weather.written, weather.appended) == (2, 1)
+@pytest.mark.parametrize("seen", range(WITNESSES_MIN + 1))
+def test_an_outage_rejects_nothing_whenever_it_begins_and_ends(seen: int) -> None:
+    """It may begin just after a proof, and end just before one; then the request is let through first."""
+    began_within = [TAKEN, *FAILED] if seen else []
+    script = [*DOUBTED, *began_within, *[*REFUSED, (NODE, BOOM), (down, None)] * 20, TAKEN, (NODE, w.Done())]
+    assert play(insist(Around(), "r", NODE), *script) == w.Done()
 
 
-def test_only_other_appends_show_that_an_append_is_at_fault() -> None:
-    around = Around()
-    patience = Patience(around, "r", appending=True)
-    around.weather.written += 1
-    for _ in range(20):
-        patience.after(w.Unknown("boom", 500))
-    around.weather.appended += 1
-    patience.after(w.Unknown("boom", 500))
-    around.weather.appended += 1
-    with pytest.raises(TiledRejected):
-        patience.after(w.Unknown("boom", 500))
+def test_another_failure_shows_that_tiled_is_not_well_and_the_count_begins_anew() -> None:
+    reset = [(NODE, w.Unknown("reset")), (down, None)]
+    script = [*DOUBTED, TAKEN, *FAILED, TAKEN, *FAILED, TAKEN, *reset, *DOUBTED, TAKEN, (NODE, w.Done())]
+    assert play(insist(Around(), "r", NODE), *script) == w.Done()
 
 
-def test_a_few_server_errors_reject_nothing() -> None:
-    around = Around()
-    failing = failed_with(w.Unknown("boom", 500), around)
-    for _ in range(POLICY.server_errors_max - 1):
-        next(failing)
-        around.weather.written += 1  # others succeed all the time
-    with pytest.raises(TiledRejected):
-        next(failing)
+def test_a_server_error_is_the_trouble_of_its_lane_until_a_write_of_our_own_fails_too() -> None:
+    script = [*DOUBTED, *REFUSED, (NODE, BOOM), (down, None), TAKEN, *FAILED, TAKEN, (NODE, w.Done())]
+    assert play(insist(Around(), "r", NODE), *script) == w.Done()
+
+
+@pytest.mark.parametrize(("root", "sleep"), [(w.Done(w.Node({})), awake), (BOOM, down)])
+def test_without_a_node_of_our_own_a_write_is_never_judged(root: w.Outcome, sleep: Any) -> None:
+    ensure, looked = w.EnsureContainer(("raw",)), (w.GetNode(()), root)
+    failed = [(ensure, BOOM), (awake, None)]
+    away = [(down, None)] if root is BOOM else []
+    more = [(ensure, BOOM), (sleep, None), looked, *away] * 20
+    script = [*failed * POLICY.server_errors_max, looked, *away, *more, (ensure, w.Done())]
+    assert play(insist(Around(), "other", ensure), *script) == w.Done()
+
+
+def test_a_node_that_cannot_be_read_while_others_can_is_given_up() -> None:
+    root = (w.GetNode(()), w.Done(w.Node({})))
+    script = [*DOUBTED, root, *FAILED, root, *FAILED, root, (NODE, BOOM)]
+    with pytest.raises(TiledRejected, match="boom"):
+        play(insist(Around(), "other", NODE), *script)
+
+
+# ---------------------------------------------------------------- proofs are of the kind of what failed
+
+
+def kinds_asked(request: w.Request, *answers: w.Outcome) -> tuple[bool | None, list[Any]]:
+    asked: list[Any] = []
+    left = list(answers)
+    procedure = is_taken(Around(), "r", request)
+    try:
+        step = procedure.send(None)
+        while True:
+            asked.append(step)
+            step = procedure.send(left.pop(0))
+    except StopIteration as ended:
+        return ended.value, asked
+
+
+LIVE_TABLE, ONE_ROW = ("r", "primary", "internal"), pa.table({"x": [1]})
+ROWS = (w.Append(LIVE_TABLE, ONE_ROW), w.ReadKeys(LIVE_TABLE), w.CountRows(LIVE_TABLE, "x"), w.ReadRows(LIVE_TABLE, ()))
+
+
+@pytest.mark.parametrize("request_", [*ROWS, w.CreateTable(LIVE_TABLE, "rebuild-3-n", ONE_ROW.schema, {}, None, {})])
+def test_rows_are_proven_by_rows_of_our_own_that_no_reader_sees(request_: w.Request) -> None:
+    taken, (table, append) = kinds_asked(request_, w.Done(), w.Done())
+    assert taken is True
+    assert isinstance(table, w.CreateTable)
+    assert isinstance(append, w.Append)
+    assert append.path == (*table.parent, table.key) == (*LIVE_TABLE, table.key)
+    assert append.table.schema == table.schema
+    assert kinds_asked(request_, w.Done(), BOOM)[0] is False
+    assert kinds_asked(request_, BOOM)[0] is False
+
+
+ARRAY = ("r", "primary", "image")
+
+
+@pytest.mark.parametrize(
+    "request_", [w.PatchArray(ARRAY, 0, np.zeros(1)), w.ReadArray(ARRAY, 0, 1, np.dtype(float), ())]
+)
+def test_arrays_are_proven_by_an_array_of_our_own(request_: w.Request) -> None:
+    taken, (made, patch) = kinds_asked(request_, w.Done(), w.Done())
+    assert taken is True
+    assert isinstance(made, w.CreateArray)
+    assert isinstance(patch, w.PatchArray)
+    assert patch.path == (*made.parent, made.key) == (*ARRAY, made.key)
+    assert kinds_asked(request_, w.Done(), BOOM)[0] is False
+    assert kinds_asked(request_, BOOM)[0] is False
+
+
+# ---------------------------------------------------------------- nodes below which nothing can be tried yet
+
+
+MAKE = w.CreateContainer((), "r", {"start": {"note": "bad"}}, (), None)
+BARE = w.CreateContainer((), "r", {"start": {}}, (), None)
+MAKE_DOUBTED = [(MAKE, BOOM), (awake, None)] * POLICY.server_errors_max
+
+
+def test_a_node_that_is_not_made_as_it_is_wanted_is_made_bare() -> None:
+    assert isinstance(play(create(Around(), "r", MAKE, BARE), *MAKE_DOUBTED, (BARE, w.Done())), Bare)
+
+
+def test_a_node_that_is_not_made_even_bare_waits_for_tiled() -> None:
+    away = [(BARE, BOOM), (down, None), (MAKE, BOOM), (down, None)]
+    script = [*MAKE_DOUBTED, *away * 20, (BARE, BOOM), (down, None), (MAKE, w.Done())]
+    assert play(create(Around(), "r", MAKE, BARE), *script) == w.Done()
 
 
 def test_a_gateway_that_fails_rejects_nothing_however_often() -> None:
-    around = Around()
-    failing = failed_with(w.Unknown("bad gateway", 502), around)
-    next(failing)
-    around.weather.written += 1
-    for _ in range(100):
-        next(failing)
+    script = [(NODE, w.Unknown("bad gateway", 502)), (down, None)] * 100
+    assert play(insist(Around(), "r", NODE), *script, (NODE, w.Done())) == w.Done()
+
+
+def test_what_holds_the_rows_is_learnt_from_whatever_shows_a_table() -> None:
+    table = w.TableSource(1, pa.schema({}), {}, {}, "postgresql")
+    for seen in (table, w.Node({}, table)):
+        weather = Weather()
+        weather.note(w.Done(seen))
+        weather.note(w.Done(w.Node({})))
+        assert weather.storage == "postgresql"

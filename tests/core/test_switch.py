@@ -30,6 +30,7 @@ from tiled_ingest.core.documents import normalise_descriptor, rename_reserved
 from tiled_ingest.core.effects import LogRead
 from tiled_ingest.core.errors import TiledRejected
 from tiled_ingest.core.events import Event
+from tiled_ingest.core.patience import WITNESSES_MIN
 from tiled_ingest.core.record import Record
 from tiled_ingest.core.run import Run
 from tiled_ingest.core.steps import LogChunk, Procedure, Sleep
@@ -445,19 +446,30 @@ def test_children_that_never_hold_what_was_written_end_in_a_rejection() -> None:
     assert tiled.count(w.PutSource) == 0
 
 
-def test_a_child_that_fails_while_others_append_is_rejected() -> None:
+def is_probe(request: w.Append) -> bool:
+    return request.path[-1].startswith("probe")
+
+
+def test_a_child_that_fails_while_a_probe_is_taken_is_rejected() -> None:
     scene = Scene(log_of(1))
     tiled = scene.tiled(rows=1)
-
-    def neighbours(request: w.Request) -> w.Outcome | None:
-        scene.around.weather.appended += isinstance(request, w.CreateTable)
-        return w.Unknown("boom", 500) if isinstance(request, w.Append) else None
-
-    tiled.faults.append(neighbours)
+    boom = w.Unknown("boom", 500)
+    tiled.faults.append(once(w.Append, *[boom] * 99, where=lambda ask: not is_probe(ask)))
     with pytest.raises(TiledRejected, match="boom"):
         drive(scene.switch(), tiled, scene.log)
-    assert tiled.count(w.Append) == POLICY.server_errors_max
+    appends = [ask for ask in tiled.asked if isinstance(ask, w.Append) and not is_probe(ask)]
+    assert len(appends) == POLICY.server_errors_max + WITNESSES_MIN
     assert tiled.count(w.PutSource) == 0
+    assert tiled.seq_nums(LIVE) == [1]
+
+
+@pytest.mark.parametrize("failures", range(1, 13))
+def test_an_outage_in_a_switch_rejects_nothing_whenever_it_ends(failures: int) -> None:
+    scene = Scene(log_of(1, 2))
+    tiled = scene.tiled(rows=1)
+    tiled.faults.append(once(w.Append, *[w.Unknown("boom", 500)] * failures))
+    drive(scene.switch(), tiled, scene.log)
+    assert tiled.seq_nums(LIVE) == [1, 2]
 
 
 def test_appends_that_only_time_out_condemn_no_run() -> None:

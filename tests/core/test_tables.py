@@ -25,10 +25,11 @@ from tiled_ingest.core.datasets import OURS, Superseded, facts_of
 from tiled_ingest.core.documents import normalise_descriptor
 from tiled_ingest.core.errors import Forbidden, TiledRejected
 from tiled_ingest.core.events import Event
+from tiled_ingest.core.patience import WITNESSES_MIN
 from tiled_ingest.core.policy import Policy
 from tiled_ingest.core.rows import Batch, RowBuffer
-from tiled_ingest.core.steps import WITNESSES_MIN, Procedure, Sleep
-from tiled_ingest.core.tables import REPAIRS_MAX
+from tiled_ingest.core.steps import Procedure, Sleep
+from tiled_ingest.core.tables import REPAIRS_MAX, SEED
 from tiled_ingest.core.values import Values
 
 
@@ -98,7 +99,6 @@ def test_the_first_batch_makes_the_table_and_goes_in() -> None:
     assert misfits == set()
     assert desk.primary.parts[0].source == source
     assert desk.primary.confirmed.count == 2
-    assert desk.around.weather.storage == "postgresql"
     play(desk.append(event_doc(3)), (w.Append(LIVE, desk.table([3])), w.Done()))
     assert desk.primary.confirmed.count == 3
 
@@ -336,17 +336,25 @@ def test_a_catalog_that_takes_nothing_new_rejects_nothing() -> None:
     assert tiled.seq_nums(LIVE) == [1]
 
 
-def test_a_neighbour_that_appends_is_proof_enough() -> None:
+def test_a_table_that_is_not_made_as_it_is_wanted_is_made_with_columns_of_our_own_and_then_judged() -> None:
     desk, tiled = Desk(around=Around(IMPATIENT)), Desk().empty_tiled()
-
-    def neighbour(request: w.Request) -> w.Outcome | None:
-        desk.around.weather.appended += isinstance(request, w.CreateTable)
-        return BOOM if isinstance(request, w.Append) and request.path == LIVE else None
-
-    tiled.faults.append(neighbour)
-    with pytest.raises(TiledRejected):
+    tiled.faults.append(once(w.CreateTable, *[BOOM] * 99, where=lambda ask: "x" in ask.schema.names))
+    with pytest.raises(TiledRejected, match="boom"):
         drive(desk.append(event_doc(1)), tiled, desk.log)
-    assert not any(isinstance(ask, w.CreateTable) and ask.key.startswith("probe") for ask in tiled.asked)
+    source = tiled.nodes[LIVE].source
+    assert source is not None
+    assert source.schema == SEED
+    children = [ask for ask in tiled.asked if isinstance(ask, w.CreateTable) and ask.key.startswith("rebuild")]
+    assert len(children) == IMPATIENT.server_errors_max + WITNESSES_MIN
+
+
+@pytest.mark.parametrize("failures", range(1, 13))
+def test_an_outage_at_the_creation_of_a_table_costs_nothing_whenever_it_ends(failures: int) -> None:
+    desk, tiled = Desk(around=Around(IMPATIENT)), Desk().empty_tiled()
+    tiled.faults.append(once(w.CreateTable, *[BOOM] * failures))
+    drive(desk.append(event_doc(1), event_doc(2)), tiled, desk.log)
+    assert tiled.seq_nums(LIVE) == [1, 2]
+    assert tiled.nodes[LIVE].metadata.keys() == {"x", "i"}
 
 
 # ---------------------------------------------------------------- columns

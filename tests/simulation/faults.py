@@ -22,7 +22,9 @@ class Fault(StrEnum):
     # Tiled as a whole
     OUTAGE = auto()
     TILED_RESTART = auto()
+    DATABASE_RESTART = auto()  # Tiled answers 500 to everything for a while, often several times in a row
     REJECTION = auto()  # Tiled refuses the rows of one run
+    POISON = auto()  # Tiled answers 500 to one request of a run, however often it comes
     # a member of the group
     CRASH = auto()
     CRASH_IN_EFFECTS = auto()  # between two effects of one step
@@ -62,6 +64,7 @@ RATES: dict[Fault, float] = {
 MOMENTS = (
     Fault.OUTAGE,
     Fault.TILED_RESTART,
+    Fault.DATABASE_RESTART,
     Fault.CRASH,
     Fault.HANG,
     Fault.ZOMBIE,

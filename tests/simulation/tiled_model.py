@@ -63,6 +63,7 @@ from tiled_ingest.core.writes import (
 
 from .array_model import Folder, Folders, shown
 
+CREATES = CreateContainer | CreateTable | CreateArray
 WRITES = Append | PutSource | UpdateMetadata | PatchArray | PutArray
 Row = dict[str, Any]
 Dataset = tuple[str, int]
@@ -123,6 +124,7 @@ class TiledModel:
         self.schemas: dict[Dataset, pa.Schema] = {}
         self.folders = Folders()
         self.rejects: set[str] = set()  # runs whose rows are refused
+        self.poisons: dict[str, str] = {}  # runs of which one request is answered 500 for ever: which one
         self.violations: list[str] = []
         self.applied = 0  # counts applied requests: the order of events in this server
         self._rng = rng
@@ -209,6 +211,8 @@ class TiledModel:
     def apply(self, resolved: Resolved, *, stale: bool = False) -> Outcome:  # noqa: C901, PLR0911, PLR0912
         """Write (or read), and answer. `stale`: nobody waits for it any more, or its client lost the run."""
         self.applied += 1
+        if self._is_poison(resolved.request):
+            return Unknown("Internal Server Error", 500)
         match resolved.request:
             case CreateContainer() | CreateTable() | CreateArray() as request:
                 return self._create(request)
@@ -240,6 +244,23 @@ class TiledModel:
                 return self._register(resolved.request, resolved, stale)
             case FindOpenRuns():
                 return Done(tuple(self._open_runs(resolved.request)))
+
+    def _is_poison(self, request: Request) -> bool:
+        """Whether the request holds what the database cannot store; what is not the run's own never does."""
+        path = (*request.parent, request.key) if isinstance(request, CREATES) else getattr(request, "path", ())
+        about = next((self.poisons[key] for key in path if key in self.poisons), None)
+        match request:
+            case CreateContainer(key=key, metadata=metadata):
+                whole = metadata.get("start", {}).keys() > {"uid", "time"}
+                return about == "start" and key in self.poisons and whole or about == "stream" and path[-1:] == ("primary",)
+            case UpdateMetadata(metadata=metadata):
+                whole = metadata.get("start", {}).keys() > {"uid", "time"}
+                return (about == "start" and whole) or (about == "stop" and "stop" in metadata)
+            case CreateTable(schema=schema):
+                return about == "table" and len(schema) > 2 and "probe" not in schema.names
+            case Append(table=table):
+                return about == "rows" and "probe" not in table.schema.names
+        return False
 
     def _create(self, request: CreateContainer | CreateTable | CreateArray) -> Outcome:
         path = (*request.parent, request.key)

@@ -5,18 +5,21 @@ them is a store of ours (see `stores`): whenever the one there is not, or nobody
 narrow, another one is filled from the log, and the node shows that.
 """
 
+from dataclasses import replace
+
 import numpy as np
 
 from .blocks import ArrayPlan
 from .datasets import OURS, Superseded, check_epoch
 from .documents import access_tags, clipped
 from .errors import TiledRejected
+from .patience import Bare, Patience, create, insist
 from .ragged import RaggedPlan
 from .reconcile import LOOK_S_MAX, LOOK_S_MIN
 from .refill import logged
 from .rows import Batch
 from .run import Run
-from .steps import Patience, Procedure, Sleep, Surroundings, insist
+from .steps import Procedure, Sleep, Surroundings
 from .stores import (
     Converted,
     Plan,
@@ -81,7 +84,7 @@ class Array:
         positions, values = batch.present(self._state.key)
         if not values:
             return set()
-        patience = Patience(self._around, self._run.uid, appending=True)
+        patience = Patience(self._around, self._run.uid)
         yield from self._find(values[0])
         while True:
             rows = self._fitted(values)
@@ -140,9 +143,11 @@ class Array:
         source = empty_source(self._plan, self._properties())
         tags = access_tags(self._run.start)
         request = CreateArray(self._path[:-1], self._path[-1], source, self._metadata(), tags)
-        answer = yield from insist(around, self._run.uid, request)
+        answer = yield from create(around, self._run.uid, request, replace(request, metadata={}))
         if isinstance(answer, Missing):
             raise TiledRejected(f"the stream {'/'.join(self._path[:-1])} is gone")
+        if isinstance(answer, Bare):
+            yield from insist(around, self._run.uid, UpdateMetadata(self._path, self._metadata()))
         return answer.value if isinstance(answer, Done) else None
 
     def _inherit(self, node: Node) -> ArraySource:
@@ -267,7 +272,7 @@ class Array:
                 raise TiledRejected(f"the array {self._where} is gone")
             if isinstance(outcome, Unknown) and (yield from self._look_for(store, request, outcome)):
                 return True
-            yield patience.after(outcome)
+            yield from patience.bear(request, outcome)
             if isinstance(outcome, Unknown):
                 return False
 
@@ -313,7 +318,7 @@ class Array:
 
     def _repair(self, upto: int) -> Procedure[None]:
         yield from self._find(np.zeros(0))
-        store = yield from self._own(upto, Patience(self._around, self._run.uid, appending=True))
+        store = yield from self._own(upto, Patience(self._around, self._run.uid))
         yield from self._show(store)
 
 

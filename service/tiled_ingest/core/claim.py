@@ -9,13 +9,15 @@ from .effects import Assigned
 from .eras import Eras
 from .errors import InvalidDocument, OffsetOutOfRange
 from .events import Reference
+from .lifecycle import standing_of
 from .offsets import Hold, Ledger, ResumePoint, out_of_range
+from .patience import insist
 from .policy import Policy
 from .record import Home, Record
 from .routes import where_runs_are
 from .run import Run
 from .runs import Runs
-from .steps import Claiming, Procedure, Sleep, Weather, insist, read_log
+from .steps import Claiming, Procedure, Sleep, Standing, Weather, read_log
 from .writes import Done, FindOpenRuns, GetNode, OpenRun, UpdateMetadata
 
 
@@ -172,6 +174,11 @@ class Claim:
             self.runs.receive(record, 0.0)
         except InvalidDocument:
             return  # refused then, confirmed in the dead letters then
+
+    def standing(self, lane: str) -> Standing | None:
+        """Return the node of the run that this lane works for, once it is there."""
+        run = self.runs.get(lane)
+        return standing_of(self, run) if run is not None else None
 
     # ------------------------------------------------------------ holds and commits
 

@@ -85,13 +85,13 @@ def access_tags(start: Mapping[str, Any]) -> tuple[str, ...] | None:
     tags = start.get("tiled_access_tags")
     if tags is None:
         return None
-    return tuple(map(str, tags)) if isinstance(tags, list | tuple) else (str(tags),)
+    return tuple(clipped(str(tag)) for tag in (tags if isinstance(tags, list | tuple) else (tags,)))
 
 
 def specs(start: Mapping[str, Any]) -> tuple[Spec, ...]:
     """Return the run's specs: the start's own first, each name once, then `BlueskyRun` 3.0."""
     asked = start.get("tiled_specs") or ()
-    asked = asked if isinstance(asked, list | tuple) else (asked,)
+    asked = clipped(asked if isinstance(asked, list | tuple) else (asked,))
     own = dict(spec for item in asked if (spec := _spec(item)) and spec[0] != "BlueskyRun")
     return (*list(own.items())[: SPECS_MAX - 1], ("BlueskyRun", "3.0"))
 

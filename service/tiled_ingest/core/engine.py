@@ -28,7 +28,7 @@ from .schedule import Counter, Lane, Ripening, Sleepers
 from .snapshot import EngineSnapshot, snapshot_of
 from .states import Trigger
 from .steps import Claiming, Letters, LogChunk, Sleep, Step, Weather
-from .writes import Done, Exists, Missing, Outcome, Rejected, Request
+from .writes import Done, Exists, Missing, Outcome, Rejected
 
 DOWN_PAUSE_S = 1.0  # intake goes on for a moment when one request fails
 
@@ -223,8 +223,8 @@ class Engine:
 
     @_take.register
     def _(self, given: fx.Answered) -> None:
-        lane, request = self._requests.answered(given.ticket)
-        self._hear(request, given.outcome)
+        lane, _ = self._requests.answered(given.ticket)
+        self._hear(given.outcome)
         self._resume(lane, given.outcome)
 
     @_take.register
@@ -359,11 +359,11 @@ class Engine:
         self._logs[read.ticket] = lane, read
         self._out.put(read)
 
-    def _hear(self, request: Request, outcome: Outcome) -> None:
+    def _hear(self, outcome: Outcome) -> None:
         """Learn from an answer how Tiled is."""
         if not isinstance(outcome, Done | Exists | Missing | Rejected):
             return
-        self._weather.note(request, outcome)
+        self._weather.note(outcome)
         if self._down_since_s is not None:
             if self._down_told:
                 self._out.tell("tiled_up", since_s=self._down_since_s)

@@ -10,11 +10,12 @@ from .datasets import OURS, facts_of
 from .documents import access_tags, clipped, run_metadata, specs, stream_metadata
 from .errors import TiledRejected
 from .letters import belongs, letters_of
+from .patience import Bare, create, insist
 from .reconcile import rows_at
 from .registration import audit
 from .run import Chore, Run, Verdict
 from .states import State, Trigger
-from .steps import Letters, Procedure, Surroundings, insist, read_log
+from .steps import Letters, Procedure, Standing, Surroundings, read_log
 from .stream import Stream
 from .values import Values
 from .writes import (
@@ -43,15 +44,37 @@ def open_run(around: Surroundings, run: Run) -> Procedure[None]:
         yield from _look_up(around, run)
         return
     yield from insist(around, run.uid, EnsureContainer(run.parent))
-    metadata = {"start": run_metadata(run.start), OURS: run_facts(around, run, "open")}
-    request = CreateContainer(run.parent, run.uid, metadata, specs(run.start), access_tags(run.start))
-    answer = yield from insist(around, run.uid, request)
+    request, bare = (_creation(run, metadata) for metadata in (_whole(around, run), _bare(around, run)))
+    answer = yield from create(around, run.uid, request, bare)
     if isinstance(answer, Missing):
         raise TiledRejected(f"the node {'/'.join(run.parent)} is gone")
     if isinstance(answer, Exists):
         yield from _look_up(around, run)
-    else:
-        run.meet(Trigger.CREATED)
+        return
+    run.meet(Trigger.CREATED)
+    if isinstance(answer, Bare):
+        yield from _complete(around, run)
+
+
+def _creation(run: Run, metadata: Json) -> CreateContainer:
+    return CreateContainer(run.parent, run.uid, metadata, specs(run.start), access_tags(run.start))
+
+
+def _whole(around: Surroundings, run: Run) -> Json:
+    return {"start": run_metadata(run.start), OURS: run_facts(around, run, "open")}
+
+
+def _bare(around: Surroundings, run: Run) -> Json:
+    """What cannot be at fault when Tiled does not take the node; it says itself that it is not all."""
+    start = {key: value for key, value in run_metadata(run.start).items() if key in {"uid", "time"}}
+    return {"start": start, OURS: {**run_facts(around, run, "open"), "bare": True}}
+
+
+def _complete(around: Surroundings, run: Run) -> Procedure[None]:
+    """Write into a bare node of ours what it lacks."""
+    answer = yield from insist(around, run.uid, UpdateMetadata(run.path, _whole(around, run)))
+    if isinstance(answer, Missing):
+        raise TiledRejected(f"the node {'/'.join(run.path)} is gone")
 
 
 def _look_up(around: Surroundings, run: Run) -> Procedure[None]:
@@ -63,6 +86,8 @@ def _look_up(around: Surroundings, run: Run) -> Procedure[None]:
     if _is_closed(metadata) and not (yield from _is_intact(around, run, metadata[OURS])):
         metadata = {**metadata, OURS: {**metadata[OURS], "state": "open"}}
     _judge(around, run, metadata)
+    if run.opened and "bare" in metadata[OURS]:
+        yield from _complete(around, run)
 
 
 def _is_closed(metadata: Mapping[str, Any]) -> bool:
@@ -126,7 +151,7 @@ def run_facts(around: Surroundings, run: Run, state: str) -> Json:
     }
     if state != "open":
         source["last_offset"] = run.last_offset
-    return {
+    facts = {
         "version": around.policy.version,
         "state": state,
         "rows": run.rows,
@@ -135,6 +160,20 @@ def run_facts(around: Surroundings, run: Run, state: str) -> Json:
         "epoch": around.epoch,
         "start_hash": run.start_hash,
     }
+    return clipped(facts | _failing(run))  # type: ignore[no-any-return]
+
+
+def _failing(run: Run) -> Json:
+    """The decision that a run fails: once made, it stands in all that we write of the run."""
+    verdict = run.verdict
+    return {"failing": {"code": verdict.code, "error": verdict.detail}} if verdict and verdict.ours else {}
+
+
+def standing_of(around: Surroundings, run: Run) -> Standing | None:
+    """Return where a write of our own can show whether Tiled takes any; `None` as long as the node is not there."""
+    if not run.opened:
+        return None
+    return Standing(run.path, run.final_facts or run_facts(around, run, "open"), access_tags(run.start))
 
 
 # ---------------------------------------------------------------- its streams
@@ -185,14 +224,16 @@ def close_run(around: Surroundings, run: Run) -> Procedure[None]:
     state = final_state(run)
     for code, number in run.refused.items():
         run.notes.append(f"{number} documents of this run are dead letters: {code}.")
-    metadata: Json = {OURS: run_facts(around, run, state)}
+    facts = run_facts(around, run, state)
+    metadata: Json = {OURS: facts}
     if run.stop is not None:
         metadata["stop"] = clipped(run.stop)
     if run.notes:
-        metadata["notes"] = list(dict.fromkeys(run.notes))
+        metadata["notes"] = facts["notes"]
     answer = yield from insist(around, run.uid, UpdateMetadata(run.path, metadata))
     if isinstance(answer, Missing):
         raise TiledRejected(f"the run {'/'.join(run.path)} is gone")
+    run.final_facts = facts
     yield from insist(around, run.uid, CloseStreams(tuple(_streams_to_close(run))))
     run.meet(Trigger.CLOSED)
     around.tell("run_closed", run=run.uid, state=state, rows=sum(run.rows.values()), since_s=run.opened_s)
@@ -224,8 +265,7 @@ def decide_failure(around: Surroundings, run: Run) -> Procedure[None]:
     verdict = run.verdict
     if verdict is None or not verdict.ours:
         return
-    facts = run_facts(around, run, "open") | {"failing": {"code": verdict.code, "error": verdict.detail}}
-    yield from insist(around, run.uid, UpdateMetadata(run.path, {OURS: facts}))
+    yield from insist(around, run.uid, UpdateMetadata(run.path, {OURS: run_facts(around, run, "open")}))
 
 
 def emit_run(around: Surroundings, run: Run, verdict: Verdict) -> Procedure[None]:
@@ -243,12 +283,13 @@ def emit_run(around: Surroundings, run: Run, verdict: Verdict) -> Procedure[None
 
 
 def mark_failed(around: Surroundings, run: Run) -> Procedure[None]:
-    """Write that the run failed, after its dead letters are out, and close what live readers see of it."""
-    facts = run_facts(around, run, "failed") | {
-        "failing": {"code": run.verdict.code, "error": run.verdict.detail} if run.verdict else {}
-    }
-    metadata: Json = {OURS: facts}
-    if run.stop is not None:
-        metadata["stop"] = clipped(run.stop)
-    yield from insist(around, run.uid, UpdateMetadata(run.path, metadata))
+    """Write that the run failed, after its dead letters are out, and close what live readers see of it.
+
+    First without its stop document: that may be what Tiled does not take.
+    """
+    facts = run_facts(around, run, "failed")
+    yield from insist(around, run.uid, UpdateMetadata(run.path, {OURS: facts}))
+    run.final_facts = facts
     yield from insist(around, run.uid, CloseStreams(tuple(_streams_to_close(run))))
+    if run.stop is not None:
+        yield from insist(around, run.uid, UpdateMetadata(run.path, {"stop": clipped(run.stop)}))

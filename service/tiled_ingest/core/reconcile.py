@@ -1,6 +1,7 @@
 """Did it arrive? Presence on read-back is proof; absence means "not yet"."""
 
-from .steps import Procedure, Sleep, Surroundings, insist
+from .patience import insist
+from .steps import Procedure, Sleep, Surroundings
 from .tally import Tally
 from .writes import CountRows, Done, Path, ReadKeys
 

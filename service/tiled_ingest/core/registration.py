@@ -9,8 +9,9 @@ from .documents import access_tags
 from .errors import InvalidDocument, TiledRejected
 from .external import External, Waiting
 from .letters import letter
+from .patience import insist
 from .run import Run
-from .steps import Letters, Procedure, Surroundings, insist, read_log
+from .steps import Letters, Procedure, Surroundings, read_log
 from .writes import Done, Missing, Registered, RegisterExternal, UpdateMetadata
 
 REFUSED = "external_refused"

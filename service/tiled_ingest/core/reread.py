@@ -12,7 +12,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from .errors import TiledRejected
-from .steps import Patience, Procedure, Surroundings
+from .patience import Patience
+from .steps import Procedure, Surroundings
 from .tally import Tally
 from .writes import Done, Keys, Missing, Outcome, Path, ReadRows, Rejected
 
@@ -125,7 +126,8 @@ class Reread:
     def _read_group(self, names: tuple[str, ...]) -> Procedure[list[pa.Table]]:
         patience = Patience(self.around, self.lane)
         while True:
-            outcome: Outcome = yield ReadRows(self.path, (*KEYS, *names) if self.expected.keyed else names)
+            request = ReadRows(self.path, (*KEYS, *names) if self.expected.keyed else names)
+            outcome: Outcome = yield request
             if isinstance(outcome, Done):
                 return [outcome.value]
             if isinstance(outcome, Missing):
@@ -134,7 +136,7 @@ class Reread:
                 middle = len(names) // 2
                 first = yield from self._read_group(names[:middle])
                 return first + (yield from self._read_group(names[middle:]))
-            yield patience.after(outcome)
+            yield from patience.bear(request, outcome)
 
     def _may_halve(self, names: Sequence[str]) -> bool:
         return self.expected.keyed and len(names) > 1

@@ -51,6 +51,6 @@ def _filled(segment: str, match: re.Match[str], start: Mapping[str, Any]) -> str
         value = segment.format(match[0], *match.groups(), start=start, **match.groupdict())
     except (LookupError, TypeError, ValueError, AttributeError) as error:
         raise InvalidDocument("unroutable", f"the start document does not fit the route {segment!r}: {error}") from None
-    if not 0 < len(value) <= SEGMENT_MAX or "/" in value or value in {".", ".."}:
+    if not 0 < len(value) <= SEGMENT_MAX or "/" in value or not value.isprintable() or value in {".", ".."}:
         raise InvalidDocument("unroutable", f"the route {segment!r} gives a key that no node can have")
     return value

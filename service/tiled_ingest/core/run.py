@@ -84,6 +84,7 @@ class Run:
         self.early: list[Hold] = []  # of documents that only wait to be used, as long as nobody knows whose the node is
         self.stop: dict[str, Any] | None = None
         self.stop_hold: Hold | None = None
+        self.final_facts: dict[str, Any] | None = None  # what its node says of us, once it is closed there
         self.in_hand: list[Hold] = []  # of a batch that was under way when Tiled refused it
         self.heard_s = 0.0  # when the last document came, on the engine's clock
         self.heard_ms = -1  # and by the broker's timestamp, which a later process finds again in the log
@@ -179,6 +180,7 @@ class Run:
         """Refuse the run: everything that waits for Tiled waits for the dead letters now."""
         self.meet(Trigger.REFUSED)
         self.verdict = verdict
+        self.final_facts = None
         if verdict.ours:  # wholly in the dead letters: also what an earlier claim had written
             self.emitted_to = self.first_offset
         self.holds += self.let_go()

@@ -77,6 +77,10 @@ class Runs:
     def __iter__(self) -> Iterator[Run]:
         return iter(self._runs.values())
 
+    def get(self, uid: str) -> Run | None:
+        """Return an open run."""
+        return self._runs.get(uid)
+
     def __len__(self) -> int:
         return len(self._runs)
 

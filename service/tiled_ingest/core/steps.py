@@ -4,13 +4,11 @@ A *procedure* reads like the sequence of requests that it is; it holds no socket
 resumes it with the answer of each step. One procedure at a time runs in the lane of a run, so work on one run is in
 order, and a crash is simply a procedure that is never resumed.
 
-Retrying is decided here, for every request that may be repeated (`insist`). What may not be repeated, the append,
-has its own rules in `tables`.
+How requests are retried stands in `patience`. What may not be repeated, the append, has its own rules in `tables`.
 """
 
-import zlib
 from collections.abc import Generator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
 from .effects import LogRead
@@ -18,26 +16,7 @@ from .eras import Decode
 from .errors import Forbidden, TiledRejected
 from .policy import Policy
 from .record import Home, Record
-from .writes import (
-    Append,
-    CountRows,
-    Denied,
-    Done,
-    Exists,
-    FindOpenRuns,
-    GetNode,
-    Missing,
-    Outcome,
-    PatchArray,
-    ReadArray,
-    ReadKeys,
-    ReadRows,
-    RegisterExternal,
-    Rejected,
-    Request,
-    Unknown,
-    Unprocessed,
-)
+from .writes import Denied, Done, Json, Node, Outcome, Path, Rejected, Request, TableSource
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,10 +63,7 @@ class Claiming:
 
 
 Step = Request | Sleep | LogChunk | Letters | Claiming
-# A registration may find that all is there already.
-READS = GetNode | ReadKeys | CountRows | ReadRows | ReadArray | FindOpenRuns | RegisterExternal
 LOG_RETRY_S = 0.5
-WITNESSES_MIN = 2  # an outage may end between our failure and the success of others; hardly twice
 
 T = TypeVar("T")
 Procedure = Generator[Step, Any, T]
@@ -95,27 +71,38 @@ Procedure = Generator[Step, Any, T]
 
 @dataclass
 class Weather:
-    """What all lanes know about Tiled's state.
+    """What all lanes know about Tiled.
 
     Attributes
     ----------
-    written, appended
-        How many writes, and how many appends among them, Tiled has confirmed since the start. (That it can be read
-        proves nothing about writes, a registration may have had nothing to write, and that its catalog takes writes
-        proves nothing about the storage of rows.)
     storage
         The dialect that holds the rows, once a table was seen.
     """
 
-    written: int = 0
-    appended: int = 0
     storage: str = ""
 
-    def note(self, request: Request, outcome: Outcome) -> None:
+    def note(self, outcome: Outcome) -> None:
         """Learn from an answer."""
-        if isinstance(outcome, Done) and not isinstance(request, READS):
-            self.written += 1
-            self.appended += isinstance(request, Append | PatchArray)
+        if isinstance(outcome, Done):
+            source = outcome.value.source if isinstance(outcome.value, Node) else outcome.value
+            self.storage = (source.storage if isinstance(source, TableSource) else "") or self.storage
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """A run's node that is in Tiled, ours: where a write of our own can show whether Tiled takes any.
+
+    Attributes
+    ----------
+    facts
+        What the node's metadata shall say under `tiled_ingest` until the run's end.
+    tags
+        Of every node below it.
+    """
+
+    path: Path
+    facts: Json
+    tags: tuple[str, ...] | None
 
 
 class Surroundings(Protocol):
@@ -135,66 +122,11 @@ class Surroundings(Protocol):
     def fresh_nonce(self) -> str:
         """Return a new random word."""
 
+    def standing(self, lane: str) -> Standing | None:
+        """Return the node of the run that this lane works for; `None` if it is not there, or the lane is no run's."""
+
     def tell(self, event: str, **fields: Any) -> None:
         """Let the operators know."""
-
-
-@dataclass
-class Patience:
-    """Consecutive failures of one request, and how long to wait after each."""
-
-    around: Surroundings
-    lane: str
-    appending: bool = False  # then only appends of others show that ours is at fault
-    failures: int = 0
-    server_errors: int = 0
-    witnessed: int = 0  # server errors that came after a success of others since the one before
-    _confirmed_before: int = field(init=False)
-
-    def __post_init__(self) -> None:
-        self._confirmed_before = self._confirmed
-
-    @property
-    def _confirmed(self) -> int:
-        weather = self.around.weather
-        return weather.appended if self.appending else weather.written
-
-    def after(self, outcome: Outcome) -> Sleep:
-        """Count a failure and say how long to wait; jitter is drawn from the lane's name, so that it can be replayed.
-
-        Raises
-        ------
-        TiledRejected
-            Tiled refuses this write, or answers it with server errors while other writes succeed.
-        Forbidden
-            We may not write here at all.
-        """
-        refuse(outcome)
-        self.failures += 1
-        self._count_server_error(outcome)
-        asked = outcome.retry_after_s if isinstance(outcome, Unprocessed) else None
-        return Sleep(max(self._backoff(), asked or 0.0), why=getattr(outcome, "detail", ""))
-
-    def _count_server_error(self, outcome: Outcome) -> None:
-        if not isinstance(outcome, Unknown) or outcome.status != 500:
-            return
-        self.server_errors += 1
-        self.witnessed += self._confirmed > self._confirmed_before
-        self._confirmed_before = self._confirmed
-        if self.server_errors >= self.around.policy.server_errors_max and self.witnessed >= WITNESSES_MIN:
-            raise TiledRejected(
-                f"{self.server_errors} server errors in a row, while other writes succeed: {outcome.detail}"
-            )
-
-    def saw_success(self) -> None:
-        """Note that another write, made to see whether Tiled takes any, went through."""
-        self._confirmed_before = min(self._confirmed_before, self._confirmed - 1)
-
-    def _backoff(self) -> float:
-        policy = self.around.policy
-        longest = min(policy.backoff_s_max, policy.backoff_s_min * 2.0 ** min(self.failures - 1, 30))
-        jitter: float = zlib.crc32(f"{self.lane}/{self.failures}".encode()) / 2**32
-        return longest * (0.5 + 0.5 * jitter)
 
 
 def refuse(outcome: Outcome) -> None:
@@ -214,13 +146,3 @@ def read_log(start: int, stop: int) -> Procedure[LogRead]:
         yield Sleep(LOG_RETRY_S, down=False)
     read: LogRead = chunk
     return read
-
-
-def insist(around: Surroundings, lane: str, request: Request) -> Procedure[Done | Exists | Missing]:
-    """Perform a request that may be repeated until Tiled gives an answer to it."""
-    patience = Patience(around, lane)
-    while True:
-        outcome: Outcome = yield request
-        if isinstance(outcome, Done | Exists | Missing):
-            return outcome
-        yield patience.after(outcome)

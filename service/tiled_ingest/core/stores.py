@@ -16,9 +16,10 @@ import pyarrow as pa
 
 from .blocks import ArrayPlan, Block, Values, block
 from .errors import TiledRejected
+from .patience import insist
 from .ragged import CHUNK, Chunk, RaggedPlan, chunk, chunk_of
 from .reconcile import rows_at
-from .steps import Procedure, Surroundings, insist
+from .steps import Procedure, Surroundings
 from .writes import (
     Append,
     ArraySource,

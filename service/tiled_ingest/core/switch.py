@@ -18,12 +18,13 @@ import pyarrow as pa
 from .datasets import OURS, check_epoch, facts_of, orders_to_try, packed, unpacked
 from .documents import access_tags
 from .errors import TiledRejected
+from .patience import Patience, insist
 from .reconcile import look_for, tally_at
 from .refill import Refill
 from .reread import NO_KEYS, Confirmed, Portion, Reread
 from .rows import Batch, TableResult
 from .run import Run
-from .steps import Patience, Procedure, Sleep, Surroundings, insist, read_log
+from .steps import Procedure, Sleep, Surroundings, read_log
 from .stream import Part, Stream
 from .tally import Tally
 from .writes import (
@@ -91,7 +92,7 @@ class Switch:
         Superseded
             A later claim was here.
         """
-        patience = Patience(self._around, self._run.uid, appending=True)
+        patience = Patience(self._around, self._run.uid)
         while True:
             live = yield from self._live()
             child = yield from self._make_child(live)
@@ -204,7 +205,8 @@ class Switch:
         if not portion.table.num_rows:
             return True
         while True:
-            outcome: Outcome = yield Append(child.path, portion.table.select(child.source.schema.names))
+            request = Append(child.path, portion.table.select(child.source.schema.names))
+            outcome: Outcome = yield request
             if isinstance(outcome, Done):
                 return True
             if isinstance(outcome, Exists | Missing):
@@ -213,7 +215,7 @@ class Switch:
                 expected = written + self._part.tally(portion.keys)
                 if (yield from look_for(self._around, self._run.uid, child.path, expected, self._part.counted_by)):
                     return True
-            yield patience.after(outcome)
+            yield from patience.bear(request, outcome)
             if isinstance(outcome, Unknown):
                 return False
 

@@ -12,10 +12,11 @@ from .columns import Columns, column_type
 from .datasets import OURS, check_epoch, facts_of, is_wider, same_types
 from .documents import access_tags, clipped
 from .errors import TiledRejected
+from .patience import Bare, Patience, create, insist
 from .reconcile import look_for, tally_at
 from .rows import Batch, TableResult
 from .run import Run
-from .steps import Patience, Procedure, Surroundings, insist
+from .steps import Procedure, Surroundings
 from .stream import Part, Stream
 from .switch import Switch
 from .writes import (
@@ -32,9 +33,12 @@ from .writes import (
     TableSource,
     Unknown,
     Unprocessed,
+    UpdateMetadata,
 )
 
 REPAIRS_MAX = 3  # at stop; more would not help
+# Columns that every storage can have.
+SEED = pa.table({"seq_num": pa.array([], pa.int64()), "time": pa.array([], pa.float64())}).schema
 
 
 class Table:
@@ -70,19 +74,20 @@ class Table:
         TiledRejected
             Tiled refuses these rows.
         """
-        patience = Patience(self._around, self._run.uid, appending=True)
+        patience = Patience(self._around, self._run.uid)
         while True:
             built = self._built(batch)
             columns = self._columns
             yield from self._own(batch.first_offset)
             if self._columns is not columns:
                 continue  # an earlier claim had widened a column
-            outcome: Outcome = yield Append(self._path, built.table.select(self._source.schema.names))
+            request = Append(self._path, built.table.select(self._source.schema.names))
+            outcome: Outcome = yield request
             if isinstance(outcome, Done) or (yield from self._arrived(batch, outcome)):
                 self._note_rounded(built)
                 self._part.confirmed += self._part.tally(batch.keys)
                 return {*(misfit.row_index for misfit in built.misfits), *_rows_with(batch, built.unplanned)}
-            yield from self._after_failure(patience, outcome, batch)
+            yield from self._after_failure(patience, request, outcome, batch)
 
     def _arrived(self, batch: Batch, outcome: Outcome) -> Procedure[bool]:
         """Look for an append whose reply was lost."""
@@ -100,7 +105,7 @@ class Table:
         source = node.value.source if isinstance(node, Done) else None
         return source is not None and source.dataset == self._source.dataset
 
-    def _after_failure(self, patience: Patience, outcome: Outcome, batch: Batch) -> Procedure[None]:
+    def _after_failure(self, patience: Patience, request: Append, outcome: Outcome, batch: Batch) -> Procedure[None]:
         """Wait, if the rows certainly are not there and never will be; else switch, so that they cannot hurt."""
         if isinstance(outcome, Exists | Missing):
             raise TiledRejected(f"the table {self._where} is gone")
@@ -108,25 +113,9 @@ class Table:
         if isinstance(outcome, Unprocessed):
             yield pause
             return
-        yield from self._look_for_a_witness(patience)
+        yield from patience.examine(request)
         yield from self._switch.run(batch.first_offset, batch.keys)
         self._around.tell("ambiguous", outcome="switched", detail=self._where)
-
-    def _look_for_a_witness(self, patience: Patience) -> Procedure[None]:
-        """After too many server errors, see whether Tiled takes other rows: if ours fail again, they are at fault."""
-        if patience.server_errors >= self._around.policy.server_errors_max and (yield from self._takes_other_rows()):
-            patience.saw_success()
-
-    def _takes_other_rows(self) -> Procedure[bool]:
-        """Write one row of our own into a table of its own, a child of this one: it goes with the run."""
-        key = f"probe-{self._around.epoch}-{self._around.fresh_nonce()}"
-        probe = pa.table({"probe": pa.array([1], pa.int64())})
-        request = CreateTable(self._path, key, probe.schema, {}, access_tags(self._run.start), {})
-        made: Outcome = yield request
-        if not isinstance(made, Done):
-            return False
-        outcome: Outcome = yield Append((*self._path, key), probe)
-        return isinstance(outcome, Done)
 
     # ------------------------------------------------------------ columns
 
@@ -209,14 +198,17 @@ class Table:
         schema, metadata = self._columns.permuted(0), self._metadata()
         tags = access_tags(self._run.start)
         request = CreateTable(self._path[:-1], self._path[-1], schema, metadata, tags, {OURS: facts})
-        answer = yield from insist(around, self._run.uid, request)
+        bare = replace(request, schema=SEED, metadata={}, properties={OURS: {**facts, "orders": []}})
+        answer = yield from create(around, self._run.uid, request, bare)
         if isinstance(answer, Missing):
             raise TiledRejected(f"the stream {'/'.join(self._path[:-1])} is gone")
+        if isinstance(answer, Bare):
+            yield from insist(around, self._run.uid, UpdateMetadata(self._path, metadata))
+            return False
         source = answer.value if isinstance(answer, Done) else (yield from self._own_existing())
         if source is None:
             return False
         self._part.source = source
-        self._around.weather.storage = source.storage or self._around.weather.storage
         return True
 
     def _own_existing(self) -> Procedure[TableSource | None]:
