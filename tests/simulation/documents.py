@@ -54,6 +54,7 @@ class Run:
     uneven: bool = False  # `num_events` does not say how many rows there are (a lost event, a rewind at the end)
     foreign: bool = False  # someone else wrote a node of this uid before
     rejected: bool = False  # Tiled refuses its rows
+    poison: str = ""  # what of it Tiled answers with 500 for ever: its start, its stop, ...
 
     @property
     def start(self) -> Json:

@@ -237,7 +237,7 @@ class Oracle:
 
     def _is_failed(self, run: Run) -> bool:
         """Whether it failed; where a late update hid that, dead letters of a run that had to fail say so."""
-        had_to = run.rejected or self._lost_its_beginning(run)
+        had_to = run.rejected or run.poison or self._lost_its_beginning(run)
         dead = had_to and any(self._is_dead(published.record) for published in self._records(run))
         hidden = self._state(run) not in FINAL and self._tiled.overwritten((*self._parent, run.uid))
         if dead and hidden:
@@ -274,7 +274,7 @@ class Oracle:
         if self._lost_its_beginning(run):
             self._judge_remainder(run)
             return
-        if not run.rejected:
+        if not (run.rejected or run.poison):
             self.violations.append(f"{run.uid} failed, though Tiled never rejected it")
         self._judge_all_dead(run)
 

@@ -63,6 +63,7 @@ from tiled_ingest.core.writes import (
 
 from .array_model import Folder, Folders, shown
 
+OUR_COLUMNS = frozenset({"seq_num", "time", "probe"})
 CREATES = CreateContainer | CreateTable | CreateArray
 WRITES = Append | PutSource | UpdateMetadata | PatchArray | PutArray
 Row = dict[str, Any]
@@ -246,20 +247,18 @@ class TiledModel:
                 return Done(tuple(self._open_runs(resolved.request)))
 
     def _is_poison(self, request: Request) -> bool:
-        """Whether the request holds what the database cannot store; what is not the run's own never does."""
-        path = (*request.parent, request.key) if isinstance(request, CREATES) else getattr(request, "path", ())
+        """Whether the request holds what the database cannot store; what is of our own making never does."""
+        path = (*request.parent, request.key) if isinstance(request, CREATES) else _paths(request)
         about = next((self.poisons[key] for key in path if key in self.poisons), None)
         match request:
-            case CreateContainer(key=key, metadata=metadata):
+            case CreateContainer(metadata=metadata) | UpdateMetadata(metadata=metadata):
                 whole = metadata.get("start", {}).keys() > {"uid", "time"}
-                return about == "start" and key in self.poisons and whole or about == "stream" and path[-1:] == ("primary",)
-            case UpdateMetadata(metadata=metadata):
-                whole = metadata.get("start", {}).keys() > {"uid", "time"}
-                return (about == "start" and whole) or (about == "stop" and "stop" in metadata)
+                stream = "data_keys" in metadata
+                return about in {"start" * whole, "stream" * stream, "stop" * ("stop" in metadata)} - {""}
             case CreateTable(schema=schema):
-                return about == "table" and len(schema) > 2 and "probe" not in schema.names
+                return about == "table" and not OUR_COLUMNS.issuperset(schema.names)
             case Append(table=table):
-                return about == "rows" and "probe" not in table.schema.names
+                return about == "rows" and not OUR_COLUMNS.issuperset(table.schema.names)
         return False
 
     def _create(self, request: CreateContainer | CreateTable | CreateArray) -> Outcome:
@@ -422,3 +421,8 @@ def _epochs(value: object) -> Iterator[int]:
             if key == "epoch" and isinstance(inner, int):
                 yield inner
             yield from _epochs(inner)
+
+
+def _paths(request: Request) -> Path:
+    path: Path = getattr(request, "path", ())
+    return path

@@ -84,6 +84,7 @@ class Wire:
         self._errors: dict[tuple[str, Path], int] = {}  # in a row, by what was asked
         self.pending = 0  # applications to come, answered or not
         self.down_until_s = 0.0
+        self.broken_until_s = 0.0  # it answers, and its database does not
         self.violations: list[str] = []
 
     def knows_embedded(self, client: str) -> bool:
@@ -149,6 +150,10 @@ class Wire:
         if self._clock.now_s < self.down_until_s:
             self.pending -= 1
             self._answer(call, Unprocessed("connection refused"))
+            return
+        if self._clock.now_s < self.broken_until_s:
+            self.pending -= 1
+            self._answer_later(call, Unknown("Internal Server Error", 500))
             return
         resolved = self._tiled.resolve(call.request)
         delay_s = self._rng.uniform(0.0, LATE_S_MAX) if call.orphaned else self._latency_s()

@@ -25,6 +25,7 @@ from .tiled_model import NodeState, TiledModel
 from .wire import Wire
 
 HEAL_S = 30.0
+POISON_RATE = 0.02
 STEPS_MAX = 20_000  # in one phase; a history that needs more does not come to rest
 REST_S_MAX = 600.0
 TOPIC_ID = "topic-id-1"
@@ -44,6 +45,7 @@ class World:
         self._make_engine, self._trace_line = make_engine, trace
         setup, chance = random.Random(f"{options.seed}/setup"), random.Random(f"{options.seed}/chance")
         self._rng = chance
+        self._poisons = random.Random(f"{options.seed}/poison")
         self.clock = Clock()
         self.faults = Faults(random.Random(f"{options.seed}/faults"), options.strikes_max, options.without)
         self.partitions = {home: Partition(home) for home in draw_homes(setup)}
@@ -92,6 +94,7 @@ class World:
             if self.faults.allows(Fault.REJECTION):
                 run.rejected = True
                 self.tiled.rejects.add(run.uid)
+        self._poison()
         for run in self.plan.runs.values():
             if run.foreign:
                 self._plant(run.uid)
@@ -102,6 +105,15 @@ class World:
             self._publish(home, list(items), backlog=self._rng.choice((0, 10, 1_000)))
         for at_s, fault in self.faults.moments:
             self.clock.after(at_s, partial(self._strike, fault))
+
+    def _poison(self) -> None:
+        """Let documents of a run hold what the database cannot store, now and then of one that is alone."""
+        for run in self.plan.runs.values():
+            if run.foreign or run.rejected or self._poisons.random() >= POISON_RATE:
+                continue
+            if self.faults.allows(Fault.POISON):
+                run.poison = self._poisons.choice(("start", "stream", "table", "rows", "stop"))
+                self.tiled.poisons[run.uid] = run.poison
 
     def _plant(self, uid: str) -> None:
         """Let someone else have written a run of this uid before."""
@@ -119,7 +131,7 @@ class World:
     def _heal(self) -> None:
         self._trace("world", "heals", "")
         self.faults.healed = True
-        self.wire.down_until_s = 0.0
+        self.wire.down_until_s = self.wire.broken_until_s = 0.0
         self.around.poll_s = 0.3
 
     def _idle(self) -> None:
@@ -203,6 +215,9 @@ class World:
                 self._trace("world", fault, "")
                 self.wire.break_off(down_s=self._rng.uniform(*((1.0, 6.0) if fault is Fault.OUTAGE else (0.0, 0.5))))
             return
+        if fault is Fault.DATABASE_RESTART:
+            self._break_database(self._rng.choice((1, 1, 2)))
+            return
         if fault is Fault.RETENTION:
             self._cut_log()
             return
@@ -210,6 +225,16 @@ class World:
         if able and self.faults.allows(fault):
             self._trace("world", fault, "")
             self._strike_member(fault, self._rng.choice(able))
+
+    def _break_database(self, times: int) -> None:
+        """Have Tiled answer 500 to everything, once or twice; what was under way may be lost, too."""
+        if not self.faults.allows(Fault.DATABASE_RESTART):
+            return
+        self._trace("world", Fault.DATABASE_RESTART, "")
+        self.wire.broken_until_s = self.clock.now_s + self._rng.choice((0.5, 5.0, 20.0)) * self._rng.random()
+        if times > 1:
+            again_s = self.wire.broken_until_s - self.clock.now_s + self._rng.uniform(0.0, 3.0)
+            self.clock.after(again_s, partial(self._break_database, times - 1))
 
     def _strike_member(self, fault: Fault, member: Member) -> None:
         match fault:
@@ -254,7 +279,9 @@ class World:
         """Delete what was committed, and a little of what an open run may still want to read again."""
         for home, partition in self.partitions.items():
             committed = self.group.committed(home)
-            doomed = any(run.rejected for run in self.plan.runs.values())  # its documents must still go out
+            doomed = any(
+                run.rejected or run.poison for run in self.plan.runs.values()
+            )  # its documents must still go out
             if committed and committed > partition.low and not doomed and self.faults.allows(Fault.RETENTION):
                 partition.truncate(self._rng.randint(partition.low, committed))
                 self.oracle.cut(home, partition.low)
