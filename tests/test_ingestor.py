@@ -60,6 +60,9 @@ class Polled:
     def poll(self, _records_max: int, _timeout_s: float) -> list[fx.Input]:
         return self.polls.pop(0) if self.polls else []
 
+    def lag(self) -> dict[Home, tuple[int | None, int]]:
+        return {ONE: (None, 7)}
+
 
 def records(home: Home, count: int, nbytes: int = 10) -> list[Record]:
     return [Record(home.topic, home.partition, offset, 0, None, b"x" * nbytes) for offset in range(count)]
@@ -84,7 +87,13 @@ def test_all_is_taken_in_in_order_and_in_slices() -> None:
     assert engine.taken == all_of_it
     sizes = [len(given.records) for given in engine.given if isinstance(given, fx.Records)]
     assert sizes == [SLICE_RECORDS_MAX, SLICE_RECORDS_MAX, 500]
-    assert [type(given) for given in engine.given if not isinstance(given, fx.Tick)][-1] is fx.EndReached
+    assert [type(given) for given in engine.given if not isinstance(given, fx.Tick | fx.Ends)][-1] is fx.EndReached
+
+
+def test_the_engine_hears_where_the_logs_end() -> None:
+    engine = Full(10**9)
+    turn(loop(engine), [], [])
+    assert [given for given in engine.given if isinstance(given, fx.Ends)] == [fx.Ends({ONE: 7})]
 
 
 def test_a_slice_of_large_records_is_short() -> None:

@@ -25,6 +25,7 @@ POLL_RECORDS_MAX = 10_000
 SLICE_RECORDS_MAX = 1_000  # given to the engine at once, between two looks at memory and at answers
 SLICE_BYTES_MAX = 1_000_000
 LOOK_AT_OTHERS_S = 1.0
+TELL_ENDS_S = 1.0
 GARBAGE_THRESHOLDS = 20_000, 20, 50  # by default the collector would come for every 700 events, and find nothing
 POLL_BUSY_S = 0.005  # answers of Tiled are awaited: look soon
 POLL_IDLE_S = 0.1
@@ -59,6 +60,7 @@ class Ingestor:
         self._unread: deque[fx.Input] = deque()  # polled, and not given to the engine yet
         self._ends: dict[Home, int] | None = None
         self._looked_s = 0.0
+        self._ends_told_s = float("-inf")
         self._asked_to_end = False
 
     # ------------------------------------------------------------ the loop
@@ -86,6 +88,7 @@ class Ingestor:
         self._unread.extend(source.poll(POLL_RECORDS_MAX, self._poll_s))
         self._take_in()
         self._pump()
+        self._tell_ends(source)
         self._step(fx.Tick())
         self._watch.turned(self._engine, source)
 
@@ -100,6 +103,11 @@ class Ingestor:
             self._watch.came(given)
             self._step(given)
             self._pump()
+
+    def _tell_ends(self, source: Source) -> None:
+        if time.monotonic() - self._ends_told_s >= TELL_ENDS_S:
+            self._ends_told_s = time.monotonic()
+            self._step(fx.Ends({home: end for home, (_, end) in source.lag().items()}))
 
     @property
     def _poll_s(self) -> float:

@@ -58,6 +58,7 @@ class World:
     letters: list[fx.DeadLetter] = field(default_factory=list)
     flowing: set[Home] = field(default_factory=set)
     answers: dict[type, Callable[[Any], fx.Input]] = field(default_factory=dict)
+    unread: dict[Home, int] = field(default_factory=dict)  # where logs end that were not delivered so far
     stop: fx.Stop | None = None
 
     def __post_init__(self) -> None:
@@ -93,6 +94,8 @@ class World:
 
     def tick(self, seconds: float = 0.6) -> None:
         self.now_s += seconds
+        ends = {home: self.logs[home][-1].offset + 1 for home in self.flowing if self.logs.get(home)}
+        self.give(fx.Ends(ends | self.unread))
         self.give(fx.Tick())
 
     def settle(self, ticks: int = 12, seconds: float = 0.6) -> None:
@@ -1404,6 +1407,52 @@ def test_the_silence_that_the_log_shows_counts_for_a_rebuilt_run() -> None:
     assert ages == {"r": (50.0, 50.0), "q": (0.0, 0.0)}
     world.settle(ticks=20, seconds=1.0)
     assert world.told("run_idle") == [{"run": "r"}]
+
+
+def test_a_run_is_not_idle_while_nobody_listens() -> None:
+    """Tiled is away for longer than a run may be silent, and the beamline goes on publishing."""
+    world = ready(IDLE)
+    world.publish(*whole()[:3])
+    world.settle()
+    world.tiled.faults.append(always(w.Request.__args__, AWAY))
+    world.publish(("event", event_doc(2)))
+    world.settle(ticks=80, seconds=1.0)
+    assert world.engine.snapshot().paused
+    world.tiled.faults.clear()
+    world.settle(ticks=30, seconds=1.0)
+    assert world.told("run_idle") == []
+    world.publish(("stop", stop_doc("r", {"primary": 2})))
+    world.settle()
+    assert world.tiled.facts(("r",))["state"] == "complete"
+
+
+def test_a_run_is_not_idle_while_the_log_holds_what_was_not_read() -> None:
+    world = ready(IDLE)
+    world.publish(*whole()[:3])
+    world.settle()
+    world.unread[HOME] = 1_000
+    world.settle(ticks=90, seconds=1.0)
+    assert world.told("run_idle") == []
+    world.unread.clear()
+    world.settle(ticks=45, seconds=1.0)
+    assert world.told("run_idle") == []
+    world.settle(ticks=20, seconds=1.0)
+    assert world.told("run_idle") == [{"run": "r"}]
+
+
+def test_after_a_pause_the_log_must_be_looked_at_before_silence_counts() -> None:
+    """How far the log reaches is known only some time after records may come again."""
+    world = ready(IDLE)
+    world.publish(*whole()[:3])
+    world.settle(ticks=58, seconds=1.0)
+    world.tiled.faults.append(always(w.Request.__args__, AWAY))
+    world.publish(("start", start_doc("q")))
+    world.settle(ticks=80, seconds=1.0)
+    world.unread[HOME] = 1_000
+    world.tiled.faults.clear()
+    world.settle(ticks=30, seconds=1.0)
+    assert not world.engine.snapshot().paused
+    assert world.told("run_idle") == []
 
 
 def test_of_too_many_open_runs_the_longest_idle_is_abandoned() -> None:

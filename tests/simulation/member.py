@@ -21,6 +21,7 @@ from tiled_ingest.core.effects import (
     Drain,
     Effect,
     EndReached,
+    Ends,
     Input,
     LogRead,
     LogUnreadable,
@@ -148,6 +149,7 @@ class Member:
         if not self.hung:
             if self._draining_until_s is None and not self._revoking:
                 self._deliver()
+            self.feed(Ends({home: self._around.partitions[home].high for home in self.fetches}))
             self.feed(Tick())
             self._settle_revokes()
             self._settle_drain()

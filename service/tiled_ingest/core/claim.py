@@ -1,5 +1,6 @@
 """One partition in our hands: claimed in the group's offsets, and rebuilt from the log."""
 
+import math
 from collections.abc import Callable
 from functools import partial
 
@@ -63,6 +64,9 @@ class Claim:
         self.ledger = Ledger(0)
         self.committed: tuple[int, int] | None = None  # (C, S)
         self._assigned = assigned
+        # Where the log ended when we looked last, and the time before that: what was there then has come since.
+        self._end = self._end_before = float(assigned.high)
+        self._ends_are_told = False
         self._count = count
 
     # ------------------------------------------------------------ claim and rebuild
@@ -179,6 +183,23 @@ class Claim:
         """Return the node of the run that this lane works for, once it is there."""
         run = self.runs.get(lane)
         return standing_of(self, run) if run is not None else None
+
+    # ------------------------------------------------------------ how far we have listened
+
+    def sees_end(self, end: int) -> None:
+        """Note where the log ends now."""
+        self._end_before, self._end = self._end, end
+        self._ends_are_told = True
+
+    def listens_again(self) -> None:
+        """Records come again after a pause: how many were published meanwhile is not known yet."""
+        if self._ends_are_told:
+            self._end_before = self._end = math.inf
+
+    @property
+    def is_behind(self) -> bool:
+        """Whether the log holds what we have not received, though it was there a while ago."""
+        return self.ledger.next_offset < self._end_before
 
     # ------------------------------------------------------------ holds and commits
 

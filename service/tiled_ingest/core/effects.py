@@ -83,6 +83,13 @@ class EndReached:
 
 
 @dataclass(frozen=True, slots=True)
+class Ends:
+    """Where logs end, as far as it is known without asking: one past the last offset of each partition."""
+
+    ends: Mapping[Home, int]
+
+
+@dataclass(frozen=True, slots=True)
 class Answered:
     """The outcome of an `Ask`."""
 
@@ -159,6 +166,7 @@ Input = (
     | Condemned
     | Records
     | EndReached
+    | Ends
     | Answered
     | LogRead
     | LogUnreadable

@@ -8,6 +8,7 @@ One record's way: `Records` -> decode -> its run -> a batch -> a job in the run'
 hold is released -> the committable offset moves -> `Commit` ... `Committed`.
 """
 
+import math
 from collections.abc import Callable, Iterable, Mapping
 from functools import singledispatchmethod
 from typing import Any
@@ -30,6 +31,7 @@ from .states import Trigger
 from .steps import Claiming, Letters, LogChunk, Sleep, Step, Weather
 from .writes import Done, Exists, Missing, Outcome, Rejected
 
+SWEEP_S = 1.0  # how often we look for runs that nobody speaks of
 DOWN_PAUSE_S = 1.0  # intake goes on for a moment when one request fails
 
 
@@ -59,7 +61,7 @@ class Engine:
         self._commits = Commits(self._out, policy)
         self._breaker = Breaker(policy)
         self._post = Post(self._out, self._breaker, lambda lane: self._resume(lane, None))
-        self._swept_s = 0.0
+        self._swept_s = math.inf  # until the first step
         self._asked_s = float("-inf")  # when Tiled was asked for something
         self._down_since_s: float | None = None
         self._down_told = False
@@ -79,9 +81,10 @@ class Engine:
     def step(self, now_s: float, given: fx.Input) -> list[fx.Effect]:
         """Take one input, at `now_s` seconds of a monotonic clock; return what is to be done, in order."""
         self._out.now_s = now_s
-        self._lightened = self._lightened or not isinstance(given, fx.Tick | fx.Records | fx.EndReached)
+        self._swept_s = min(self._swept_s, now_s)
+        self._lightened = self._lightened or not isinstance(given, fx.Tick | fx.Records | fx.EndReached | fx.Ends)
         if not self._stopped:
-            self.progress += not isinstance(given, fx.Tick)
+            self.progress += not isinstance(given, fx.Tick | fx.Ends)
             try:
                 self._take(given)
                 self._advance()
@@ -176,6 +179,12 @@ class Engine:
         claim = self._claims.get(given.home)
         if claim is not None and claim.live:
             claim.ledger.passed(given.next_offset)
+
+    @_take.register
+    def _(self, given: fx.Ends) -> None:
+        for home, end in given.ends.items():
+            if home in self._claims:
+                self._claims[home].sees_end(end)
 
     @_take.register
     def _(self, given: fx.Assigned) -> None:
@@ -393,12 +402,15 @@ class Engine:
         self._end_if_settled()
 
     def _sweep(self) -> None:
-        """Once a second look for runs that nobody speaks of."""
-        if self._out.now_s - self._swept_s < 1.0:
+        """Once a second look for runs that nobody speaks of, as far as we listen."""
+        since_s = self._out.now_s - self._swept_s
+        if since_s < SWEEP_S:
             return
         self._swept_s = self._out.now_s
         self._lightened = True
         for claim in self._claims.values():
+            if self._paused or self._down_since_s is not None or claim.is_behind:
+                claim.runs.hear_nothing(since_s)
             for run in list(claim.runs.idle(self._out.now_s)) if claim.live and not claim.leaving else ():
                 self._abandon(claim, run)
         if self._out.now_s - self._asked_s >= self._policy.knock_s and self._down_since_s is None:
@@ -481,6 +493,8 @@ class Engine:
             return
         self._paused = wanted
         homes = tuple(home for home, claim in self._claims.items() if claim.live and not claim.leaving)
+        for home in homes if not wanted else ():
+            self._claims[home].listens_again()
         if homes:
             self._out.put(fx.Pause(homes) if wanted else fx.Resume(homes))
 

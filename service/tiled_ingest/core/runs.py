@@ -358,6 +358,11 @@ class Runs:
             return self._intake.shelf.resource(named.uid) is not None
         return named.uid in (self._by_descriptor if named.by == "descriptor" else self._runs)
 
+    def hear_nothing(self, seconds: float) -> None:
+        """Nobody listened for so long: that no run spoke says nothing about it."""
+        for run in self:
+            run.heard_s += seconds
+
     def idle(self, now_s: float) -> Iterator[Run]:
         """Runs of which nothing was heard for too long, and the longest idle of those that are too many."""
         runs = [run for run in self._runs.values() if not run.ending]
