@@ -1,5 +1,7 @@
 """The group's consumer against a real broker."""
 
+import subprocess
+import sys
 import time
 import uuid
 from collections.abc import Callable
@@ -398,6 +400,39 @@ def test_a_commit_succeeds_once_the_broker_speaks_again() -> None:
         own.restart()
         one.poll_until(lambda it: committed(it, Home("t", 0)), limit_s=60)
         one.source.close()
+
+
+MEMBER = """
+import sys
+import confluent_kafka as ck
+consumer = ck.Consumer({"bootstrap.servers": sys.argv[1], "group.id": sys.argv[2], "auto.offset.reset": "earliest"})
+consumer.subscribe([sys.argv[3]])
+while (message := consumer.poll(1.0)) is None or message.error():
+    pass
+consumer.commit(message, asynchronous=False)
+print("committed", flush=True)
+while True:
+    consumer.poll(1.0)
+"""
+
+
+def test_commits_are_known_while_the_group_waits_for_a_member_that_died(
+    broker: Broker, topic: TopicFactory, produce: Produce
+) -> None:
+    """After a SIGKILL nobody can join until the session is over, and a member's own question waits with it."""
+    name, group = topic(), f"g.{uuid.uuid4().hex[:8]}"
+    home = Home(name, 0)
+    produce(name, numbered(1))
+    arguments = [sys.executable, "-c", MEMBER, broker.bootstrap_servers, group, name]
+    with subprocess.Popen(arguments, stdout=subprocess.PIPE) as dies:
+        assert dies.stdout is not None
+        assert dies.stdout.readline() == b"committed\n"
+        dies.kill()
+    one = Member(broker.bootstrap_servers, group, [name], call_s_max=5.0).poll_for(2.0)
+    assert not one.claims
+    assert one.source.committed([home]) == {home: 1}
+    assert one.source.committed([]) == {}
+    one.source.close()
 
 
 def committed(member: Member, home: Home) -> bool:

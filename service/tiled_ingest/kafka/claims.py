@@ -1,6 +1,6 @@
 """What the engine must know of a partition before its first record."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from sys import intern
 from typing import Any
 
@@ -39,12 +39,6 @@ def look_up(
     lows, highs = topics.lows(homes), topics.highs(homes)
     ids = topics.ids(home.topic for home in homes)
     return [Assigned(home, ids[home.topic], *committed[home], lows[home], highs[home], nonce()) for home in homes]
-
-
-def committed_of(consumer: Any, homes: Sequence[Home], limit_s: float) -> dict[Home, int]:
-    """Return the group's committed offsets; 0 without one. Raises as `look_up` does."""
-    found = insist(lambda left: _committed(consumer, list(homes), left), limit_s, "committed offsets") if homes else {}
-    return {home: offset or 0 for home, (offset, _) in found.items()}
 
 
 def start_of(claim: Assigned, start_latest: bool) -> Any:

@@ -16,7 +16,7 @@ from tiled_ingest.core.errors import IngestError
 from tiled_ingest.core.record import Home
 
 from . import properties as props
-from .claims import committed_of, home_of, look_up, place_of, start_of
+from .claims import home_of, look_up, place_of, start_of
 from .errors import CommitError, KafkaUnavailable, commit_error, kafka_error, stopping_error
 from .lag import Lag
 from .messages import arrivals, only
@@ -76,6 +76,7 @@ class Source:
         self.last_error = ""
         self._incremental = props.is_incremental(made)
         self._wanted, self._start_latest, self._nonce = list(topics), start_latest, nonce
+        self._group_id = group_id
         self._tell_revoked, self._tell_lost = on_revoke, on_lost
         self._call_s_max, self._commit_s_max = call_s_max, commit_s_max
         self._owned: set[Home] = set()
@@ -186,7 +187,7 @@ class Source:
 
     def committed(self, homes: Sequence[Home]) -> dict[Home, int]:
         """Return the group's committed offsets, of partitions that other members own, too; 0 without one."""
-        return committed_of(self._consumer, homes, self._call_s_max)
+        return self._topics.committed(self._group_id, homes)
 
     def close(self) -> None:
         """Leave the group. The owner has drained and committed before: it is not asked again."""

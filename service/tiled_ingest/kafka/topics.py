@@ -80,6 +80,24 @@ class Topics:
         """Ask without waiting; the futures' results carry an `offset`."""
         return self._ask(homes, OffsetSpec.latest(), limit_s)
 
+    def committed(self, group: str, homes: Sequence[Home]) -> dict[Home, int]:
+        """Return a group's committed offsets, 0 without one, without being a member of it.
+
+        A member's own question would wait on its connection, behind its request to join, until a member that died is
+        counted out.
+        """
+        places = [ck.TopicPartition(*home) for home in homes]
+
+        def ask(limit_s: float) -> dict[Home, int]:
+            asked = [ck.ConsumerGroupTopicPartitions(group, places)]
+            answer = self.admin.list_consumer_group_offsets(asked, request_timeout=limit_s)[group].result(limit_s)
+            for place in answer.topic_partitions:
+                if place.error:
+                    raise ck.KafkaException(place.error)
+            return {Home(place.topic, place.partition): max(place.offset, 0) for place in answer.topic_partitions}
+
+        return self._insist(ask, "committed offsets") if places else {}
+
     def message_bytes_max(self, topic: str) -> int:
         """Return the largest batch, in bytes, that the topic accepts."""
 
