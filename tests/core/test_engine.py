@@ -1455,6 +1455,69 @@ def test_after_a_pause_the_log_must_be_looked_at_before_silence_counts() -> None
     assert world.told("run_idle") == []
 
 
+# ---------------------------------------------------------------- one descriptor's uid in two runs
+
+
+def twins() -> list[tuple[str, Any]]:
+    """Two open runs whose descriptors have the same uid."""
+    second = [("start", start_doc("q")), ("descriptor", descriptor_doc("d", run="q"))]
+    return [*started(), ("event", event_doc(1)), *second, ("event", event_doc(2))]
+
+
+def test_a_descriptor_whose_uid_another_open_run_has_is_refused() -> None:
+    world = ready()
+    world.publish(*twins(), ("stop", stop_doc("r", {"primary": 2})), ("stop", stop_doc("q")))
+    world.settle()
+    assert world.codes == [(4, "conflicting_descriptor")]
+    assert world.tiled.seq_nums(TABLE) == [1, 2]
+    assert world.tiled.facts(("q",))["rows"] == {}
+    assert {world.tiled.facts((uid,))["state"] for uid in "rq"} == {"complete"}
+
+
+def test_a_uid_is_free_again_after_the_stop_whatever_tiled_has_taken_by_then() -> None:
+    world = ready()
+    world.keeps = asks(w.Append)
+    world.publish(*whole(), ("start", start_doc("q")), ("descriptor", descriptor_doc("d", run="q")))
+    world.publish(("event", event_doc(3)))
+    world.let_go()
+    world.settle()
+    assert world.codes == []
+    assert world.tiled.seq_nums(TABLE) == [1, 2]
+    assert world.tiled.seq_nums(("q", "primary", "internal")) == [3]
+
+
+@pytest.mark.parametrize("stopped", [False, True])
+def test_a_successor_refuses_the_same_descriptor_and_fills_both_runs_alike(stopped: bool) -> None:
+    before = ready()
+    again = ("descriptor", descriptor_doc("e", run="q"))
+    before.publish(*twins(), again, ("event", event_doc(1, descriptor="e")))
+    if stopped:
+        before.publish(("stop", stop_doc("r", {"primary": 2})))
+    before.settle()
+    _, offset, point = before.commits[-1]
+    assert point.start == 0
+    world = World(tiled=before.tiled, logs=before.logs)
+    world.assign(committed=offset, point=point)
+    rest = [] if stopped else [("event", event_doc(3)), ("stop", stop_doc("r", {"primary": 3}))]
+    world.publish(*rest, ("event", event_doc(2, descriptor="e")), ("stop", stop_doc("q", {"primary": 2})))
+    world.settle()
+    assert world.codes == []
+    assert world.tiled.seq_nums(TABLE) == ([1, 2] if stopped else [1, 2, 3])
+    assert world.tiled.seq_nums(("q", "primary", "internal")) == [1, 2]
+
+
+@pytest.mark.parametrize("failing", ["r", "q"])
+def test_of_two_runs_with_one_descriptor_uid_only_the_failed_ones_documents_are_dead_letters(failing: str) -> None:
+    world = ready()
+    world.tiled.faults.append(
+        lambda ask: w.Rejected("no", 422) if isinstance(ask, w.CreateContainer) and ask.key == failing else None
+    )
+    world.publish(*twins(), ("stop", stop_doc("r", {"primary": 2})), ("stop", stop_doc("q")))
+    world.settle()
+    failed = sorted(offset for offset, code in world.codes if code == "run_failed")
+    assert failed == ([0, 1, 2, 5, 6] if failing == "r" else [3, 4, 7])
+
+
 def test_of_too_many_open_runs_the_longest_idle_is_abandoned() -> None:
     world = ready(replace(POLICY, open_max=3))
     for number in range(3):

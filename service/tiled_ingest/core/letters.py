@@ -18,6 +18,7 @@ class Members:
 
     def __init__(self, run: Run, decode: Decode) -> None:
         self._decode = decode
+        self._accepted = run.acceptance.descriptors
         self._known = {("run", run.uid), *(("descriptor", uid) for uid in run.acceptance.descriptors)}
 
     def __call__(self, record: Record) -> bool:
@@ -33,8 +34,10 @@ class Members:
         may_be = kind in {"resource", "stream_resource"} and not named.uid  # old ones do not say whose they are
         if (named.by, named.uid) not in self._known and not may_be:
             return False
-        if named.own and kind in {"descriptor", "resource", "stream_resource"}:
-            self._known.add(("descriptor" if kind == "descriptor" else "resource", named.own))
+        if named.own and kind in {"resource", "stream_resource"}:
+            self._known.add(("resource", named.own))
+        if kind == "descriptor" and named.own in self._accepted:  # another run may have one of this uid
+            self._known.add(("descriptor", named.own))
         return True
 
 

@@ -62,7 +62,8 @@ class Refill:
             yield from self._rows(doc)
 
     def _note_descriptor(self, doc: dict[str, Any]) -> None:
-        if doc.get("run_start") == self._run.uid:
+        # One that was refused, since another run's has its uid, was none of ours.
+        if doc.get("run_start") == self._run.uid and doc["uid"] in self._run.acceptance.descriptors:
             self._acceptance.add_descriptor(doc["uid"], normalise_descriptor(doc).doc["name"])
 
     def _rows(self, doc: Event | EventPage | BulkEvents) -> Iterator[Event]:

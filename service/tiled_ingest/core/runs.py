@@ -244,6 +244,7 @@ class Runs:
         normalised = normalise_descriptor(doc)
         name, uid = normalised.doc["name"], doc["uid"]
         _check_key(name, "a stream's name")
+        self._check_descriptor(run, uid)
         if not run.acceptance.add_descriptor(uid, name):
             self._count("descriptor", "duplicate")
             return
@@ -257,6 +258,17 @@ class Runs:
             stream = run.streams[name] = self._stream((*run.path, name), normalised)
         if not self.rebuilding:
             run.chores.append(Chore(stream, normalised.doc, is_update, self._hold(record.offset)))
+
+    def _check_descriptor(self, run: Run, uid: str) -> None:
+        """Refuse a descriptor whose uid another run's has: nobody could tell whose an event is.
+
+        The log alone decides, so that a successor decides the same: it must know the other run, too.
+        """
+        other = self._by_descriptor.get(uid)
+        if other is None or other is run or other.stop is not None:
+            return
+        run.needs(other.needs_from)
+        raise InvalidDocument("conflicting_descriptor", "a descriptor of another open run has this uid")
 
     def _add_assets(self, run: Run, kind: str, doc: dict[str, Any], record: Record, now_s: float) -> set[Run]:
         granted: set[Run] = set()
@@ -320,9 +332,8 @@ class Runs:
         """Of a run that is not written, remember what its other documents refer to, and its end."""
         if kind == "stop":
             run.stop = doc
-        elif kind == "descriptor":
+        elif kind == "descriptor" and self._by_descriptor.setdefault(doc["uid"], run) is run:
             run.acceptance.add_descriptor(doc["uid"], str(doc.get("name")))
-            self._by_descriptor[doc["uid"]] = run
         elif kind in RESOURCES and doc.get("run_start"):
             self._intake.take(kind, doc, record, 0.0, [run.uid])
 
@@ -343,8 +354,9 @@ class Runs:
         if not self.rebuilding:
             self._closed.append((run.needs_from, run.last_offset))
         for uid in (run.uid, *run.acceptance.descriptors):
-            self._by_descriptor.pop(uid, None)
-            self._finished[uid] = code, run.uid
+            if self._by_descriptor.get(uid, run) is run:
+                self._by_descriptor.pop(uid, None)
+                self._finished[uid] = code, run.uid
         while len(self._finished) > self._policy.finished_remembered_max:
             self._finished.popitem(last=False)
 
