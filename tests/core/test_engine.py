@@ -1455,6 +1455,32 @@ def test_after_a_pause_the_log_must_be_looked_at_before_silence_counts() -> None
     assert world.told("run_idle") == []
 
 
+# ---------------------------------------------------------------- a backlog of many short runs
+
+
+@pytest.mark.parametrize("storage", ["duckdb", "postgresql"])
+def test_a_backlog_is_worked_run_by_run_so_that_commits_advance(storage: str) -> None:
+    """By the time half of the requests are answered, about half of the runs are closed, and committed."""
+    world = ready(replace(POLICY, commit_interval_s=0.0), storage=storage)
+    world.keeps = asks(*w.Request.__args__)
+    count = 20
+    world.publish(*(document for number in range(count) for document in whole(f"r{number}", 2, f"d{number}")))
+    closed_at, answered = [], 0
+    while world.kept:
+        answer = world.kept.pop(0)
+        assert isinstance(answer, fx.Ask)
+        world.now_s += 0.02
+        world.give(fx.Answered(answer.ticket, world.tiled(answer.request)))
+        answered += 1
+        closed_at += [answered] * (len(world.told("run_closed")) - len(closed_at))
+    assert len(closed_at) == count
+    assert closed_at[0] < 0.25 * answered
+    assert closed_at[count // 2] < 0.7 * answered
+    assert next(closed["run"] for closed in world.told("run_closed")) == "r0"
+    half = [offset for _, offset, _ in world.commits[: len(world.commits) // 2]]
+    assert max(half) >= 5 * count // 4
+
+
 # ---------------------------------------------------------------- one descriptor's uid in two runs
 
 

@@ -1,16 +1,26 @@
 """The books of the lanes: who sleeps, who waits for a place, whose answer it is."""
 
 import math
+from types import SimpleNamespace
 from typing import cast
 
 import pytest
 
+from tests.core.test_steps import HOME, run_of, start_doc
 from tiled_ingest.core.claim import Claim
+from tiled_ingest.core.offsets import Hold
+from tiled_ingest.core.record import Home
 from tiled_ingest.core.schedule import Counter, Lane, Ripening, Sleepers
 from tiled_ingest.core.steps import Procedure, Sleep
 from tiled_ingest.core.writes import GetNode
 
-NOBODY = cast("Claim", None)  # the books never look at it
+
+def claim(home: Home = HOME) -> Claim:
+    """All that the books look at is where it is."""
+    return cast("Claim", SimpleNamespace(home=home))
+
+
+NOBODY = claim()
 AWAY, OWN = Sleep(2.0), Sleep(2.0, down=False)
 
 
@@ -94,6 +104,30 @@ def test_who_comes_first_is_served_first_within_the_limit() -> None:
     assert counter.next(2) == (lanes[2], asked("2"))
 
 
+def working(offset: int, home: Home = HOME) -> Lane:
+    """The lane of a run of which one document, of that offset, waits to be settled."""
+    run = run_of(start_doc(f"{home.partition}/{offset}"), first_offset=0)
+    run.last_offset = 1_000
+    run.in_hand.append(Hold(offset, 1))
+    return Lane(run.uid, claim(home), run)
+
+
+def test_of_one_partition_the_run_with_the_oldest_document_is_served_first() -> None:
+    counter = Counter()
+    for each in (working(30), working(10), lane("claim"), working(20)):
+        counter.add(each, asked(each.key))
+    served = [found[0].key for _ in range(4) if (found := counter.next(9))]
+    assert served == ["claim", "0/10", "0/20", "0/30"]
+
+
+def test_partitions_take_turns() -> None:
+    counter, other = Counter(), Home("t", 1)
+    for each in (*map(working, (1, 2, 3)), *(working(offset, other) for offset in (501, 502))):
+        counter.add(each, asked(each.key))
+    served = [found[0].key for _ in range(5) if (found := counter.next(9))]
+    assert served == ["0/1", "1/501", "0/2", "1/502", "0/3"]
+
+
 def test_a_ticket_is_answered_once() -> None:
     counter = Counter()
     counter.sent(1, lane("one"), asked("one"))
@@ -124,7 +158,7 @@ def test_what_is_under_way_counts_even_if_its_lane_is_dropped() -> None:
 
 
 def test_whether_a_claim_awaits_an_answer() -> None:
-    counter, other = Counter(), cast("Claim", object())
+    counter, other = Counter(), claim()
     counter.sent(1, Lane("one", other, None), asked("one"))
     assert counter.are_under_way(other)
     assert not counter.are_under_way(NOBODY)

@@ -6,11 +6,12 @@ asks nothing and knows no clock.
 
 import heapq
 import math
-from collections import deque
+from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 from .claim import Claim
+from .record import Home
 from .run import Run
 from .steps import Procedure, Sleep
 from .writes import Request
@@ -117,20 +118,32 @@ class Ripening:
 
 
 class Counter:
-    """Requests that wait for a place, and those under way: the answer's ticket finds its lane."""
+    """Requests that wait for a place, and those under way: the answer's ticket finds its lane.
+
+    Of one partition, the request is next whose run holds the lowest offset: in a backlog run after run comes to its end
+    and may be committed, instead of all a little at a time. No run waits for ever, as no other's offset falls below
+    its own. Partitions take turns.
+    """
 
     def __init__(self) -> None:
-        self._waiting: deque[tuple[Lane, Request]] = deque()
+        self._waiting: OrderedDict[Home, list[tuple[int, int, Lane, Request]]] = OrderedDict()  # heaps
+        self._count = 0
         self._asked: dict[int, tuple[Lane, Request]] = {}
 
     def add(self, lane: Lane, request: Request) -> None:
-        """Queue a request; who came first is served first."""
-        self._waiting.append((lane, request))
+        """Queue a request; of the same lane, or of none's run, who came first is served first."""
+        self._count += 1
+        offset = lane.run.held_from if lane.run is not None else -1
+        heapq.heappush(self._waiting.setdefault(lane.claim.home, []), (offset, self._count, lane, request))
 
     def next(self, limit: int) -> tuple[Lane, Request] | None:
         """Return the next request that may be sent now."""
         while self._waiting and len(self._asked) < limit:
-            lane, request = self._waiting.popleft()
+            home, heap = next(iter(self._waiting.items()))
+            _, _, lane, request = heapq.heappop(heap)
+            self._waiting.move_to_end(home)
+            if not heap:
+                del self._waiting[home]
             if not lane.dropped:
                 return lane, request
         return None
@@ -155,4 +168,5 @@ class Counter:
     @property
     def empty(self) -> bool:
         """Whether no request waits or is under way."""
-        return not self._asked and all(lane.dropped for lane, _ in self._waiting)
+        waiting = (lane for heap in self._waiting.values() for _, _, lane, _ in heap)
+        return not self._asked and all(lane.dropped for lane in waiting)
