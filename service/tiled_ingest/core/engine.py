@@ -29,7 +29,7 @@ from .schedule import Counter, Lane, Ripening, Sleepers
 from .snapshot import EngineSnapshot, snapshot_of
 from .states import Trigger
 from .steps import Claiming, Letters, LogChunk, Sleep, Step, Weather
-from .writes import Done, Exists, Missing, Outcome, Rejected
+from .writes import Done, Exists, Missing, Outcome, Rejected, Unknown, Unprocessed
 
 SWEEP_S = 1.0  # how often we look for runs that nobody speaks of
 DOWN_PAUSE_S = 1.0  # intake goes on for a moment when one request fails
@@ -63,6 +63,7 @@ class Engine:
         self._post = Post(self._out, self._breaker, lambda lane: self._resume(lane, None))
         self._swept_s = math.inf  # until the first step
         self._asked_s = float("-inf")  # when Tiled was asked for something
+        self._silent_since_s: float | None = None  # of what was asked since Tiled's last answer, the first
         self._down_since_s: float | None = None
         self._down_told = False
         self._paused = False
@@ -144,6 +145,7 @@ class Engine:
             self._claims.values(),
             self._out.now_s,
             down_since_s=self._down_since_s,
+            silent_since_s=self._silent_since_s,
             letters_since_s=self._post.since_s,
             paused=self._paused,
             ending=self._draining,
@@ -370,6 +372,8 @@ class Engine:
 
     def _hear(self, outcome: Outcome) -> None:
         """Learn from an answer how Tiled is."""
+        if not isinstance(outcome, Unprocessed) and not (isinstance(outcome, Unknown) and not outcome.status):
+            self._silent_since_s = None
         if not isinstance(outcome, Done | Exists | Missing | Rejected):
             return
         self._weather.note(outcome)
@@ -382,6 +386,8 @@ class Engine:
 
     def _forget_outage(self) -> None:
         """Nobody asks Tiled any more (the partitions that did are gone): only new work can tell how it is."""
+        if self._silent_since_s is not None and self._requests.empty and all(map(_is_idle, self._lanes.values())):
+            self._silent_since_s = None
         if self._down_since_s is not None and self._requests.empty and not self._sleepers.any_down:
             self._down_since_s, self._down_told = None, False
 
@@ -464,6 +470,7 @@ class Engine:
             ticket = self._out.ticket()
             self._requests.sent(ticket, lane, request)
             self._asked_s = self._out.now_s
+            self._silent_since_s = self._asked_s if self._silent_since_s is None else self._silent_since_s
             self._out.put(fx.Ask(ticket, lane.key, request))
 
     @property
@@ -552,3 +559,7 @@ class Engine:
     def _stop(self, error: IngestError) -> None:
         self._stopped = True
         self._out.put(fx.Stop(error.reason, str(error)))
+
+
+def _is_idle(lane: Lane) -> bool:
+    return lane.idle
