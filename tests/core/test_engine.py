@@ -1547,7 +1547,8 @@ def test_a_backlog_is_worked_run_by_run_so_that_commits_advance(storage: str) ->
     world.keeps = asks(*w.Request.__args__)
     count = 20
     world.publish(*(document for number in range(count) for document in whole(f"r{number}", 2, f"d{number}")))
-    closed_at, answered = [], 0
+    closed_at: list[int] = []
+    answered = 0
     while world.kept:
         answer = world.kept.pop(0)
         assert isinstance(answer, fx.Ask)
