@@ -468,11 +468,12 @@ def test_a_run_whose_beginning_the_log_lost_is_marked_as_failed() -> None:
     before.settle()
     world = World(tiled=before.tiled, logs=before.logs)
     world.assign(committed=4, point=before.commits[-1][2], low=2)
-    world.publish(("stop", stop_doc()))
+    world.publish(("event", event_doc(3)), ("descriptor", descriptor_doc("e")), ("stop", stop_doc()))
     world.settle()
     assert world.tiled.facts(("r",))["state"] == "failed"
-    assert world.codes == [(4, "beginning_lost")]
-    assert world.committed == 5
+    assert "rows" not in world.tiled.facts(("r",))  # what Tiled holds is more than none, and nobody counts it
+    assert world.codes == [(offset, "beginning_lost") for offset in (4, 5, 6)]
+    assert world.committed == 7
 
 
 def test_a_log_that_loses_its_beginning_during_the_rebuild_is_noticed() -> None:
@@ -1057,6 +1058,31 @@ def test_a_zombie_stops() -> None:
     assert before.tiled.count(w.Append) == appended
 
 
+def test_a_repeated_epoch_is_noticed_before_any_append_and_costs_one_restart() -> None:
+    """The broker lost a confirmed commit: two claims of one epoch, one after the other (ADR 0015)."""
+    first = ready()
+    first.publish(*whole()[:-1])
+    first.settle()
+    _, offset, point = first.commits[-1]
+    lost = structs.replace(point, epoch=point.epoch - 1)
+    twin = World(tiled=first.tiled, logs=first.logs)
+    twin._words = 100  # its nonces are its own
+    twin.assign(committed=offset, point=lost)
+    appended = first.tiled.count(w.Append)
+    twin.publish(("event", event_doc(3)))
+    twin.settle()
+    assert twin.stop is not None
+    assert twin.stop.reason == "Superseded"
+    assert first.tiled.count(w.Append) == appended
+    after = World(tiled=first.tiled, logs=first.logs)
+    after.assign(committed=twin.commits[-1][1], point=twin.commits[-1][2])
+    after.publish(("stop", stop_doc("r", {"primary": 3})))
+    after.settle()
+    assert after.stop is None
+    assert after.tiled.seq_nums(TABLE) == [1, 2, 3]
+    assert after.tiled.facts(("r",))["state"] == "complete"
+
+
 # ---------------------------------------------------------------- pauses
 
 
@@ -1453,6 +1479,62 @@ def test_after_a_pause_the_log_must_be_looked_at_before_silence_counts() -> None
     world.settle(ticks=30, seconds=1.0)
     assert not world.engine.snapshot().paused
     assert world.told("run_idle") == []
+
+
+# ---------------------------------------------------------------- a Tiled that says nothing
+
+
+def silent_s(world: World) -> float:
+    return world.engine.snapshot().silent_s or 0.0
+
+
+def test_it_is_known_how_long_tiled_has_not_answered_through_time_outs_too() -> None:
+    world = ready()
+    world.publish(*whole()[:3])
+    world.settle()
+    assert silent_s(world) == 0.0
+    world.keeps = asks(w.Append, w.ReadKeys)
+    world.publish(("event", event_doc(2)))
+    world.settle(ticks=10, seconds=1.0)
+    assert silent_s(world) == pytest.approx(9.0, abs=1.1)
+    timed_out = world.kept.pop()
+    assert isinstance(timed_out, fx.Ask)
+    world.give(fx.Answered(timed_out.ticket, w.Unknown("read timeout")))
+    world.settle(ticks=3, seconds=1.0)
+    assert silent_s(world) == pytest.approx(12.0, abs=1.1)
+    world.let_go()
+    world.settle()
+    assert silent_s(world) == 0.0
+
+
+def test_a_request_whose_partition_is_gone_is_waited_for_by_nobody() -> None:
+    world = ready()
+    world.keeps = asks(w.CreateContainer)
+    world.publish(("start", start_doc()))
+    world.settle(ticks=3)
+    world.give(fx.Revoked((HOME,)))
+    world.give(fx.Released((HOME,)))
+    (ask,) = world.kept
+    assert isinstance(ask, fx.Ask)
+    world.give(fx.Answered(ask.ticket, w.Unknown("read timeout")))
+    assert silent_s(world) == 0.0
+
+
+@pytest.mark.parametrize("storage", ["duckdb", "postgresql"])
+def test_a_rebuilt_run_teaches_what_holds_the_rows(storage: str) -> None:
+    """Also where every table is inherited: one request at a time would be slow on PostgreSQL."""
+    before = ready(storage=storage)
+    before.publish(*whole()[:3], *whole("q", 2, "e")[:3])
+    before.settle()
+    _, offset, point = before.commits[-1]
+    world = World(tiled=before.tiled, logs=before.logs)
+    world.assign(committed=offset, point=point)
+    world.publish(("event", event_doc(2)))
+    world.settle()
+    world.keeps = asks(w.Append, w.GetNode)
+    world.publish(("event", event_doc(3)), ("event", event_doc(2, descriptor="e")))
+    world.settle(ticks=3)
+    assert len(world.in_flight) == (2 if storage == "postgresql" else 1)
 
 
 # ---------------------------------------------------------------- a backlog of many short runs

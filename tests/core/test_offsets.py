@@ -162,6 +162,19 @@ def test_brokers_take_the_longest_resume_point() -> None:
     assert len(longest.encode().encode()) < METADATA_BYTES_MAX <= 4_096
 
 
+def test_limits_that_changed_at_every_restart_fit_and_let_pass_what_they_did() -> None:
+    """Only a moving start forgets eras; while a run stays open they would become more for ever."""
+    eras = [(10 * number, 10**6 + number, 64 - number % 2, 10**6 - number) for number in range(1_000)]
+    text = ResumePoint(0, 2**40, "0123456789", "x" * 22, 1, eras).encode()
+    assert METADATA_BYTES_MAX - 100 < len(text) <= METADATA_BYTES_MAX
+    point = ResumePoint.decode(text)
+    assert point is not None
+    (start, *generous), *rest = point.limits
+    assert [start, *rest] == [0, *eras[-len(rest) :]]
+    merged = eras[: len(eras) - len(rest)]
+    assert generous == [max(limits) for limits in list(zip(*merged, strict=True))[1:]]
+
+
 def test_a_resume_point_is_frozen() -> None:
     with pytest.raises(AttributeError):
         msgspec.structs.replace(POINT).start = 4  # type: ignore[misc]

@@ -277,7 +277,9 @@ class MiniTiled:
             where = facts.get("source", {})
             ours = (where.get("topic_id"), where.get("partition")) == (request.topic_id, request.partition)
             if ours and facts["state"] == "open" and path[: len(request.parent)] == request.parent:
-                yield w.OpenRun(path, node.metadata, facts["epoch"])
+                streams = [other for at, other in self.nodes.items() if at[:-1] == path and "uid" in other.metadata]
+                named = [uid for stream in streams for uid in _descriptors(stream.metadata)]
+                yield w.OpenRun(path, node.metadata, facts["epoch"], tuple(named))
 
     def table_at(self, path: w.Path) -> pa.Table | None:
         source = self.nodes[path].source
@@ -295,6 +297,10 @@ class MiniTiled:
 
     def count(self, kind: type) -> int:
         return sum(isinstance(request, kind) for request in self.asked)
+
+
+def _descriptors(metadata: dict[str, Any]) -> list[str]:
+    return [metadata["uid"], *(update["uid"] for update in metadata.get("_config_updates", []))]
 
 
 def keys_of(table: pa.Table | None) -> w.Keys:

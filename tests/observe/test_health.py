@@ -69,6 +69,8 @@ def test_alive_while_the_loop_beats(server: HealthServer, health: Health, clock:
         (Snapshot(kafka_error="no topic"), ["no partition is assigned", "Kafka's client says: no topic"]),
         (Snapshot(assigned_partitions=1, kafka_error="one broker of three is away"), []),
         (Snapshot(assigned_partitions=1, tiled_reachable=False), ["Tiled cannot be reached"]),
+        (Snapshot(assigned_partitions=1, tiled_silent_s=9.0), []),
+        (Snapshot(assigned_partitions=1, tiled_silent_s=12.4), ["Tiled has not answered for 12 s"]),
         (Snapshot(assigned_partitions=1, dead_letters_ok=False), ["a dead letter was not confirmed"]),
         (Snapshot(assigned_partitions=1, stopping="SIGTERM"), ["the service is stopping"]),
     ],

@@ -33,7 +33,7 @@ class Loop:
 
     def snapshot(self) -> EngineSnapshot:
         down_s = 1.0 if self.waits_for_tiled else None
-        return EngineSnapshot(self.partitions, (), 0, down_s, self.letters_s, paused=False, ending=self.ending)
+        return EngineSnapshot(self.partitions, (), 0, down_s, None, self.letters_s, paused=False, ending=self.ending)
 
 
 @pytest.fixture

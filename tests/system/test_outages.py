@@ -16,10 +16,11 @@ import pytest
 from bluesky_tiled_plugins import TiledWriter
 from confluent_kafka.admin import AdminClient
 
-from tests.rig.fixtures import topics_of
+from tests.rig.fixtures import postgres_tiled, topics_of
+from tests.rig.postgres import Postgres
 from tests.system.publishing import Documents, interleaved, key_for, message, runs, uid_of
 from tests.system.scene import Scene, alone
-from tiled_ingest.demo.broker import KafkaBroker
+from tiled_ingest.demo.broker import Broker, KafkaBroker
 from tiled_ingest.demo.processes import free_port
 from tiled_ingest.demo.tiled_server import TiledServer
 
@@ -63,6 +64,60 @@ def test_a_key_that_loses_its_right_mid_run_stops_it(duckdb_scene: Scene) -> Non
     publication.publish()
     scene.settle()
     scene.verify()
+
+
+# ---------------------------------------------------------------- Tiled answers 500
+
+
+def test_a_run_of_which_tiled_takes_nothing_fails_alone_and_the_end_is_reached(duckdb_scene: Scene) -> None:
+    """Nobody else writes: what Tiled takes is shown by a write of our own."""
+    scene = duckdb_scene
+    documents = runs(1)[0]
+    scene.proxy.answer("POST", rf"/api/v1/metadata/{uid_of(documents)}$", 500, times=None)  # its streams' nodes
+    publication = scene.publication(documents)
+    publication.publish()
+    service = scene.service().start("--until-end")
+    assert service.ended(60) == 0
+    assert scene.committed() == scene.end()
+    assert Counter(letter.code for letter in scene.letters()) == {"run_failed": len(publication.published)}
+    assert scene.state(uid_of(documents)) == "failed"
+    assert not service.lines("tiled_down")
+
+
+def test_a_run_of_which_tiled_takes_nothing_keeps_no_other_waiting(postgres_scene: Scene) -> None:
+    scene = postgres_scene
+    poison, sound = runs(2)
+    scene.proxy.answer("POST", rf"/api/v1/metadata/{uid_of(poison)}$", 500, times=None)
+    service = scene.service().start_claimed()
+    scene.publication(poison[:-1]).publish()
+    service.wait_for("run_opened")
+    scene.publication(sound).publish()
+    service.wait_for("run_closed", run=uid_of(sound), state="complete")
+    assert not service.lines("run_failed")  # it is still tried
+    assert not service.lines("tiled_down")
+    service.wait_for("run_failed")
+    scene.compare(sound, "complete")
+
+
+def test_a_database_that_is_restarted_again_and_again_fails_no_run(broker: Broker, tmp_path: Path) -> None:
+    """Tiled answers 500 to everything meanwhile; runs are opened, live and closed as it comes back."""
+    with ExitStack() as stack:
+        postgres = stack.enter_context(Postgres())
+        tiled = stack.enter_context(postgres_tiled(postgres))
+        scene = stack.enter_context(closing(Scene(broker, tiled, topics_of(broker), tmp_path)))
+        service = scene.service().start_claimed()
+        publication = scene.publication(interleaved(runs(3)))
+        for share, away_s in ((0.2, 1.0), (0.4, 5.0), (0.6, 0.0), (0.8, 8.0)):
+            publication.publish_to(share)
+            postgres.kill()
+            time.sleep(away_s)
+            postgres.restart()
+            publication.publish_to(share + 0.1)
+        publication.publish()
+        scene.settle(limit_s=120.0)
+        scene.notes.append(f"{len(service.lines('tiled_down'))} outages noticed")
+        assert not service.lines("run_failed")
+        scene.verify()
 
 
 # ---------------------------------------------------------------- Kafka is away

@@ -388,6 +388,7 @@ def test_open_runs_are_found_with_their_largest_epoch(session: Session) -> None:
     bare = new_run(session, parent, source=ours, epoch=4)
     switched = new_run(session, parent, source=ours, epoch=2)
     stream = new_stream(session, switched, "50% of?")
+    done(session, UpdateMetadata(stream, {"_config_updates": [{"uid": "later", "time": 1.0}]}))
     new_table(session, stream, epoch=3)
     new_table(session, (*stream, "internal"), "rebuild-9-x", permuted(TableSource(0, SCHEMA, {})), epoch=9)
     new_run(session, parent, source={**ours, "partition": 4})
@@ -399,6 +400,8 @@ def test_open_runs_are_found_with_their_largest_epoch(session: Session) -> None:
 
     found: tuple[OpenRun, ...] = done(session, FindOpenRuns(parent, "t-1", 3))
     assert {run.path: run.epoch_max for run in found} == {bare: 4, switched: 9}
+    first = done(session, GetNode(stream)).metadata["uid"]
+    assert {run.path: run.descriptors for run in found} == {bare: (), switched: (first, "later")}
     assert all(run.metadata["tiled_ingest"]["source"]["first_offset"] == 17 for run in found)
     assert done(session, FindOpenRuns(("no-such",), "t-1", 3)) == ()
 

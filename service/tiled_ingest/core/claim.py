@@ -151,10 +151,11 @@ class Claim:
         for run in (yield from self._open_in_tiled()):
             if run.first_offset < low:
                 facts = dict(run.metadata[OURS])
+                facts.pop("rows", None)  # what it said there was true when the run was opened
                 note = f"The log begins at {low}: the run's beginning was deleted before its end was written."
                 facts |= {"state": "failed", "notes": [*facts.get("notes", ()), note]}
                 yield from insist(self, str(self.home), UpdateMetadata(run.path, {OURS: facts}))
-                self.runs.give_up(run.path[-1], "beginning_lost")
+                self.runs.give_up(run.path[-1], run.descriptors, "beginning_lost")
                 self.tell("run_closed", run=run.path[-1], state="failed", rows=0)
 
     def _rebuild(self, start: int, stop: int) -> Procedure[None]:

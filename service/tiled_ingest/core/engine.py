@@ -32,7 +32,7 @@ from .snapshot import EngineSnapshot, snapshot_of
 from .states import Trigger
 from .steps import Announcement, Claiming, Letters, LogChunk, Sleep, Step, Weather
 from .stretch import Stretch
-from .writes import Done, Exists, Missing, Outcome, Rejected
+from .writes import Done, Exists, Missing, Outcome, Rejected, Unknown, Unprocessed
 
 SWEEP_S = 1.0  # how often we look for runs that nobody speaks of
 DOWN_PAUSE_S = 1.0  # intake goes on for a moment when one request fails
@@ -67,6 +67,7 @@ class Engine:
         self._post = Post(self._out, self._breaker, lambda lane: self._resume(lane, None))
         self._swept_s = math.inf  # until the first step
         self._asked_s = float("-inf")  # when Tiled was asked for something
+        self._silent_since_s: float | None = None  # of what was asked since Tiled's last answer, the first
         self._down_since_s: float | None = None
         self._down_told = False
         self._paused = False
@@ -148,6 +149,7 @@ class Engine:
             self._claims.values(),
             self._out.now_s,
             down_since_s=self._down_since_s,
+            silent_since_s=self._silent_since_s,
             letters_since_s=self._post.since_s,
             paused=self._paused,
             ending=self._draining,
@@ -392,6 +394,8 @@ class Engine:
 
     def _hear(self, outcome: Outcome) -> None:
         """Learn from an answer how Tiled is."""
+        if not isinstance(outcome, Unprocessed) and not (isinstance(outcome, Unknown) and not outcome.status):
+            self._silent_since_s = None
         if not isinstance(outcome, Done | Exists | Missing | Rejected):
             return
         self._weather.note(outcome)
@@ -404,6 +408,8 @@ class Engine:
 
     def _forget_outage(self) -> None:
         """Nobody asks Tiled any more (the partitions that did are gone): only new work can tell how it is."""
+        if self._silent_since_s is not None and self._requests.empty and all(map(_is_idle, self._lanes.values())):
+            self._silent_since_s = None
         if self._down_since_s is not None and self._requests.empty and not self._sleepers.any_down:
             self._down_since_s, self._down_told = None, False
 
@@ -486,6 +492,7 @@ class Engine:
             ticket = self._out.ticket()
             self._requests.sent(ticket, lane, request)
             self._asked_s = self._out.now_s
+            self._silent_since_s = self._asked_s if self._silent_since_s is None else self._silent_since_s
             self._out.put(fx.Ask(ticket, lane.key, request))
 
     @property
@@ -574,3 +581,7 @@ class Engine:
     def _stop(self, error: IngestError) -> None:
         self._stopped = True
         self._out.put(fx.Stop(error.reason, str(error)))
+
+
+def _is_idle(lane: Lane) -> bool:
+    return lane.idle

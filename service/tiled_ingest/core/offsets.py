@@ -111,8 +111,17 @@ class ResumePoint(msgspec.Struct, frozen=True, omit_defaults=True):
     version: int = msgspec.field(name="v", default=METADATA_VERSION)
 
     def encode(self) -> str:
-        """The metadata string, at most `METADATA_BYTES_MAX` long."""
-        return msgspec.json.encode({"v": self.version, **msgspec.to_builtins(self)}).decode()
+        """The metadata string, at most `METADATA_BYTES_MAX` long.
+
+        Where there are too many limits, the two oldest become one that lets pass what either did: a document that was
+        refused then may be in Tiled, too, if its run is ever written anew; none that was accepted is lost.
+        """
+        spelled = msgspec.json.encode({"v": self.version, **msgspec.to_builtins(self)})
+        if len(spelled) <= METADATA_BYTES_MAX or len(self.limits) < 2:
+            return spelled.decode()
+        (start, *older), (_, *newer), *rest = self.limits
+        nbytes, nesting, elements = map(max, older, newer)
+        return msgspec.structs.replace(self, limits=[(start, nbytes, nesting, elements), *rest]).encode()
 
     @classmethod
     def decode(cls, text: str) -> "ResumePoint | None":

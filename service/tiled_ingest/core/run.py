@@ -158,11 +158,9 @@ class Run:
         """The lowest offset of what waits to be settled; that of its last document if nothing waits."""
         nodes = (self.start_hold, self.stop_hold, *(chore.hold for chore in self.chores))
         held = chain((hold for hold in nodes if hold is not None), self.early, self.in_hand, self.holds)
-        waiting = chain(
-            (stream.first_offset for stream in self.waiting_streams),
-            (external.first_offset for external in self.waiting_externals),
-        )
-        return min(chain((hold.offset for hold in held), waiting), default=self.last_offset)
+        rows = (stream.first_offset for stream in self.waiting_streams)
+        files = (external.first_offset for external in self.waiting_externals)
+        return min(chain((hold.offset for hold in held), rows, files), default=self.last_offset)
 
     @property
     def nbytes(self) -> int:

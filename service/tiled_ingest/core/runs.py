@@ -5,7 +5,7 @@ make the runs' state and cause no write.
 """
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -417,9 +417,9 @@ class Runs:
         while len(self._finished) > self._policy.finished_remembered_max:
             self._finished.popitem(last=False)
 
-    def give_up(self, uid: str, code: str) -> None:
+    def give_up(self, uid: str, descriptors: Iterable[str], code: str) -> None:
         """Remember a run that is not ours to go on with: what comes of it is late, with this code."""
-        self._finished[uid] = code, uid
+        self._finished.update((named, (code, uid)) for named in (uid, *descriptors))
 
     def knows(self, named: Reference) -> bool:
         """Whether a run, descriptor or resource lives here."""

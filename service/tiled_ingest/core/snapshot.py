@@ -40,6 +40,7 @@ class EngineSnapshot:
     runs: tuple[RunView, ...]
     buffered_bytes: int
     down_s: float | None
+    silent_s: float | None  # how long Tiled has not answered anything that was asked since its last answer
     letters_s: float | None  # how long the oldest dead letter has waited for its confirmation
     paused: bool
     ending: bool
@@ -50,6 +51,7 @@ def snapshot_of(
     now_s: float,
     *,
     down_since_s: float | None,
+    silent_since_s: float | None,
     letters_since_s: float | None,
     paused: bool,
     ending: bool,
@@ -62,6 +64,7 @@ def snapshot_of(
         runs,
         sum(claim.nbytes for claim in claims),
         _seconds_since(down_since_s, now_s),
+        _seconds_since(silent_since_s, now_s),
         _seconds_since(letters_since_s, now_s),
         paused,
         ending,

@@ -126,6 +126,7 @@ class OpenRun:
     path: Path
     metadata: Json
     epoch_max: int  # the largest epoch in its metadata and in its tables' data sources
+    descriptors: tuple[str, ...] = ()  # uids of those that its streams' nodes name
 
     @property
     def first_offset(self) -> int:

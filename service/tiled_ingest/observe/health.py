@@ -21,6 +21,8 @@ from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 
 from .snapshot import Snapshot
 
+SILENT_S_MAX = 10.0  # a large append takes seconds; `tiled.timeout_s` may be minutes
+
 
 class Health:
     """The loop's last heartbeat and last snapshot. One thread writes, others read: each is one reference.
@@ -62,6 +64,7 @@ class Health:
             f"Kafka's client says: {snapshot.kafka_error}": bool(snapshot.kafka_error)
             and not snapshot.assigned_partitions,
             "Tiled cannot be reached": not snapshot.tiled_reachable,
+            f"Tiled has not answered for {snapshot.tiled_silent_s:.0f} s": snapshot.tiled_silent_s > SILENT_S_MAX,
             "a dead letter was not confirmed": not snapshot.dead_letters_ok,
             "the service is stopping": bool(snapshot.stopping),
         }

@@ -21,6 +21,8 @@ class Snapshot:
         Since when the oldest request that waits for Tiled is being retried.
     tiled_reachable
         False while requests fail because Tiled is away or refuses us.
+    tiled_silent_s
+        How long Tiled has not answered anything that it was asked.
     dead_letters_ok
         False once a dead letter was not confirmed.
     kafka_error
@@ -44,6 +46,7 @@ class Snapshot:
     oldest_unsettled_age_s: float = 0.0
     retry_s: float = 0.0
     tiled_reachable: bool = True
+    tiled_silent_s: float = 0.0
     dead_letters_ok: bool = True
     kafka_error: str = ""
     stopping: str = ""

@@ -51,7 +51,16 @@ def _parent_of(entry: Json, request: FindOpenRuns) -> Path:
 def _open_run(session: Session, parent: Path, entry: Json) -> OpenRun:
     path = (*parent, entry["id"])
     metadata = entry["attributes"]["metadata"]
-    return OpenRun(path, metadata, max(_epoch(metadata), _epoch_of_tables(session, path)))
+    epoch = max(_epoch(metadata), _epoch_of_tables(session, path))
+    return OpenRun(path, metadata, epoch, tuple(_descriptors(session, path)))
+
+
+def _descriptors(session: Session, run: Path) -> Iterator[str]:
+    params = {"filter[structure_family][condition][value]": ["container"], "fields": ["metadata"]}
+    for stream in _pages(session, "search", run, params):
+        said = stream["attributes"]["metadata"]
+        named = (said, *(said.get("_config_updates") or ()))
+        yield from (descriptor["uid"] for descriptor in named if isinstance(descriptor.get("uid"), str))
 
 
 def _epoch_of_tables(session: Session, run: Path) -> int:
