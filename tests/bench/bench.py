@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from tests.bench import arms, readback
 from tests.bench.arms import Measured
@@ -28,6 +29,9 @@ class Sizes:
     live_rate: int = 1_000
     live_runs: tuple[int, ...] = (1, 10, 100)
     short_runs: int = 300
+    frames: int = 2_000  # of each of 10 detectors
+    frames_one_by_one: int = 20  # with TiledWriter at batch 1
+    frames_live: int = 1_000
     open_runs: int = 1_000
     open_events: int = 200  # of each
     longest: int = 10_000_000
@@ -54,6 +58,9 @@ QUICK = Sizes(
     live_rate=200,
     live_runs=(2,),
     short_runs=5,
+    frames=30,
+    frames_one_by_one=3,
+    frames_live=30,
     open_runs=20,
     open_events=5,
     longest=6_000,
@@ -76,9 +83,9 @@ class Bench:
     log: Callable[[str], None] = lambda _: None
 
     @contextmanager
-    def storage(self, storage: Storage) -> Iterator[Callable[[], Node]]:
-        """A server with nothing in it; what is yielded makes empty nodes there."""
-        with self.place.tiled(storage) as server:
+    def storage(self, storage: Storage, readable: Path | None = None) -> Iterator[Callable[[], Node]]:
+        """A server with nothing in it, which may serve files of a folder; what is yielded makes empty nodes there."""
+        with self.place.tiled(storage, readable) as server:
             yield lambda: self._node(server, storage)
 
     @staticmethod

@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 import uuid
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -81,12 +81,17 @@ class Place:
         return self._topics
 
     @contextmanager
-    def tiled(self, storage: Storage) -> Iterator[TiledServer]:
-        """Run a server with nothing in it, for this block."""
-        if storage == "postgresql" and self._postgres is None:
-            self._postgres = self._stack.enter_context(Postgres())
-        with postgres_tiled(self._postgres) if self._postgres and storage == "postgresql" else TiledServer() as server:
+    def tiled(self, storage: Storage, readable: Path | None = None) -> Iterator[TiledServer]:
+        """Run a server with nothing in it, for this block; `readable` is a folder of files that it may serve."""
+        with self._server(storage, readable) as server:
             yield server
+
+    def _server(self, storage: Storage, readable: Path | None) -> AbstractContextManager[TiledServer]:
+        if storage == "duckdb":
+            return TiledServer(readable_folders=[readable] if readable else [])
+        if self._postgres is None:
+            self._postgres = self._stack.enter_context(Postgres())
+        return postgres_tiled(self._postgres)
 
 
 def new_node(server: TiledServer, storage: Storage) -> Node:

@@ -1,4 +1,4 @@
-"""Documents against event-model's rules, which are slow to check: what a descriptor repeats is checked once."""
+"""Documents against event-model's rules, which are slow to check: what one repeats of another is checked once."""
 
 import hashlib
 from collections import OrderedDict
@@ -10,20 +10,25 @@ from event_model import DocumentNames
 
 from .errors import InvalidDocument
 
-REMEMBERED_MAX = 1_000  # descriptors that differ in more than their own and their run's name and time
+REMEMBERED_MAX = 1_000  # documents that differ in more than what each has of its own
 
 _ANY_NAME = str.maketrans("./", "\ue000\ue001")
 _VALIDATORS = {name.value: validator for name, validator in event_model.schema_validators.items()}
 _NAMED = {
     kind: event_model.schemas[DocumentNames[kind]]["properties"].keys() for kind in ("start", "stop", "descriptor")
 }
-_OF_ITS_OWN: dict[str, Any] = {"uid": "", "run_start": "", "time": 0.0}  # any value of that type is as good
+_RANGE = {"start": 0, "stop": 0}
+_OF_ITS_OWN: dict[str, dict[str, Any]] = {  # what differs from document to document: any value of that type is as good
+    "descriptor": {"uid": "", "run_start": "", "time": 0.0},
+    "stream_datum": {"uid": "", "descriptor": "", "stream_resource": "", "indices": _RANGE, "seq_nums": _RANGE},
+}
 
 
 class Schemas:
     """Checks documents.
 
-    A scan has the descriptors of the one before it, which takes a millisecond to check and 20 us to recognise.
+    A scan has the descriptors of the one before it, each of which takes a millisecond to check and 20 us to recognise;
+    and its stream_datums are alike but for names and numbers.
     """
 
     def __init__(self) -> None:
@@ -40,7 +45,7 @@ class Schemas:
         InvalidDocument
             `schema`.
         """
-        known = _digest(doc) if kind == "descriptor" else None
+        known = _digest(kind, doc) if kind in _OF_ITS_OWN else None
         if known is None or known not in self._known:
             _validate(kind, doc)
         if known is not None:
@@ -50,17 +55,24 @@ class Schemas:
             self._known.popitem(last=False)
 
 
-def _digest(doc: dict[str, Any]) -> bytes | None:
+def _digest(kind: str, doc: dict[str, Any]) -> bytes | None:
     """Return a hash of what the rules look at, the same for all documents that they judge alike; `None` for an odd one.
 
     The order of keys counts: nearly always it is the same, too.
     """
-    if any(type(doc.get(name)) is not type(value) for name, value in _OF_ITS_OWN.items()):
+    own = _OF_ITS_OWN[kind]
+    if not all(_is_like(doc.get(name), value) for name, value in own.items()):
         return None
     try:
-        return hashlib.blake2b(msgspec.msgpack.encode(doc | _OF_ITS_OWN), digest_size=16).digest()
+        return hashlib.blake2b(msgspec.msgpack.encode((kind, doc | own)), digest_size=16).digest()
     except (msgspec.MsgspecError, TypeError, ValueError, OverflowError):
         return None
+
+
+def _is_like(value: Any, example: Any) -> bool:
+    if isinstance(example, dict) and isinstance(value, dict):
+        return value.keys() == example.keys() and all(_is_like(value[key], example[key]) for key in example)
+    return type(value) is type(example)
 
 
 def _validate(kind: str, doc: dict[str, Any]) -> None:

@@ -2,7 +2,7 @@
 
 from tests.bench.bench import Row
 from tests.bench.rows.backlog import backlog, full_storage, kinds
-from tests.bench.rows.later import external
+from tests.bench.rows.external import external
 from tests.bench.rows.live import live
 from tests.bench.rows.many import instances, open_runs, short_runs
 from tests.bench.rows.one import idle_runs, longest, restart, starts, verify
