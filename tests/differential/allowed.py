@@ -42,7 +42,9 @@ def _own_properties(found: Difference) -> bool:
 
 
 def _kind_from_descriptor(found: Difference) -> bool:
-    """A column's type: theirs is that of the first batch's values."""
+    """A column's type: theirs is that of the first batch's values; so a boolean under `integer` is 1 here."""
+    if isinstance(found.theirs, bool) and not isinstance(found.ours, bool):
+        return "data" in found.field and found.ours == found.theirs
     return found.field[:2] == ("structure", "columns") and found.theirs != found.ours and found.theirs is not ABSENT
 
 

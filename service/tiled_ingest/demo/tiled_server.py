@@ -18,7 +18,7 @@ import yaml
 
 from tiled_ingest.demo.processes import Process, cache_folder, free_port
 
-_START_LIMIT_S = 60.0
+_START_LIMIT_S = 120.0
 _STOP_LIMIT_S = 15.0
 
 
