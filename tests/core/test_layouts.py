@@ -167,7 +167,7 @@ def outcome(policy: Policy, messages: Sequence[bytes], slices: Sequence[int]) ->
         packed(descriptor_doc("e", name="other", x="number"), "descriptor"),
     ]
     log = records_of([*opening, *messages, packed(stop_doc(), "stop")])
-    edges = [0, 3, *sorted(edge % len(log) for edge in slices), len(log)]
+    edges = sorted({0, 3, len(log), *(edge % len(log) for edge in slices)})
     for begin, end in pairwise(edges):
         world.logs[HOME] += log[begin:end]
         world.tick()
