@@ -281,11 +281,17 @@ class Engine:
         self._taken += claim.runs.weight - weighed
 
     def _receive_stretch(self, claim: Claim, stretch: Stretch) -> set[Run]:
-        last = stretch.records[-1]
-        claim.ledger.received(last.offset, last.timestamp_ms)
         runs, rest = claim.runs.receive_stretch(stretch, self._out.now_s)
-        self._passed += len(stretch) - len(rest)
-        return runs.union(*(self._receive(claim, record) for record in rest))
+        told = 0
+        for number, record in enumerate(rest):  # the breaker hears of what passed in the order of the log
+            before = stretch.place_of(record) - number
+            self._passed += before - told
+            told = before
+            runs |= self._receive(claim, record)
+        self._passed += len(stretch) - len(rest) - told
+        last = stretch.records[-1]  # only now: the breaker may have opened at one of the rest
+        claim.ledger.received(last.offset, last.timestamp_ms)
+        return runs
 
     def _receive(self, claim: Claim, record: Record) -> set[Run]:
         claim.ledger.received(record.offset, record.timestamp_ms)

@@ -92,6 +92,10 @@ class Stretch:
         """The records' offsets."""
         return np.fromiter(map(attrgetter("offset"), self.records), np.int64, len(self))
 
+    def place_of(self, record: Record) -> int:
+        """Return how many of the records come before one of them."""
+        return int(np.searchsorted(self.offsets, record.offset))
+
     @cached_property
     def weights(self) -> npt.NDArray[np.int64]:
         """What each row counts in memory, in bytes."""
