@@ -347,6 +347,20 @@ def test_an_old_resource_without_any_run_is_an_orphan() -> None:
     assert world.codes == [(0, "orphan")]
 
 
+@pytest.mark.parametrize("run", ["r", None])
+def test_a_datum_of_a_foreign_run_is_a_dead_letter_though_the_log_has_lost_its_resource(run: str | None) -> None:
+    """The log that is read again for the dead letters does not say any more whose the datum is."""
+    world = ready()
+    world.tiled.nodes["r",] = w.Node({"start": start_doc()})
+    world.publish(begin(), descriptor(), resource("q", run), datum(1))
+    world.settle()
+    world.lows[HOME] = 3
+    world.publish(datum(2), event(1, "q/2"), stop())
+    world.settle()
+    assert world.codes == [(offset, "foreign_run") for offset in range(7)]
+    assert world.committed == 7
+
+
 # ---------------------------------------------------------------- refusals
 
 

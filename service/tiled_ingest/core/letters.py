@@ -14,12 +14,16 @@ Membership = Callable[[Record], bool]
 
 
 class Members:
-    """Recognises the documents of one run, in the order of the log, by the uids that name each other."""
+    """Recognises the documents of one run, in the order of the log, by the uids that name each other.
+
+    The uids that the run knows already count too: the log may have lost the documents that brought them.
+    """
 
     def __init__(self, run: Run, decode: Decode) -> None:
         self._decode = decode
         self._accepted = run.acceptance.descriptors
         self._known = {("run", run.uid), *(("descriptor", uid) for uid in run.acceptance.descriptors)}
+        self._known.update(("resource", uid) for uid in run.resources)
 
     def __call__(self, record: Record) -> bool:
         """Whether the record is a document of the run."""

@@ -76,6 +76,7 @@ class Run:
         self.acceptance = Acceptance()
         self.streams: dict[str, Stream] = {}
         self.externals: dict[tuple[str, str], External] = {}  # by stream's name and data key
+        self.resources: set[str] = set()  # uids of those that are its own, or may be
         self.needs_from = first_offset  # where the log must be read again to know all of the above
         self.chores: deque[Chore] = deque()
         self.notes: list[str] = []
@@ -201,6 +202,8 @@ class Run:
         if verdict.ours:  # wholly in the dead letters: also what an earlier claim had written
             self.emitted_to = self.first_offset
         self.holds += self.let_go()
+        # What waited may be of several runs, and then was nobody's last document.
+        self.last_offset = max([self.last_offset, *(hold.offset for hold in self.holds)])
 
     def let_go(self) -> list[Hold]:
         """Forget everything that waits for Tiled; return its holds."""

@@ -246,7 +246,7 @@ class Runs:
     def _share(self, kind: str, doc: Any, record: Record, now_s: float) -> set[Run]:
         """Keep a document for every run that is open now; of those that are not written it is a dead letter, too."""
         owners = list(self._owners())
-        granted = self._intake.take(kind, doc, record, now_s, [run.uid for run in owners])
+        granted = self._keep(kind, doc, record, now_s, owners)
         for run in owners:
             self._hold_until_opened(run, record)
         condemned = {run for run in owners if run.verdict is not None}
@@ -326,11 +326,19 @@ class Runs:
     def _add_assets(self, run: Run, kind: str, doc: dict[str, Any], record: Record, now_s: float) -> set[Run]:
         granted: set[Run] = set()
         if kind in SHARED:
-            granted = self._intake.take(kind, doc, record, now_s, [run.uid])
+            granted = self._keep(kind, doc, record, now_s, [run])
             self._hold_until_opened(run, record)
         elif not self._intake.stream_datum(run, doc, record, now_s):
             self._count(kind, "duplicate")
         run.last_offset = record.offset
+        return granted
+
+    def _keep(self, kind: str, doc: Any, record: Record, now_s: float, owners: list[Run]) -> set[Run]:
+        """Keep a resource or datums for these runs, which know by it later which datums are theirs."""
+        granted = self._intake.take(kind, doc, record, now_s, [run.uid for run in owners])
+        if kind in RESOURCES:
+            for run in owners:
+                run.resources.add(doc["uid"])
         return granted
 
     def _hold_until_opened(self, run: Run, record: Record) -> None:
@@ -389,7 +397,7 @@ class Runs:
         elif kind == "descriptor" and self._by_descriptor.setdefault(doc["uid"], run) is run:
             run.acceptance.add_descriptor(doc["uid"], str(doc.get("name")))
         elif kind in RESOURCES and doc.get("run_start"):
-            self._intake.take(kind, doc, record, 0.0, [run.uid])
+            self._keep(kind, doc, record, 0.0, [run])
 
     def _recognise(self, run: Run, kind: str, doc: Any, record: Record) -> None:
         run.last_offset = max(run.last_offset, record.offset)  # S stays at its start while its documents may come again
