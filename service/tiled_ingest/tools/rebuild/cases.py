@@ -120,8 +120,8 @@ class Judge:
         if (node is not None and node.state not in {"", "failed"}) or home not in spooled.starts:
             self._add_from_log(uid, source, home, partition if is_same_topic else None)
         spooled = self._spool.of(uid)
-        self._check_ended(node, spooled)
         self._check_whole(spooled, home)
+        self._check_ended(node, spooled)
         digest = self._spool.put_in_order(uid)
         known = node.facts.get("rebuilt") if node else None
         if node and node.state in CLOSED and known and known.get("digest") == digest:
