@@ -1,7 +1,7 @@
 """What makes histories quick without changing them: half of their time went into event-model's schemas.
 
-A document's validity does not depend on the digits in it (serial numbers, times, values), only on its keys, types, signs
-and words. So each form is validated once per process, by the real validators, and its verdict is remembered.
+A document's validity does not depend on the digits in it (serial numbers, times, values), only on its keys, types,
+signs and words. So each form is validated once per process, by the real validators, and its verdict is remembered.
 """
 
 import re
