@@ -35,10 +35,11 @@ from tiled_ingest.core.effects import (
 )
 from tiled_ingest.core.engine import Engine
 from tiled_ingest.core.offsets import ResumePoint
+from tiled_ingest.core.patience import insist
 from tiled_ingest.core.policy import Policy
 from tiled_ingest.core.record import Home, Record
 from tiled_ingest.core.states import Trigger
-from tiled_ingest.core.steps import Procedure, insist
+from tiled_ingest.core.steps import Procedure
 from tiled_ingest.core.writes import (
     Append,
     Done,

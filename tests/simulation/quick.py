@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from tiled_ingest.core import decode
+from tiled_ingest.core import schemas
 
 _DIGITS = re.compile(rb"[0-9]+")
 _FORMS_MAX = 50_000
@@ -36,5 +36,5 @@ class Remembering:
 
 def remember_forms(patch: pytest.MonkeyPatch) -> None:
     """Let the decoder validate each form of a document once, until the patch is undone."""
-    quick = {kind: Remembering(validator) for kind, validator in decode._VALIDATORS.items()}
-    patch.setattr(decode, "_VALIDATORS", quick)
+    quick = {kind: Remembering(validator) for kind, validator in schemas._VALIDATORS.items()}
+    patch.setattr(schemas, "_VALIDATORS", quick)

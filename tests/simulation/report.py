@@ -20,9 +20,10 @@ seeded histories without real time or sockets. The oracle knows only what was pu
 This page is written by commands; nothing in it is typed in:
 
 ```sh
-python -m tests.simulation.campaign --histories 100000   # in several processes; goes on where it was stopped
-python -m tests.simulation.campaign --variants 500       # the wrong engines
-python -m tests.simulation.campaign --report docs/simulation.md
+make simulate                                                      # 100 000 histories, the wrong engines, this page
+python -m tests.simulation.campaign --first 5000 --histories 1000  # some of it; what was played is kept in build/
+python -m tests.simulation.campaign --variants 500                 # the wrong engines
+python -m tests.simulation.campaign --report docs/simulation.md    # this page, of what there is
 ```
 """
 
