@@ -380,7 +380,11 @@ class AdoptsForeignRuns(WrongInside):
 
     @staticmethod
     def patch(patch: pytest.MonkeyPatch) -> None:
-        patch.setattr(lifecycle, "_judge", lambda _around, run, _metadata: run.meet(Trigger.CREATED))
+        def judged(_around: Any, run: Any, metadata: Any) -> None:
+            metadata.setdefault("tiled_ingest", {})
+            run.meet(Trigger.CREATED)
+
+        patch.setattr(lifecycle, "_judge", judged)
 
 
 class AppendsToInherited(WrongInside):
