@@ -425,7 +425,7 @@ class MarksFailedFirst(WrongInside):
 
         def emitted(around: Any, run: Any, verdict: Any) -> Procedure[None]:
             if verdict.ours:
-                yield from mark(around, run)
+                yield from jobs._if_tiled_takes_it(around, run, mark(around, run))
             yield from emit(around, run, verdict)
 
         def judged(around: Any, run: Any, metadata: Any) -> None:

@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 
 import pytest
@@ -121,7 +122,7 @@ def play_missing(folder: Path, first: int, histories: int, processes: int, limit
     wanted = [at for at in range(first, first + histories, PORTION) if at not in done]
     with ProcessPoolExecutor(processes) as pool:
         waiting = iter(wanted)
-        under_way = {pool.submit(play, at, PORTION, source) for at, _ in zip(waiting, range(processes), strict=False)}
+        under_way = {pool.submit(play, at, PORTION, source) for at in islice(waiting, processes)}
         while under_way:
             ended = next(as_completed(under_way))
             under_way.discard(ended)
@@ -142,15 +143,19 @@ def _tell(portion: Portion, portions: int) -> None:
 
 
 def catch_variants(folder: Path, most: int) -> None:
-    """Count for each wrong engine how many histories it takes, and keep it."""
-    found: dict[str, tuple[int, str] | None] = {}
+    """Count for each wrong engine how many histories it takes, and keep it; what is known of the present code stays."""
+    path, source = folder / "variants.json", source_digest()
+    known = json.loads(path.read_text()) if path.exists() else {}
+    found: dict[str, tuple[int, str] | None] = known.get("caught", {}) if known.get("source") == source else {}
     with pytest.MonkeyPatch.context() as patch:
         remember_forms(patch)
         for variant in VARIANTS:
-            found[variant.__name__] = caught(variant, most)
-            sys.stdout.write(f"{variant.__name__}: {found[variant.__name__]}\n")
-            sys.stdout.flush()
-            (folder / "variants.json").write_text(json.dumps({"most": most, "caught": found}, indent=1))
+            name = variant.__name__
+            if not found.get(name):
+                found[name] = caught(variant, most)
+                sys.stdout.write(f"{name}: {found[name]}\n")
+                sys.stdout.flush()
+            path.write_text(json.dumps({"most": most, "source": source, "caught": found}, indent=1))
 
 
 def main() -> int:

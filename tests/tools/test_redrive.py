@@ -153,6 +153,21 @@ def test_killed_half_way_and_repeated_it_makes_the_run_whole(
     scene.compare(documents, "complete")
 
 
+def test_refused_again_a_run_stays_what_it_was(duckdb_scene: Scene) -> None:
+    scene = duckdb_scene
+    documents, bad = failed_and_good(scene)
+    letters = len(scene.letters())
+    scene.proxy.answer("PATCH", "table/partition/", 422, times=None)
+    refused = redrive(settings_of(scene, **{"tiled.uri": scene.proxy.uri}))
+    assert not refused.passed
+    assert refused.built[uid_of(bad)].error
+    assert scene.state(uid_of(bad)) == "failed"
+    assert len(scene.letters()) == letters
+    scene.proxy.clear()
+    assert redrive(settings_of(scene)).passed
+    scene.compare(documents, "complete")
+
+
 def test_mixed_codes(scene: Scene) -> None:
     """A closed run gets the rows that came late, a refused one is made, and what cannot be helped is said."""
     late, large, broken = small_run([1, 2, 3]), small_run([4, 5], comment="x" * 3000), small_run([6, 7])
