@@ -10,7 +10,7 @@ SYNC := $(BIN)/uv sync --frozen --inexact --quiet
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-deploy image audit check generate format chaos fuzz clean
+.PHONY: help install demo test test-deploy image audit check generate format simulate chaos fuzz clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
@@ -50,9 +50,12 @@ image:  ## the container image, by buildah, podman or docker (NAME=..., BASE=ano
 generate: install  ## what the chart is made of that has its source elsewhere: schema, defaults, dashboard
 	$(BIN)/python -m deploy.generate
 
-chaos: install  ## the long fault runs: kill points one by one, many histories, FAULTS=1000 faults on real parts (SEED=, MINUTES=)
-	TILED_INGEST_CHAOS=1 SIMULATION_HISTORIES=$(or $(HISTORIES),20000) \
-	  $(BIN)/python -m pytest tests/simulation tests/system --timeout=7200 $(PYTEST_ARGS)
+simulate: install  ## HISTORIES=100000 of the simulation in PROCESSES, resumable; every wrong engine; writes docs/simulation.md
+	$(BIN)/python -m tests.simulation.campaign --histories $(or $(HISTORIES),100000) --variants 1000 \
+	  --report docs/simulation.md $(if $(PROCESSES),--processes $(PROCESSES))
+
+chaos: simulate  ## the long fault runs: the simulation, kill points one by one, FAULTS=1000 faults on real parts (SEED=, MINUTES=)
+	TILED_INGEST_CHAOS=1 $(BIN)/python -m pytest tests/simulation tests/system --timeout=7200 $(PYTEST_ARGS)
 	$(BIN)/python -m tests.chaos --faults $(or $(FAULTS),1000) $(if $(SEED),--seed $(SEED)) \
 	  $(if $(MINUTES),--minutes $(MINUTES)) --storage $(or $(STORAGE),both)
 

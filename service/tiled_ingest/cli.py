@@ -151,7 +151,47 @@ def verify(
     raise typer.Exit(0 if report.passed else FAILED)
 
 
-dlq = typer.Typer(help="The dead letters: look at them.", no_args_is_help=True, rich_markup_mode=None)
+@app.command()
+def replay(
+    *,
+    sources: Annotated[
+        list[str], typer.Argument(metavar="SOURCE...", help="A file (JSON or msgpack), or topic:NAME[:PART[:FROM-TO]].")
+    ],
+    config: Config = None,
+    overrides: Overrides = None,
+    runs: Annotated[list[str] | None, typer.Option("--run", metavar="UID", help="Only this run.")] = None,
+    anew: Annotated[bool, typer.Option("--replace", help="Build the named runs anew, even if they are there.")] = False,
+    adopt: Annotated[bool, typer.Option("--adopt", help="Also finish runs that someone else began.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be done.")] = False,
+    wait_s_max: Annotated[float, typer.Option("--wait", help="Wait so many seconds for a Tiled that is away.")] = 60.0,
+    as_json: AsJson = False,
+) -> None:
+    """Write documents from files, or from a part of a topic, into Tiled; harmless to repeat."""
+    if anew and not runs:
+        _refuse("replay --replace: --run is needed")
+    settings = _settings(config, overrides)
+    from tiled_ingest.tools import replay as replaying  # noqa: PLC0415
+    from tiled_ingest.tools.progress import progress  # noqa: PLC0415
+
+    try:
+        found = [replaying.source(text) for text in sources]
+        with (
+            _tool(settings),
+            replaying.prepared(settings, found, runs=frozenset(runs or ()), anew=anew, adopt=adopt) as prepared,
+        ):
+            if not dry_run:
+                with progress() as shown:
+                    prepared.write(shown, wait_s_max)
+            print(replaying.told(prepared.plan, as_json=as_json))
+            passed = prepared.plan.passed or (dry_run and bool(prepared.plan.to_write))
+    except replaying.WrongSource as error:
+        _refuse(f"replay: {error}")
+    raise typer.Exit(0 if passed else FAILED)
+
+
+dlq = typer.Typer(
+    help="The dead letters: look at them, put them into Tiled.", no_args_is_help=True, rich_markup_mode=None
+)
 app.add_typer(dlq, name="dlq")
 
 Runs = Annotated[list[str] | None, typer.Option("--run", metavar="UID", help="Only of this run; may be repeated.")]
@@ -190,6 +230,47 @@ def dlq_show(
     from tiled_ingest.tools.dlq import shown  # noqa: PLC0415
 
     print(shown(_collected(_settings(config, overrides), runs, codes, positions, limit), as_json=as_json))
+
+
+@dlq.command("redrive")
+def dlq_redrive(
+    *,
+    config: Config = None,
+    overrides: Overrides = None,
+    runs: Runs = None,
+    codes: Annotated[
+        list[str] | None, typer.Option("--code", help="Only runs with letters of this code; may be repeated.")
+    ] = None,
+    everything: Annotated[bool, typer.Option("--all", help="Of all runs.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be done.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask before writing.")] = False,
+    wait_s_max: Annotated[float, typer.Option("--wait", help="Wait so many seconds for a Tiled that is away.")] = 60.0,
+    as_json: AsJson = False,
+) -> None:
+    """Put dead letters straight into Tiled, run by run, after their cause was mended; exit status 1 if some remain."""
+    if not (everything or runs or codes):
+        _refuse("dlq redrive: --run, --code or --all is needed")
+    settings = _settings(config, overrides)
+    from tiled_ingest.tools.dlq import Choice, planned, redriven  # noqa: PLC0415
+    from tiled_ingest.tools.progress import progress  # noqa: PLC0415
+
+    with _tool(settings), planned(settings, Choice(frozenset(runs or ()), frozenset(codes or ()))) as redrive:
+        plan = redrive.plan
+        if plan.to_write and not dry_run and (yes or _agreed(redriven(plan, as_json=False))):
+            with progress() as shown:
+                redrive.write(shown, wait_s_max)
+        elif plan.to_write and not dry_run:
+            print("tiled-ingest: nothing was written; to do it: --yes", file=sys.stderr)
+        print(redriven(plan, as_json=as_json))
+    raise typer.Exit(0 if plan.passed or (dry_run and plan.to_write) else FAILED)
+
+
+def _agreed(plan: str) -> bool:
+    """Ask the person at the terminal; without one, nobody agrees."""
+    if not (sys.stdin.isatty() and sys.stderr.isatty()):
+        return False
+    print(plan, file=sys.stderr)
+    return typer.confirm("Write these runs into Tiled?", err=True)
 
 
 def _collected(

@@ -5,33 +5,46 @@ here knows its inside.
 """
 
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 import numpy as np
+import pyarrow as pa
+import pytest
 
+from tiled_ingest.core import jobs, lifecycle, switch, tables
 from tiled_ingest.core.effects import (
     Announced,
     Answered,
     Ask,
+    Assigned,
     Commit,
     CommitFailed,
     Committed,
     DeadLetter,
     DeadLettered,
+    DeadLetterRefused,
     Effect,
     Input,
+    LogRead,
     Records,
     Released,
 )
+from tiled_ingest.core.engine import Engine
 from tiled_ingest.core.offsets import ResumePoint
+from tiled_ingest.core.patience import insist
 from tiled_ingest.core.policy import Policy
 from tiled_ingest.core.record import Home, Record
+from tiled_ingest.core.states import Trigger
+from tiled_ingest.core.steps import Procedure
 from tiled_ingest.core.writes import (
     Append,
     Done,
+    FindOpenRuns,
+    GetNode,
     Keys,
     Path,
     PutSource,
@@ -41,7 +54,10 @@ from tiled_ingest.core.writes import (
     Unprocessed,
 )
 
+from .options import Options
 from .surroundings import EngineLike
+from .tiled_model import DeleteNode
+from .world import World
 
 MakeEngine = Callable[[Policy, Callable[[], str]], EngineLike]
 
@@ -238,20 +254,237 @@ class CountsRedelivered(Bent):
         return msgspec.structs.replace(record, value=value) if again else record
 
 
+class DoesNotReadBack(Bent):
+    """Takes an append of which nothing is known for one that happened."""
+
+    def told(self, input: Input) -> list[Input]:  # noqa: A002
+        if not isinstance(input, Answered) or not isinstance(input.outcome, Unknown):
+            return [input]
+        return [Answered(input.ticket, Done())] if isinstance(self._requests[input.ticket], Append) else [input]
+
+
+class ComparesNumbersOnly(CountsWithoutLooking):
+    """Takes a row for there when its `seq_num` is, though a rewind legally repeats it."""
+
+    def _invent(self, path: Path, keys: Keys) -> Keys:
+        numbers = set(keys.seq_num.tolist())
+        tried = self._tried
+        self._tried = {path: {pair for pair in tried.get(path, set()) if pair[0] in numbers}}
+        invented = super()._invent(path, keys)
+        self._tried = tried
+        return invented
+
+
+class TakesDeadLettersForConfirmed(Bent):
+    """Goes on when a dead letter is handed over, not when the topic has it."""
+
+    def done(self, effect: Effect) -> list[Effect]:
+        if isinstance(effect, DeadLetter):
+            self.answers.append(DeadLettered(effect.ticket))
+        return [effect]
+
+    def told(self, input: Input) -> list[Input]:  # noqa: A002
+        return [] if isinstance(input, DeadLettered | DeadLetterRefused) else [input]
+
+
+class LosesMetadata(Bent):
+    """Commits without the resume point, and does not ask Tiled either which runs are open."""
+
+    def done(self, effect: Effect) -> list[Effect]:
+        return [replace(effect, metadata="")] if isinstance(effect, Commit) else [effect]
+
+    def told(self, input: Input) -> list[Input]:  # noqa: A002
+        if isinstance(input, Answered) and isinstance(self._requests[input.ticket], FindOpenRuns):
+            return [Answered(input.ticket, Done(()))]
+        return [input]
+
+
+class SwapsRows(Bent):
+    """Writes the rows of a batch in another order than they came."""
+
+    def done(self, effect: Effect) -> list[Effect]:
+        if isinstance(effect, Ask) and isinstance(effect.request, Append):
+            table = effect.request.table
+            backwards = table.take(pa.array(range(table.num_rows - 1, -1, -1), pa.int64()))
+            return [replace(effect, request=replace(effect.request, table=backwards))]
+        return [effect]
+
+
+def _child_of(effect: Effect) -> Path | None:
+    """The child's path, of the PUT that gives it the old dataset."""
+    if isinstance(effect, Ask) and isinstance(effect.request, PutSource):
+        return effect.request.path if effect.request.path[-1].startswith("rebuild-") else None
+    return None
+
+
+class DeletesTheChild(Bent):
+    """Removes the child of a switch instead of giving it the old dataset: for a moment both name one."""
+
+    def done(self, effect: Effect) -> list[Effect]:
+        path = _child_of(effect)
+        return [effect] if path is None else [replace(effect, request=cast("Any", DeleteNode(path)))]
+
+
+class DropsTheSharedTable(Bent):
+    """Cleans up after a switch: drops the old dataset's SQL table, which other streams have rows in."""
+
+    def __init__(self, engine: EngineLike) -> None:
+        super().__init__(engine)
+        self._puts: dict[int, Ask] = {}
+        self._heard: dict[int, Input] = {}  # answers that the engine gets when the child is deleted
+        self._deletions: list[Effect] = []
+
+    def done(self, effect: Effect) -> list[Effect]:
+        if isinstance(effect, Ask) and _child_of(effect) is not None:
+            self._puts[effect.ticket] = effect
+        return [effect]
+
+    def told(self, input: Input) -> list[Input]:  # noqa: A002
+        if not isinstance(input, Answered):
+            return [input]
+        if input.ticket < 0:
+            return [self._heard.pop(input.ticket)]
+        put = self._puts.pop(input.ticket, None)
+        path = _child_of(put) if put is not None else None
+        if put is None or path is None or not isinstance(input.outcome, Done):
+            return [input]
+        self._heard[-put.ticket] = input
+        self._deletions.append(replace(put, ticket=-put.ticket, request=cast("Any", DeleteNode(path, shared=True))))
+        return []
+
+    def afterwards(self, input: Input) -> list[Effect]:  # noqa: A002, ARG002
+        deletions, self._deletions = self._deletions, []
+        return deletions
+
+
+class RebuildsFromWhatIsLeft(Bent):
+    """Takes the log's beginning for the run's, after retention has deleted that."""
+
+    def told(self, input: Input) -> list[Input]:  # noqa: A002
+        return [replace(input, low=0)] if isinstance(input, LogRead | Assigned) else [input]
+
+
+# ---------------------------------------------------------------- wrong inside
+
+
+class WrongInside(Bent):
+    """A right door before a wrong room: some function of the core is another one, in all engines."""
+
+    @staticmethod
+    def patch(patch: pytest.MonkeyPatch) -> None:
+        """Put the wrong function there."""
+
+
+class AdoptsForeignRuns(WrongInside):
+    """Takes a run's node for its own, whoever wrote it."""
+
+    @staticmethod
+    def patch(patch: pytest.MonkeyPatch) -> None:
+        def judged(_around: Any, run: Any, metadata: Any) -> None:
+            metadata.setdefault("tiled_ingest", {})
+            run.meet(Trigger.CREATED)
+
+        patch.setattr(lifecycle, "_judge", judged)
+
+
+class AppendsToInherited(WrongInside):
+    """Goes on with the dataset of an earlier claim when its rows are all there."""
+
+    @staticmethod
+    def patch(patch: pytest.MonkeyPatch) -> None:
+        right = tables.Table._make_or_inherit
+
+        def wrong(self: tables.Table, upto: int) -> Procedure[None]:
+            node = None if self._stream.fresh else (yield from insist(self._around, self._run.uid, GetNode(self._path)))
+            if not isinstance(node, Done):
+                yield from right(self, upto)
+                return
+            self._part.source = node.value.source
+
+        patch.setattr(tables.Table, "_make_or_inherit", wrong)
+
+
+class UsesAnOrderAgain(WrongInside):
+    """Switches to a dataset with the order of columns that the old one has."""
+
+    @staticmethod
+    def patch(patch: pytest.MonkeyPatch) -> None:
+        def wrong(_self: switch.Switch, used: list[int]) -> Procedure[int]:
+            return used[-1]
+            yield
+
+        patch.setattr(switch.Switch, "_unused_order", wrong)
+
+
+class MarksFailedFirst(WrongInside):
+    """Calls a run failed before its dead letters are out, and does not look again at one that is called so."""
+
+    @staticmethod
+    def patch(patch: pytest.MonkeyPatch) -> None:
+        emit, mark, judge = lifecycle.emit_run, lifecycle.mark_failed, lifecycle._judge
+
+        def emitted(around: Any, run: Any, verdict: Any) -> Procedure[None]:
+            if verdict.ours:
+                yield from jobs._if_tiled_takes_it(around, run, mark(around, run))
+            yield from emit(around, run, verdict)
+
+        def judged(around: Any, run: Any, metadata: Any) -> None:
+            out = run.emitted_to
+            judge(around, run, metadata)
+            if metadata.get("tiled_ingest", {}).get("state") == "failed":
+                run.emitted_to = out
+
+        patch.setattr(jobs, "emit_run", emitted)
+        patch.setattr(lifecycle, "_judge", judged)
+
+
 VARIANTS: tuple[type[Bent], ...] = (
     CommitsEarly,
-    RetriesBlindly,
-    ForgetsResumePoint,
     ConfirmsBeforePerforming,
+    DoesNotReadBack,
+    ForgetsResumePoint,
+    RetriesBlindly,
     CountsWithoutLooking,
-    DoesNotSwitch,
+    ComparesNumbersOnly,
     DropsDeadLetters,
     SettlesUnannounced,
+    TakesDeadLettersForConfirmed,
+    LosesMetadata,
+    SwapsRows,
     CommitsAfterRelease,
+    AdoptsForeignRuns,
+    DoesNotSwitch,
+    AppendsToInherited,
+    UsesAnOrderAgain,
+    DeletesTheChild,
+    DropsTheSharedTable,
+    RebuildsFromWhatIsLeft,
     CountsRedelivered,
+    MarksFailedFirst,
 )
 
 
 def bend(variant: type[Bent], make_engine: MakeEngine) -> MakeEngine:
     """Make a maker of engines that are wrong in one way."""
     return lambda policy, nonce: variant(make_engine(policy, nonce))
+
+
+@contextmanager
+def wrong(variant: type[Bent]) -> Iterator[MakeEngine]:
+    """Yield a maker of engines that are wrong in one way; outside, all is right again."""
+    with pytest.MonkeyPatch.context() as patch:
+        if issubclass(variant, WrongInside):
+            variant.patch(patch)
+        yield bend(variant, Engine)
+
+
+def caught(variant: type[Bent], most: int) -> tuple[int, str] | None:
+    """Return how many histories, from seed 0 on, it takes to see that an engine is wrong, and what is seen then.
+
+    `None` if so many do not show it.
+    """
+    with wrong(variant) as make_engine:
+        for seed in range(most):
+            if found := World(Options(seed), make_engine).run().violations:
+                return seed + 1, found[0]
+    return None

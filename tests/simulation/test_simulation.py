@@ -11,15 +11,18 @@ import pytest
 
 from tiled_ingest.core.engine import Engine
 
-from .broken import VARIANTS, Bent, bend
+from .broken import VARIANTS, Bent, caught
+from .coverage import IMPOSSIBLE, Cell, Transition, possible, watched
 from .faults import Fault
 from .options import Options, Report
+from .quick import remember_forms
 from .shrink import describe, shrink
 from .world import World
 
 HISTORIES = int(os.environ.get("SIMULATION_HISTORIES", "500"))
 STEPS_MIN = 60
 CAUGHT_WITHIN = 200  # histories: a wrong engine must be noticed in one of so many
+RARE = 1_000  # histories: in so many every possible cell of transitions by faults is met
 FAILURES_SHOWN = 3
 
 pytestmark = pytest.mark.timeout(600 + HISTORIES)
@@ -30,8 +33,23 @@ def run(options: Options) -> Report:
 
 
 @pytest.fixture(scope="module")
-def reports() -> list[Report]:
-    return [run(Options(seed)) for seed in range(HISTORIES)]
+def played() -> tuple[list[Report], set[Cell], set[Transition]]:
+    """Return the reports of all histories, and what of the automaton they met."""
+    reports, cells, transitions = [], set[Cell](), set[Transition]()
+    with pytest.MonkeyPatch.context() as patch, watched() as coverage:
+        remember_forms(patch)
+        for seed in range(HISTORIES):
+            world = World(Options(seed), Engine)
+            coverage.begin(world.faults)
+            reports.append(world.run())
+            cells |= coverage.met
+            transitions |= coverage.transitions
+    return reports, cells, transitions
+
+
+@pytest.fixture(scope="module")
+def reports(played: tuple[list[Report], set[Cell], set[Transition]]) -> list[Report]:
+    return played[0]
 
 
 def test_nothing_is_lost_nothing_is_doubled_and_everything_comes_to_rest(reports: list[Report]) -> None:
@@ -51,6 +69,19 @@ def test_every_fault_was_hit(reports: list[Report]) -> None:
     assert set(hit) == set(Fault), f"never hit: {set(Fault) - set(hit)}"
 
 
+@pytest.mark.skipif(HISTORIES < RARE, reason="too few histories to meet every transition after every fault")
+def test_every_transition_happened_after_every_fault(played: tuple[list[Report], set[Cell], set[Transition]]) -> None:
+    _, cells, transitions = played
+    assert {(state, trigger, fault) for state, trigger in possible() for fault in Fault} - cells == set()
+    assert transitions & IMPOSSIBLE.keys() == set(), "they are possible"
+
+
+def test_remembering_forms_changes_no_history(monkeypatch: pytest.MonkeyPatch) -> None:
+    plain = [run(Options(seed)) for seed in range(10)]
+    remember_forms(monkeypatch)
+    assert [run(Options(seed)) for seed in range(10)] == plain
+
+
 def test_the_documented_residual_risk_is_rare(reports: list[Report]) -> None:
     assert sum(bool(report.residual) for report in reports) <= len(reports) / 20
 
@@ -64,6 +95,6 @@ def test_a_history_can_be_repeated() -> None:
 
 
 @pytest.mark.parametrize("variant", VARIANTS, ids=lambda variant: variant.__name__)
-def test_a_wrong_engine_is_caught(variant: type[Bent]) -> None:
-    wrong = bend(variant, Engine)
-    assert any(World(Options(seed), wrong).run().violations for seed in range(CAUGHT_WITHIN))
+def test_a_wrong_engine_is_caught(variant: type[Bent], monkeypatch: pytest.MonkeyPatch) -> None:
+    remember_forms(monkeypatch)
+    assert caught(variant, CAUGHT_WITHIN)

@@ -84,6 +84,17 @@ def as_json(value: Json) -> Json:
     return copied
 
 
+@dataclass(frozen=True)
+class DeleteNode:
+    """What the service never asks for, and wrong engines do: delete a node, with the rows it points to.
+
+    With `shared`, the SQL table that they are in goes, too, whoever else has rows there.
+    """
+
+    path: Path
+    shared: bool = False
+
+
 @dataclass
 class NodeState:
     """A node; and when a late write last touched it, and when a live client last looked at it or wrote it."""
@@ -106,7 +117,7 @@ class NodeState:
 class Resolved:
     """A request that has entered the server, with what was looked up for it then."""
 
-    request: Request
+    request: Request | DeleteNode
     source: TableSource | None = None
     metadata: Json | None = None
     array: ArraySource | None = None
@@ -124,6 +135,7 @@ class TiledModel:
         self.rows: dict[Dataset, list[Row]] = {}
         self.schemas: dict[Dataset, pa.Schema] = {}
         self.folders = Folders()
+        self.dropped: set[Dataset] = set()  # those whose SQL table is gone
         self.rejects: set[str] = set()  # runs whose rows are refused
         self.poisons: dict[str, str] = {}  # runs of which one request is answered 500 for ever: which one
         self.violations: list[str] = []
@@ -195,11 +207,11 @@ class TiledModel:
 
     # ------------------------------------------------------------ the two moments of a request
 
-    def perform(self, request: Request) -> Outcome:
+    def perform(self, request: Request | DeleteNode) -> Outcome:
         """Both moments at once."""
         return self.apply(self.resolve(request))
 
-    def resolve(self, request: Request) -> Resolved:
+    def resolve(self, request: Request | DeleteNode) -> Resolved:
         """Enter the server: look up what the request is about."""
         if isinstance(request, WRITES) and request.path in self.nodes:
             node = self.nodes[request.path]
@@ -212,7 +224,7 @@ class TiledModel:
     def apply(self, resolved: Resolved, *, stale: bool = False) -> Outcome:  # noqa: C901, PLR0911, PLR0912
         """Write (or read), and answer. `stale`: nobody waits for it any more, or its client lost the run."""
         self.applied += 1
-        if self._is_poison(resolved.request):
+        if not isinstance(resolved.request, DeleteNode) and self._is_poison(resolved.request):
             return Unknown("Internal Server Error", 500)
         match resolved.request:
             case CreateContainer() | CreateTable() | CreateArray() as request:
@@ -245,6 +257,8 @@ class TiledModel:
                 return self._register(resolved.request, resolved, stale)
             case FindOpenRuns():
                 return Done(tuple(self._open_runs(resolved.request)))
+            case DeleteNode() as request:
+                return self._delete(request)
 
     def _is_poison(self, request: Request) -> bool:
         """Whether the request holds what the database cannot store; what is of our own making never does."""
@@ -285,6 +299,18 @@ class TiledModel:
         self.nodes[path] = NodeState(as_json(request.metadata), source, datasets={dataset})
         return Done(source)
 
+    def _delete(self, request: DeleteNode) -> Outcome:
+        """Remove a table with its rows; the SQL table is shared, and goes with the last row of all."""
+        node = self.nodes.pop(request.path, None)
+        if node is None or node.source is None:
+            return Missing(str(request.path))
+        beside = {dataset for dataset in self.rows if dataset[0] == node.source.dataset[0]}
+        for dataset in beside if request.shared else {node.source.dataset}:
+            self.rows[dataset] = []
+        if not any(self.rows[dataset] for dataset in beside):
+            self.dropped |= beside
+        return Done()
+
     def _append(self, request: Append, resolved: Resolved, stale: bool) -> Outcome:
         if resolved.metadata is None:
             return Missing(str(request.path))
@@ -292,6 +318,8 @@ class TiledModel:
             return Rejected("this run's rows are refused", 422)
         if resolved.source is None:
             return Rejected("not a table", 405)
+        if resolved.source.dataset in self.dropped:
+            return Unknown("Internal Server Error", 500)
         try:
             table = request.table.cast(resolved.source.schema)
         except (pa.ArrowInvalid, ValueError):
@@ -348,6 +376,8 @@ class TiledModel:
 
     def _put(self, request: PutSource, resolved: Resolved, stale: bool) -> Outcome:
         if resolved.metadata is None:
+            return Missing(str(request.path))
+        if request.path not in self.nodes:
             return Missing(str(request.path))
         node = self.nodes[request.path]
         source, dataset = request.source, request.source.dataset

@@ -13,12 +13,16 @@ from tiled.structures.table import TableStructure
 
 from tests.rig.fixtures import topics_of
 from tests.system.conftest import duckdb_scene  # noqa: F401 - a fixture
+from tests.system.conftest import scene as each_scene
 from tests.system.publishing import Documents, by_run, interleaved, runs
 from tests.system.scene import Scene
 from tiled_ingest.demo.broker import Broker
 from tiled_ingest.settings import Settings, load
 
 ARROW = "application/vnd.apache.arrow.file"
+
+
+scene = each_scene  # a fixture, too
 
 
 @dataclass

@@ -8,7 +8,7 @@ Version 1 of these rules (`ResumePoint.rules`).
 """
 
 from array import array
-from collections.abc import Iterable, Sequence
+from collections.abc import KeysView, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -83,7 +83,7 @@ class Acceptance:
         self._seen: dict[str, Seen] = {}  # stream name -> events
 
     @property
-    def descriptors(self) -> Iterable[str]:
+    def descriptors(self) -> KeysView[str]:
         """The uids of the descriptors accepted so far."""
         return self._streams.keys()
 

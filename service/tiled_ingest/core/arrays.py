@@ -64,6 +64,7 @@ class Array:
         self._stream = stream
         self._state = state
         self._path: Path = (*stream.path, state.key)
+        self._misfits: set[int] = set()  # offsets, of what was read again
 
     @property
     def _where(self) -> str:
@@ -123,6 +124,26 @@ class Array:
             self._state.notes["lengths"] = f"{text}; the arrays are padded with NaNs."
         if getattr(rows, "rounded", False):
             self._state.notes["rounded"] = f"Integers of {where} lost digits: the array became one of floats."
+
+    def write_anew(self, upto: int) -> Procedure[set[int]]:
+        """Show a store of our own with the values of all accepted events before offset `upto`.
+
+        Returns the offsets of those whose value is none of the array's.
+        """
+        first = yield from self._first_value(upto)
+        if first is not None:
+            yield from self._find(first)
+            store = yield from self._own(upto, Patience(self._around, self._run.uid))
+            yield from self._show(store)
+        return self._misfits
+
+    def _first_value(self, upto: int) -> Procedure[object | None]:
+        batches = logged(self._around, self._run, self._stream.name, upto)
+        while self._state.rows and (batch := (yield from batches.next())) is not None:
+            values: list[object] = batch.present(self._state.key)[1]
+            if values:
+                return values[0]
+        return None
 
     # ------------------------------------------------------------ the node
 
@@ -225,9 +246,12 @@ class Array:
         written, batches = Tally(), logged(self._around, self._run, self._stream.name, upto)
         while (batch := (yield from batches.next())) is not None:
             written += Tally.of(batch.keys)
-            values = batch.present(self._state.key)[1]
-            if values and not (yield from self._put(store, converted(values, store.plan), patience)):
+            positions, values = batch.present(self._state.key)
+            rows = converted(values, store.plan) if values else None
+            if rows is not None and not (yield from self._put(store, rows, patience)):
                 return False
+            misfits = rows.misfits if rows is not None else ()
+            self._misfits.update(int(batch.offsets[positions[at]]) for at, _ in misfits)
         if written != expected:
             found = f"the log holds {written.count} accepted rows of {self._where}"
             raise TiledRejected(f"{found}, {expected.count} were expected")

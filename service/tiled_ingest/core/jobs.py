@@ -6,16 +6,15 @@ confirmed. A job that ends by `TiledRejected` condemns the run; what it had in h
 
 from typing import Protocol
 
-from .errors import InvalidDocument, TiledRejected
+from .errors import TiledRejected
 from .external import External
-from .letters import letter
-from .lifecycle import announce, close_run, decide_failure, do_chore, emit_run, mark_failed, open_run
+from .lifecycle import announce, close_run, decide_failure, do_chore, emit_misfits, emit_run, mark_failed, open_run
 from .offsets import Hold
 from .registration import register
 from .run import Run, Verdict
 from .states import State, Trigger
-from .steps import Letters, Procedure, Surroundings, read_log
-from .stream import Sealed, Stream
+from .steps import Procedure, Surroundings
+from .stream import Stream
 from .values import Values
 
 
@@ -91,7 +90,7 @@ def _append(desk: Desk, run: Run, stream: Stream, now_s: float, force: str | Non
     misfits = yield from Values(desk, run, stream).append(sealed.batch)
     stream.under_way = 0
     if misfits:
-        yield from _emit_misfits(run, stream, sealed, misfits)
+        yield from emit_misfits(run, stream, {int(sealed.batch.offsets[row]) for row in misfits})
     run.in_hand.remove(sealed.hold)
     desk.release(sealed.hold)
     desk.count("event", "written", sealed.batch.rows)
@@ -121,17 +120,6 @@ def _register(desk: Desk, run: Run, external: External, force: str | None) -> Pr
         path="/".join(external.path),
         timestamp_ms=waiting.timestamp_ms,
     )
-
-
-def _emit_misfits(run: Run, stream: Stream, sealed: Sealed, rows: set[int]) -> Procedure[None]:
-    """Rows whose values became null in part: their documents go to the dead letters, whole."""
-    run.notes.append(
-        f"Stream '{stream.name}': values that fit no column are null; their events are in the dead letters."
-    )
-    error = InvalidDocument("value_misfit", "a value is none of its column; the row is in Tiled with null there")
-    for offset in sorted({int(sealed.batch.offsets[row]) for row in rows}):
-        chunk = yield from read_log(offset, offset + 1)
-        yield Letters(tuple(letter(record, error, run.uid) for record in chunk.records if record.offset == offset))
 
 
 def _close(desk: Desk, run: Run) -> Procedure[None]:

@@ -1,6 +1,7 @@
 """Which records of the log belong to a run, and the dead letters that are made of them."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Container, Iterable
+from itertools import chain
 from typing import Any
 
 from .eras import Decode
@@ -16,14 +17,20 @@ Membership = Callable[[Record], bool]
 class Members:
     """Recognises the documents of one run, in the order of the log, by the uids that name each other.
 
-    The uids that the run knows already count too: the log may have lost the documents that brought them.
+    Parameters
+    ----------
+    known
+        What is known of them: sort (`run`, `descriptor` or `resource`) and uid.
+    accepted
+        Its descriptors, where that is known: another run may have one of the same uid.
     """
 
-    def __init__(self, run: Run, decode: Decode) -> None:
+    def __init__(
+        self, known: Iterable[tuple[str, str]], decode: Decode, accepted: Container[str] | None = None
+    ) -> None:
         self._decode = decode
-        self._accepted = run.acceptance.descriptors
-        self._known = {("run", run.uid), *(("descriptor", uid) for uid in run.acceptance.descriptors)}
-        self._known.update(("resource", uid) for uid in run.resources)
+        self._accepted = accepted
+        self._known = set(known)
 
     def __call__(self, record: Record) -> bool:
         """Whether the record is a document of the run."""
@@ -40,14 +47,19 @@ class Members:
             return False
         if named.own and kind in {"resource", "stream_resource"}:
             self._known.add(("resource", named.own))
-        if kind == "descriptor" and named.own in self._accepted:  # another run may have one of this uid
+        if kind == "descriptor" and (self._accepted is None or named.own in self._accepted):
             self._known.add(("descriptor", named.own))
         return True
 
 
 def belongs(run: Run, decode: Decode) -> Membership:
-    """Return a function that recognises the run's documents when it is shown the log from the run's start."""
-    return Members(run, decode)
+    """Return a function that recognises the run's documents when it is shown the log from the run's start.
+
+    The uids that the run knows already count too: the log may have lost the documents that brought them.
+    """
+    accepted = run.acceptance.descriptors  # it grows meanwhile
+    known = chain((("descriptor", uid) for uid in accepted), (("resource", uid) for uid in run.resources))
+    return Members([("run", run.uid), *known], decode, accepted)
 
 
 def letters_of(

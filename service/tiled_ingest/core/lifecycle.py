@@ -3,13 +3,13 @@
 Every function is a procedure (see `steps`): requests in their order, retried where they may be repeated.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from .datasets import OURS, facts_of
-from .documents import access_tags, clipped, run_metadata, specs, stream_metadata
-from .errors import TiledRejected
-from .letters import belongs, letters_of
+from .documents import access_tags, clipped, content_hash, run_metadata, specs, stream_metadata
+from .errors import InvalidDocument, TiledRejected
+from .letters import belongs, letter, letters_of
 from .patience import Bare, create, insist
 from .reconcile import rows_at
 from .registration import audit
@@ -34,6 +34,8 @@ from .writes import (
 STREAM_SPECS = (("BlueskyEventStream", "3.0"), ("composite", None))
 CONFIG_UPDATES = "_config_updates"
 ANNOUNCE_RETRY_S = 5.0  # a topic that is missing, or that we may not write: somebody has to mend it
+FOREIGN = Verdict("InvalidDocument", "foreign_run", "someone else wrote this run", ours=False)
+CONFLICTING = Verdict("InvalidDocument", "conflicting_run", "another run has this uid", ours=False)
 
 
 # ---------------------------------------------------------------- its node
@@ -74,13 +76,13 @@ def _creation(run: Run, metadata: Json) -> CreateContainer:
 
 
 def _whole(around: Surroundings, run: Run) -> Json:
-    return {"start": run_metadata(run.start), OURS: run_facts(around, run, "open")}
+    return {"start": run_metadata(run.start), OURS: _first_facts(around, run)}
 
 
 def _bare(around: Surroundings, run: Run) -> Json:
     """What cannot be at fault when Tiled does not take the node; it says itself that it is not all."""
     start = {key: value for key, value in run_metadata(run.start).items() if key in {"uid", "time"}}
-    return {"start": start, OURS: {**run_facts(around, run, "open"), "bare": True}}
+    return {"start": start, OURS: {**_first_facts(around, run), "bare": True}}
 
 
 def _complete(around: Surroundings, run: Run) -> Procedure[None]:
@@ -96,11 +98,45 @@ def _look_up(around: Surroundings, run: Run) -> Procedure[None]:
     if not isinstance(answer, Done):
         raise TiledRejected(f"the node {'/'.join(run.path)} is gone")
     metadata = answer.value.metadata
+    if around.policy.writes_anew:
+        yield from _take_up(around, run, metadata)
+        return
     if _is_closed(metadata) and not (yield from _is_intact(around, run, metadata[OURS])):
         metadata = {**metadata, OURS: {**metadata[OURS], "state": "open"}}
     _judge(around, run, metadata)
     if run.opened and "bare" in metadata[OURS]:
         yield from _complete(around, run)
+
+
+def _first_facts(around: Surroundings, run: Run) -> Json:
+    """Return our facts about a run that begins. One that is written anew is not open: nobody shall go on with it."""
+    if around.policy.writes_anew:
+        return run_facts(around, run, "failed") | _mark(around)
+    return run_facts(around, run, "open")
+
+
+def _mark(around: Surroundings) -> Json:
+    """Say that a run is being written anew, and by whom: who comes after a crash takes a later epoch."""
+    return {"rebuild": {"epoch": around.epoch, "nonce": around.nonce}}
+
+
+def _take_up(around: Surroundings, run: Run, metadata: Mapping[str, Any]) -> Procedure[None]:
+    """Go on with a run that is to be written anew, however it ended. Its state stays what it was until then."""
+    facts = metadata.get(OURS)
+    objection = _objection(around, run, facts)
+    if objection is not None and objection.code == "foreign_run" and around.policy.adopts:
+        same = content_hash(metadata.get("start") or {}) == content_hash(run_metadata(run.start))
+        objection = None if same else CONFLICTING
+    if objection is not None:
+        run.condemn(objection)
+        return
+    known = facts if isinstance(facts, Mapping) else {}
+    run.final_facts = {**known, **_mark(around)}
+    update: Json = {OURS: run.final_facts}
+    if "bare" in known:
+        update["start"] = run_metadata(run.start)
+    yield from insist(around, run.uid, UpdateMetadata(run.path, update))
+    run.meet(Trigger.CREATED)
 
 
 def _is_closed(metadata: Mapping[str, Any]) -> bool:
@@ -133,24 +169,31 @@ def _table_of(around: Surroundings, run: Run, stream: str) -> Procedure[tuple[in
     return 0, 0
 
 
-def _judge(around: Surroundings, run: Run, metadata: Mapping[str, Any]) -> None:
-    facts = metadata.get(OURS)
+def _source_of(facts: Any) -> Mapping[str, Any]:
     source = facts.get("source") if isinstance(facts, Mapping) else None
-    source = source if isinstance(source, Mapping) else {}
-    if not isinstance(facts, Mapping) or (source.get("topic_id"), source.get("partition")) != (
-        around.topic_id,
-        around.home.partition,
-    ):
-        run.condemn(Verdict("InvalidDocument", "foreign_run", "someone else wrote this run", ours=False))
-    elif facts.get("start_hash") != run.start_hash:
-        run.condemn(Verdict("InvalidDocument", "conflicting_run", "another run has this uid", ours=False))
+    return source if isinstance(source, Mapping) else {}
+
+
+def _objection(around: Surroundings, run: Run, facts: Any) -> Verdict | None:
+    """Why a node is not that of this run, if it is not."""
+    source = _source_of(facts)
+    if (source.get("topic_id"), source.get("partition")) != (around.topic_id, around.home.partition):
+        return FOREIGN
+    return None if facts.get("start_hash") == run.start_hash else CONFLICTING
+
+
+def _judge(around: Surroundings, run: Run, metadata: Mapping[str, Any]) -> None:
+    facts: Mapping[str, Any] = metadata.get(OURS) or {}
+    objection = _objection(around, run, facts)
+    if objection is not None:
+        run.condemn(objection)
     elif "failing" in facts or facts.get("state") == "failed":
         failing = facts.get("failing") or {}
         run.condemn(Verdict("TiledRejected", "run_failed", str(failing.get("error", "failed earlier")), ours=True))
     elif facts.get("state") == "open":
         run.meet(Trigger.CREATED)
     else:
-        run.known_to = int(source.get("last_offset", -1))
+        run.known_to = int(_source_of(facts).get("last_offset", -1))
         run.known = facts
         run.meet(Trigger.FOUND_FINISHED)
 
@@ -187,7 +230,7 @@ def standing_of(around: Surroundings, run: Run) -> Standing | None:
     """Return where a write of our own can show whether Tiled takes any; `None` as long as the node is not there."""
     if not run.opened:
         return None
-    return Standing(run.path, run.final_facts or run_facts(around, run, "open"), access_tags(run.start))
+    return Standing(run.path, run.final_facts or _first_facts(around, run), access_tags(run.start))
 
 
 # ---------------------------------------------------------------- its streams
@@ -231,7 +274,10 @@ def _audit_configurations(around: Surroundings, run: Run, stream: Stream) -> Pro
 def close_run(around: Surroundings, run: Run) -> Procedure[None]:
     """Audit every table, write the stop document and the outcome, close the live streams. Repeatable as a whole."""
     for stream in run.streams.values():
-        yield from Values(around, run, stream).audit(run.last_offset + 1)
+        values = Values(around, run, stream)
+        if around.policy.writes_anew:
+            yield from emit_misfits(run, stream, (yield from values.write_anew(run.last_offset + 1)))
+        yield from values.audit(run.last_offset + 1)
         yield from _audit_configurations(around, run, stream)
     for external in run.externals.values():
         yield from audit(around, run, external)
@@ -306,6 +352,17 @@ def emit_run(around: Surroundings, run: Run, verdict: Verdict) -> Procedure[None
             yield Letters(letters)
         offset = chunk.next_offset
         run.emitted_to = max(run.emitted_to, offset)
+
+
+def emit_misfits(run: Run, stream: Stream, offsets: Collection[int]) -> Procedure[None]:
+    """Events with values that became null: the documents at these offsets go to the dead letters, whole."""
+    error = InvalidDocument("value_misfit", "a value is none of its column; the row is in Tiled with null there")
+    for offset in sorted(offsets):
+        chunk = yield from read_log(offset, offset + 1)
+        yield Letters(tuple(letter(record, error, run.uid) for record in chunk.records if record.offset == offset))
+    if offsets:
+        note = f"Stream '{stream.name}': values that fit no column are null; their events are in the dead letters."
+        run.notes.append(note)
 
 
 def mark_failed(around: Surroundings, run: Run) -> Procedure[None]:

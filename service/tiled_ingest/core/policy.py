@@ -33,6 +33,10 @@ class Policy:
     commit_interval_s: float = 0.5
     log_chunk_bytes: int = 16_000_000
     log_holds_runs: bool = True  # false in process: a new dataset gets its rows from the old one, by way of Tiled
+    # Of a log that holds one run, whole (`tools/rebuild`): its rows are written at its end, in one switch; a run that
+    # was closed or has failed is taken up again, and one that someone else wrote, if it is to be adopted.
+    writes_anew: bool = False
+    adopts: bool = False
     start_latest: bool = False
     accept_gap: bool = False  # go on where the log begins, when it has lost what was not read yet
 

@@ -176,10 +176,15 @@ class Runs:
             rows = rows.take(np.flatnonzero(is_new))
         if len(rows):
             stream.plan(rows.first)
-        if self.rebuilding:
+        if self._only_counts:
             stream.recall_all(rows)
         else:
             self._buffer_all(stream, rows, now_s)
+
+    @property
+    def _only_counts(self) -> bool:
+        """Whether rows are written by someone else (an earlier claim), or later (by the run's end)."""
+        return self.rebuilding or self._policy.writes_anew
 
     def _buffer_all(self, stream: Stream, rows: Stretch, now_s: float) -> None:
         while len(rows):
@@ -370,7 +375,7 @@ class Runs:
         if stream.external_keys:
             self._intake.refer(run, stream, event, record, now_s)
         stream.plan(event)
-        if self.rebuilding:
+        if self._only_counts:
             stream.recall(event)
             return
         if stream.empty:

@@ -57,6 +57,7 @@ class Table:
         self._part = part
         self._path = part.path
         self._switch = Switch(around, run, stream, part, self._built_or_widened)
+        self._misfits: set[int] = set()  # offsets, of what is written anew
 
     @property
     def _where(self) -> str:
@@ -88,6 +89,27 @@ class Table:
                 self._part.confirmed += self._part.tally(batch.keys)
                 return {*(misfit.row_index for misfit in built.misfits), *_rows_with(batch, built.unplanned)}
             yield from self._after_failure(patience, request, outcome, batch)
+
+    def write_anew(self, upto: int) -> Procedure[set[int]]:
+        """Show a dataset of our own with all accepted rows before offset `upto`, whatever the node showed before.
+
+        Returns the offsets of those with a value that fits no column: it is null.
+        """
+        if self._part.confirmed.count:
+            node = yield from insist(self._around, self._run.uid, GetNode(self._path))
+            if not isinstance(node, Done):
+                yield from self._create()
+            switch = Switch(self._around, self._run, self._stream, self._part, self._built_noting)
+            yield from switch.run(upto)
+        return self._misfits
+
+    def _built_noting(self, batch: Batch) -> TableResult | None:
+        built = self._built_or_widened(batch)
+        if built is not None:
+            self._note_rounded(built)
+            rows = {*(misfit.row_index for misfit in built.misfits), *_rows_with(batch, built.unplanned)}
+            self._misfits.update(int(batch.offsets[row]) for row in rows)
+        return built
 
     def _arrived(self, batch: Batch, outcome: Outcome) -> Procedure[bool]:
         """Look for an append whose reply was lost."""

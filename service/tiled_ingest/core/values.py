@@ -37,6 +37,24 @@ class Values:
         self._stream.confirmed += Tally.of(batch.keys)
         return misfits
 
+    def write_anew(self, upto: int) -> Procedure[set[int]]:
+        """Bring all accepted rows before offset `upto` into datasets of our own, each shown at once.
+
+        Returns the offsets of those with a value that could not be kept: it is missing.
+
+        Raises
+        ------
+        TiledRejected
+            Tiled refuses these rows.
+        """
+        self._stream.recalled()
+        misfits: set[int] = set()
+        for array in self._arrays():
+            misfits |= yield from array.write_anew(upto)
+        for table in self._tables():
+            misfits |= yield from table.write_anew(upto)
+        return misfits
+
     def audit(self, upto: int) -> Procedure[None]:
         """At stop: every node shows exactly the accepted rows.
 

@@ -1,9 +1,24 @@
-"""The dead letters, for a person: counted (`list`), and one by one (`show`). Read without a group; nothing is changed.
+"""The dead letters, for a person: counted (`list`), one by one (`show`), and put into Tiled (`redrive`).
+
+They are read without a group; nothing of them is changed.
 
 A crash may deliver a letter twice: letters of one position (topic, partition, offset) and one code are one here.
 """
 
 from .choice import Choice, Collected, WrongPosition, collect, position
-from .tell import listed, shown
+from .redrive import Redrive, Redriven, planned
+from .tell import listed, redriven, shown
 
-__all__ = ["Choice", "Collected", "WrongPosition", "collect", "listed", "position", "shown"]
+__all__ = [
+    "Choice",
+    "Collected",
+    "Redrive",
+    "Redriven",
+    "WrongPosition",
+    "collect",
+    "listed",
+    "planned",
+    "position",
+    "redriven",
+    "shown",
+]

@@ -10,8 +10,10 @@ import numpy as np
 
 from tiled_ingest.tools.decoding import Unreadable, opened
 from tiled_ingest.tools.letters import Letter
+from tiled_ingest.tools.rebuild.tell import case_json, case_lines, verdicts
 
 from .choice import Collected, Group, Position
+from .redrive import Redriven
 
 _ELEMENTS_MAX = 100  # of an array that is shown whole
 _BYTES_MAX = 200  # of what cannot be decoded
@@ -131,3 +133,23 @@ def _dumped(value: Any) -> str:
 
 def _printable(text: str) -> str:
     return "".join(character if character.isprintable() else " " for character in text)
+
+
+# ---------------------------------------------------------------- redrive
+
+
+def redriven(done: Redriven, *, as_json: bool) -> str:
+    """Return what is to be done with each run, and what became of it."""
+    if as_json:
+        runs = [case_json(case, done.built.get(case.spooled.uid)) for case in done.cases]
+        return _dumped({"runs": runs, "without_run": dict(done.without_run), "nameless": done.nameless})
+    return "\n".join(_redriven(done))
+
+
+def _redriven(done: Redriven) -> Iterator[str]:
+    yield from case_lines(done.cases, done.built)
+    for code, number in done.without_run.items():
+        yield f"leave    {number} {_printable(code)}: of no run that is known"
+    if done.nameless:
+        yield f"leave    {done.nameless} letters that do not say where their documents stood"
+    yield f"runs: {verdicts(done.cases)}"

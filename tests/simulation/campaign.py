@@ -1,0 +1,187 @@
+"""Many histories, in several processes, in portions that are kept: a campaign goes on where it was stopped.
+
+`python -m tests.simulation.campaign --histories 100000` runs what is missing and writes the report,
+`--variants` counts how many histories it takes to catch each wrong engine, `--report` only writes.
+"""
+
+import argparse
+import hashlib
+import json
+import os
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+
+import pytest
+
+from tiled_ingest.core.engine import Engine
+
+from .broken import VARIANTS, caught
+from .coverage import watched
+from .faults import Fault
+from .options import Options
+from .quick import remember_forms
+from .report import write_report
+from .world import World
+
+PORTION = 250
+ROOT = Path(__file__).parents[2]
+FOLDER = ROOT / "build" / "simulation"
+
+
+@dataclass
+class Portion:
+    """What became of the histories of a range of seeds.
+
+    Attributes
+    ----------
+    source
+        Names the code that ran.
+    cpu_s
+        Of the process.
+    cells
+        In how many histories a transition happened after a fault had struck; keys are `state trigger fault`.
+    violations
+        By seed: the first thing that must not happen.
+    """
+
+    first: int
+    count: int
+    source: str
+    cpu_s: float = 0.0
+    steps: int = 0
+    steps_min: int = 1 << 30
+    hit: Counter[str] = field(default_factory=Counter)
+    histories_hit: Counter[str] = field(default_factory=Counter)
+    cells: Counter[str] = field(default_factory=Counter)
+    transitions: Counter[str] = field(default_factory=Counter)
+    storages: Counter[str] = field(default_factory=Counter)
+    residual: int = 0
+    violations: dict[str, str] = field(default_factory=dict)
+
+
+def play(first: int, count: int, source: str) -> Portion:
+    """Run the histories of these seeds."""
+    portion = Portion(first, count, source)
+    began_s = time.process_time()
+    with pytest.MonkeyPatch.context() as patch, watched() as coverage:
+        remember_forms(patch)
+        for seed in range(first, first + count):
+            world = World(Options(seed), Engine)
+            coverage.begin(world.faults)
+            report = world.run()
+            portion.steps += report.steps
+            portion.steps_min = min(portion.steps_min, report.steps)
+            portion.hit.update({str(fault): number for fault, number in report.hit.items()})
+            portion.histories_hit.update(map(str, report.hit))
+            portion.cells.update(" ".join(cell) for cell in coverage.met)
+            portion.transitions.update(" ".join(transition) for transition in coverage.transitions)
+            portion.storages[report.storage] += 1
+            portion.residual += bool(report.residual)
+            if report.violations:
+                portion.violations[str(seed)] = report.violations[0]
+    portion.cpu_s = time.process_time() - began_s
+    return portion
+
+
+def source_digest() -> str:
+    """Name the code that a history runs: the core, and the simulation's models."""
+    files = [*ROOT.glob("service/tiled_ingest/core/*.py"), *ROOT.glob("tests/simulation/*.py")]
+    beside = {"campaign.py", "report.py", "test_simulation.py", "test_models.py", "broken.py"}
+    texts = [path.read_bytes() for path in sorted(files) if path.name not in beside]
+    return hashlib.blake2b(b"\0".join(texts), digest_size=8).hexdigest()
+
+
+# ---------------------------------------------------------------- portions that are kept
+
+
+def kept(folder: Path, source: str) -> Iterator[Portion]:
+    """Yield the portions that were played with the present code."""
+    for path in sorted(folder.glob("portion-*.json")):
+        found = json.loads(path.read_text())
+        if found["source"] == source:
+            counters = {name: Counter(found[name]) for name in found if isinstance(found[name], dict)}
+            yield Portion(**{**found, **counters, "violations": found["violations"]})
+
+
+def _keep(folder: Path, portion: Portion) -> None:
+    path = folder / f"portion-{portion.first:09d}.json"
+    path.with_suffix(".new").write_text(json.dumps(vars(portion)))
+    path.with_suffix(".new").rename(path)
+
+
+def play_missing(folder: Path, first: int, histories: int, processes: int, limit_s: float) -> None:
+    """Play what is missing of a range of seeds; what was begun when the time is over is finished."""
+    source, until_s = source_digest(), time.monotonic() + limit_s
+    done = {portion.first for portion in kept(folder, source)}
+    wanted = [at for at in range(first, first + histories, PORTION) if at not in done]
+    with ProcessPoolExecutor(processes) as pool:
+        waiting = iter(wanted)
+        under_way = {pool.submit(play, at, PORTION, source) for at in islice(waiting, processes)}
+        while under_way:
+            ended = next(as_completed(under_way))
+            under_way.discard(ended)
+            portion = ended.result()
+            _keep(folder, portion)
+            _tell(portion, len(wanted))
+            at = next(waiting, None) if time.monotonic() < until_s else None
+            if at is not None:
+                under_way.add(pool.submit(play, at, PORTION, source))
+
+
+def _tell(portion: Portion, portions: int) -> None:
+    wrong = f", WRONG: {portion.violations}" if portion.violations else ""
+    rate = portion.count / portion.cpu_s
+    sys.stdout.write(f"seeds {portion.first}-{portion.first + portion.count - 1} of {portions} portions: "
+                     f"{rate:.1f} histories per second of CPU{wrong}\n")  # fmt: skip
+    sys.stdout.flush()
+
+
+def catch_variants(folder: Path, most: int) -> None:
+    """Count for each wrong engine how many histories it takes, and keep it; what is known of the present code stays."""
+    path, source = folder / "variants.json", source_digest()
+    known = json.loads(path.read_text()) if path.exists() else {}
+    found: dict[str, tuple[int, str] | None] = known.get("caught", {}) if known.get("source") == source else {}
+    with pytest.MonkeyPatch.context() as patch:
+        remember_forms(patch)
+        for variant in VARIANTS:
+            name = variant.__name__
+            if not found.get(name):
+                found[name] = caught(variant, most)
+                sys.stdout.write(f"{name}: {found[name]}\n")
+                sys.stdout.flush()
+            path.write_text(json.dumps({"most": most, "source": source, "caught": found}, indent=1))
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m tests.simulation.campaign", description=__doc__)
+    parser.add_argument("--histories", type=int, default=0)
+    parser.add_argument("--first", type=int, default=0, help="the first seed (0)")
+    parser.add_argument("--processes", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--minutes", type=float, default=float("inf"), help="begin no portion after so long")
+    parser.add_argument("--variants", type=int, default=0, metavar="MOST", help="catch each within so many histories")
+    parser.add_argument("--folder", type=Path, default=FOLDER)
+    parser.add_argument("--report", type=Path, help="write the report to this file (docs/simulation.md)")
+    given = parser.parse_args()
+    given.folder.mkdir(parents=True, exist_ok=True)
+    if given.histories:
+        play_missing(given.folder, given.first, given.histories, given.processes, 60 * given.minutes)
+    if given.variants:
+        catch_variants(given.folder, given.variants)
+    portions = list(kept(given.folder, source_digest()))
+    if given.report and portions:
+        caught = given.folder / "variants.json"
+        write_report(given.report, [vars(portion) for portion in portions],
+                     json.loads(caught.read_text()) if caught.exists() else None)  # fmt: skip
+    hit = sum((portion.histories_hit for portion in portions), Counter())
+    unmet = [str(fault) for fault in Fault if not hit[str(fault)]]
+    return bool(unmet or not portions or any(portion.violations for portion in portions))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,60 @@
+"""Which transitions of a run's automaton happened after which faults had struck, counted in histories."""
+
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from tiled_ingest.core import run as run_module
+from tiled_ingest.core.states import DOCUMENTS, TABLE, Move, State, Trigger, move
+
+from .faults import Fault, Faults
+
+Transition = tuple[State, Trigger]
+Cell = tuple[State, Trigger, Fault]
+
+_FORGOTTEN = "a finished run is dropped: what still comes of it is answered by its name alone (`late`)"
+_HEALED = "nobody publishes any more when runs are given up: the idle time begins after the last record"
+IMPOSSIBLE: dict[Transition, str] = {
+    **{(State.FINISHED, trigger): _FORGOTTEN for trigger in DOCUMENTS},
+    **{(State.ABANDONING, trigger): _HEALED for trigger in DOCUMENTS},
+}
+
+
+class Coverage:
+    """Cells that one history met."""
+
+    def __init__(self) -> None:
+        self.met: set[Cell] = set()
+        self.transitions: set[Transition] = set()
+        self._struck: Counter[Fault] = Counter()
+
+    def begin(self, faults: Faults) -> None:
+        """A history begins, with these faults."""
+        self.met, self.transitions = set(), set()
+        self._struck = faults.hit
+
+    def happened(self, state: State, trigger: Trigger) -> None:
+        """A run met the trigger in the state; faults that struck before it count."""
+        self.transitions.add((state, trigger))
+        self.met.update((state, trigger, fault) for fault in self._struck)
+
+
+@contextmanager
+def watched() -> Iterator[Coverage]:
+    """Yield what hears of every transition, as the automaton really makes it."""
+    coverage = Coverage()
+
+    def heard(state: State, trigger: Trigger) -> Move:
+        coverage.happened(state, trigger)
+        return move(state, trigger)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(run_module, "move", heard)
+        yield coverage
+
+
+def possible() -> list[Transition]:
+    """The transitions that a history can make, in the order of the table."""
+    return [transition for transition in TABLE if transition not in IMPOSSIBLE]

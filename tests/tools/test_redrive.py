@@ -1,0 +1,228 @@
+"""`dlq redrive` with real parts: failed runs replaced, closed ones re-opened, refused ones made, each exactly once."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from typing import Any
+
+import confluent_kafka as ck
+import pytest
+
+from tests.rig.reader import compare_run
+from tests.system.publishing import Documents, by_run, interleaved, runs, uid_of
+from tests.system.scene import Scene
+from tests.tools.conftest import settings_of
+from tests.tools.test_verify_topic import produce, small_run
+from tiled_ingest.settings import Settings
+from tiled_ingest.tools.dlq import Choice, Redriven, planned
+from tiled_ingest.tools.progress import Silent
+from tiled_ingest.tools.verify import Wanted, verify
+
+pytestmark = pytest.mark.real
+
+WAIT_S = 20.0
+
+
+def redrive(settings: Settings, *, write: bool = True, **choice: Any) -> Redriven:
+    with planned(settings, Choice(**choice)) as found:
+        return found.write(Silent(), WAIT_S) if write else found.plan
+
+
+def verdicts(redriven: Redriven) -> dict[str, str]:
+    return {case.spooled.uid: case.verdict for case in redriven.cases}
+
+
+def facts(scene: Scene, uid: str) -> Any:
+    return scene.client[uid].metadata["tiled_ingest"]
+
+
+def through(scene: Scene, **more: Any) -> None:
+    """Let a service take all that is published, and end."""
+    service = scene.service(**more).start()
+    scene.settle(limit_s=240)
+    assert service.stop() == 0
+
+
+def failed_and_good(scene: Scene) -> tuple[Documents, Documents]:
+    """Three runs, one of which Tiled refuses in the middle; the documents of all, and of that one."""
+    documents = interleaved(runs())
+    bad = by_run(documents)[uid_of(documents)]
+    scene.publication(documents).publish()
+    scene.proxy.answer("PATCH", f"table/partition/{uid_of(bad)}/primary", 422, nth=2, times=None)
+    through(scene, batch__rows_max=20)
+    scene.proxy.clear()
+    assert scene.state(uid_of(bad)) == "failed"
+    assert len(scene.client[uid_of(bad)]["primary"].base["internal"].read()) > 0, "some rows had been written"
+    return documents, bad
+
+
+def test_a_failed_run_is_replaced_and_a_repetition_changes_nothing(scene: Scene) -> None:
+    documents, bad = failed_and_good(scene)
+    settings = settings_of(scene)
+    before = {uid: facts(scene, uid) for uid in by_run(documents)}
+
+    done = redrive(settings)
+    assert verdicts(done) == {uid_of(bad): "replace"}
+    assert done.passed, done.built
+    scene.compare(documents, "complete")
+    after = facts(scene, uid_of(bad))
+    assert after["source"] == before[uid_of(bad)]["source"]
+    assert after["epoch"] > before[uid_of(bad)]["epoch"]
+    assert "failing" not in after
+    others = by_run(documents).keys() - {uid_of(bad)}
+    assert {uid: facts(scene, uid) for uid in others} == {uid: before[uid] for uid in others}, "nobody else was touched"
+    assert verify(settings, Wanted(), Silent()).passed
+
+    scene.proxy.clear()
+    seen = len(scene.proxy.exchanges)
+    again = redrive(settings_of(scene, **{"tiled.uri": scene.proxy.uri}))
+    assert verdicts(again) == {uid_of(bad): "done"}
+    assert {each.method for each in scene.proxy.exchanges[seen:]} == {"GET"}
+    assert facts(scene, uid_of(bad)) == after
+
+
+def test_a_dry_run_writes_nothing(duckdb_scene: Scene) -> None:
+    scene = duckdb_scene
+    _, bad = failed_and_good(scene)
+    before, letters, committed = dict(scene.client[uid_of(bad)].metadata), scene.letters(), scene.committed()
+    seen = len(scene.proxy.exchanges)
+    command = [sys.executable, "-m", "tiled_ingest.cli", "dlq", "redrive", "--json", "--run", uid_of(bad)]
+    for asked, status, said in (
+        ("--dry-run", 0, ""),
+        (None, 1, "tiled-ingest: nothing was written; to do it: --yes\n"),
+    ):
+        ran = subprocess.run(
+            [*command, *options(scene, scene.proxy.uri), *([asked] if asked else [])],
+            capture_output=True, text=True, timeout=120, check=False, stdin=subprocess.DEVNULL,
+        )  # fmt: skip
+        assert (ran.returncode, ran.stderr) == (status, said)
+        assert [run["verdict"] for run in json.loads(ran.stdout)["runs"]] == ["replace"]
+    methods = [each.method for each in scene.proxy.exchanges[seen:]]
+    assert methods, "it did not even look"
+    assert set(methods) == {"GET"}
+    assert dict(scene.client[uid_of(bad)].metadata) == before
+    assert (scene.letters(), scene.committed()) == (letters, committed)
+
+
+def options(scene: Scene, uri: str) -> list[str]:
+    values = {
+        "beamline": "test",
+        "kafka.bootstrap_servers": scene.broker.bootstrap_servers,
+        "kafka.group_id": scene.group,
+        "kafka.topics": scene.topic,
+        "tiled.uri": uri,
+        "tiled.api_key": scene.tiled.api_key,
+    }
+    return [option for name, value in values.items() for option in ("--set", f"{name}={value}")]
+
+
+@pytest.mark.parametrize(
+    ("where", "state", "verdict"),
+    [
+        ("PATCH table", "failed", "replace"),
+        ("PUT data_source", "failed", "replace"),  # between the two of a switch
+        ("PATCH metadata", "complete", "done"),  # the first marks the run, the second ends it
+    ],
+)
+def test_killed_half_way_and_repeated_it_makes_the_run_whole(
+    scene: Scene, where: str, state: str, verdict: str
+) -> None:
+    documents, bad = failed_and_good(scene)
+    method, _, path = where.partition(" ")
+    command = [sys.executable, "-m", "tiled_ingest.cli", "dlq", "redrive", "--yes", "--all"]
+    started: list[subprocess.Popen[bytes]] = []
+
+    def kill() -> None:
+        os.kill(started[0].pid, signal.SIGKILL)
+
+    fault = scene.proxy.watch(method, f"{path}.*{uid_of(bad)}", nth=2, after=kill)
+    started.append(subprocess.Popen([*command, *options(scene, scene.proxy.uri)]))
+    assert started[0].wait(120) == -signal.SIGKILL, "it was not killed where it should"
+    assert fault.exchanges
+    assert scene.state(uid_of(bad)) == state, "half of it must not pass for the whole"
+
+    scene.proxy.clear()
+    done = redrive(settings_of(scene))
+    assert verdicts(done) == {uid_of(bad): verdict}
+    assert done.passed, done.built
+    scene.compare(documents, "complete")
+
+
+def test_refused_again_a_run_stays_what_it_was(duckdb_scene: Scene) -> None:
+    scene = duckdb_scene
+    documents, bad = failed_and_good(scene)
+    letters = len(scene.letters())
+    scene.proxy.answer("PATCH", "table/partition/", 422, times=None)
+    refused = redrive(settings_of(scene, **{"tiled.uri": scene.proxy.uri}))
+    assert not refused.passed
+    assert refused.built[uid_of(bad)].error
+    assert scene.state(uid_of(bad)) == "failed"
+    assert len(scene.letters()) == letters
+    scene.proxy.clear()
+    assert redrive(settings_of(scene)).passed
+    scene.compare(documents, "complete")
+
+
+def test_mixed_codes(scene: Scene) -> None:
+    """A closed run gets the rows that came late, a refused one is made, and what cannot be helped is said."""
+    late, large, broken = small_run([1, 2, 3]), small_run([4, 5], comment="x" * 3000), small_run([6, 7])
+    conflicting = [("start", {**late[0][1], "sample": "another"})]
+    early, stop, tail = late[:4], late[-1], late[4:-1]
+    produce(scene, [*early, *conflicting, stop, *tail, *large, *broken[:1], *broken[2:]])
+    scene.produce(b"no msgpack")
+    through(scene, limits__message_bytes_max=2000)
+    codes = sorted(letter.code for letter in scene.letters())
+    assert codes == ["conflicting_run", "late", *6 * ["orphan"], "too_large", "undecodable"]
+    assert uid_of(large) not in scene.client
+
+    settings = settings_of(scene)
+    assert verdicts(redrive(settings, write=False, codes=frozenset({"too_large"}))) == {uid_of(large): "create"}
+    only = redrive(settings, runs=frozenset({uid_of(large)}))
+    assert only.passed, only.built
+    done = redrive(settings)
+    assert verdicts(done)[uid_of(late)] == "reopen"
+    assert verdicts(done)[uid_of(large)] == "done"
+    assert dict(done.without_run) == {"undecodable": 1, "orphan": 2}, "its descriptor never came"
+    assert not done.passed
+    assert compare_run(scene.client, uid_of(late), late) == []
+    assert compare_run(scene.client, uid_of(large), large) == []
+    assert scene.state(uid_of(large)) == "complete"
+
+
+def test_a_run_that_the_service_has_in_hand_is_left_alone(duckdb_scene: Scene) -> None:
+    scene = duckdb_scene
+    documents = small_run([1, 2, 3])
+    produce(scene, [*documents[:4], ("event", {**documents[4][1], "descriptor": "nobody"})])
+    settings = settings_of(scene)
+    service = scene.service().start()
+    scene.settle()
+    letter_of(scene, documents[4], uid_of(documents), offset=4)
+    assert verdicts(redrive(settings, runs=frozenset({uid_of(documents)}))) == {uid_of(documents): "wait"}
+    produce(scene, documents[4:])
+    scene.settle()
+    done = redrive(settings, runs=frozenset({uid_of(documents)}))
+    assert done.passed, done.built
+    # The service is there, knows the run as one that is over, and takes the next one.
+    more = small_run([8])
+    produce(scene, [documents[3], *more])
+    scene.settle()
+    scene.compare(more, "complete")
+    scene.compare(documents, "complete")
+    assert service.stop() == 0
+
+
+def letter_of(scene: Scene, document: Any, run: str, offset: int) -> None:
+    """A dead letter of the run, as an older service might have left it."""
+    from tests.system.publishing import message  # noqa: PLC0415
+
+    producer = ck.Producer({"bootstrap.servers": scene.broker.bootstrap_servers})
+    said = {"code": "late", "run": run, "topic": scene.topic, "partition": "0", "offset": str(offset)}
+    headers = [(f"tiled_ingest.{key}", value.encode()) for key, value in said.items()]
+    now_ms = ("tiled_ingest.timestamp_ms", str(int(time.time() * 1000)).encode())
+    producer.produce(f"{scene.group}.dead-letters", message(*document), b"session", headers=[*headers, now_ms])
+    assert producer.flush(20) == 0
