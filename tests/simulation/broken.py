@@ -460,8 +460,8 @@ VARIANTS: tuple[type[Bent], ...] = (
     DropsTheSharedTable,
     RebuildsFromWhatIsLeft,
     CountsRedelivered,
-    MarksFailedFirst,
 )
+SLOWLY: tuple[type[Bent], ...] = (MarksFailedFirst,)  # what takes more histories than the gate has
 
 
 def bend(variant: type[Bent], make_engine: MakeEngine) -> MakeEngine:
@@ -481,10 +481,11 @@ def wrong(variant: type[Bent]) -> Iterator[MakeEngine]:
 def caught(variant: type[Bent], most: int) -> tuple[int, str] | None:
     """Return how many histories, from seed 0 on, it takes to see that an engine is wrong, and what is seen then.
 
-    `None` if so many do not show it.
+    A history that fails with the right engine, too, shows nothing. `None` if so many do not show it.
     """
-    with wrong(variant) as make_engine:
-        for seed in range(most):
-            if found := World(Options(seed), make_engine).run().violations:
-                return seed + 1, found[0]
+    for seed in range(most):
+        with wrong(variant) as make_engine:
+            found = World(Options(seed), make_engine).run().violations
+        if found and not World(Options(seed), Engine).run().violations:
+            return seed + 1, found[0]
     return None

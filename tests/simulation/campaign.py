@@ -21,7 +21,7 @@ import pytest
 
 from tiled_ingest.core.engine import Engine
 
-from .broken import VARIANTS, caught
+from .broken import SLOWLY, VARIANTS, caught
 from .coverage import watched
 from .faults import Fault
 from .options import Options
@@ -92,7 +92,7 @@ def play(first: int, count: int, source: str) -> Portion:
 def source_digest() -> str:
     """Name the code that a history runs: the core, and the simulation's models."""
     files = [*ROOT.glob("service/tiled_ingest/core/*.py"), *ROOT.glob("tests/simulation/*.py")]
-    beside = {"campaign.py", "report.py", "test_simulation.py", "test_models.py", "broken.py"}
+    beside = {"campaign.py", "report.py", "test_simulation.py", "test_models.py", "broken.py", "coverage.py"}
     texts = [path.read_bytes() for path in sorted(files) if path.name not in beside]
     return hashlib.blake2b(b"\0".join(texts), digest_size=8).hexdigest()
 
@@ -149,7 +149,7 @@ def catch_variants(folder: Path, most: int) -> None:
     found: dict[str, tuple[int, str] | None] = known.get("caught", {}) if known.get("source") == source else {}
     with pytest.MonkeyPatch.context() as patch:
         remember_forms(patch)
-        for variant in VARIANTS:
+        for variant in (*VARIANTS, *SLOWLY):
             name = variant.__name__
             if not found.get(name):
                 found[name] = caught(variant, most)

