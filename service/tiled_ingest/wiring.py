@@ -14,7 +14,6 @@ from types import FrameType
 
 import pyarrow as pa
 import structlog
-from packaging.version import Version
 from prometheus_client import CollectorRegistry
 
 from . import __version__
@@ -40,10 +39,9 @@ from .observe.watch import Watch
 from .settings import Settings, revealed
 from .tiled.layout import perform
 from .tiled.plugins import load
-from .tiled.probe import SCOPES_NEEDED, key_scopes, server_version
+from .tiled.probe import SCOPES_NEEDED, key_scopes, server_version, too_old
 from .tiled.session import Session
 
-TILED_VERSION_MIN = "0.2.20"
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # glibc's numbers of these parameters
 MAPPED_BYTES_MIN = 4_194_304  # a block of this size is the system's again once it is freed
 KEPT_BYTES_MAX = 16_777_216  # of free memory
@@ -193,8 +191,8 @@ def _refuse_unfit(session: Session) -> None:
     answer = server_version(session)
     if not isinstance(answer, Done):
         return
-    if Version(answer.value) < Version(TILED_VERSION_MIN):
-        raise Forbidden(f"Tiled {answer.value} is too old: at least {TILED_VERSION_MIN} is needed")
+    if refusal := too_old(answer.value):
+        raise Forbidden(refusal)
     scopes = key_scopes(session)
     if isinstance(scopes, Done) and scopes.value is not None and (missing := SCOPES_NEEDED - scopes.value):
         raise Forbidden(f"the key for Tiled lacks the scope {', '.join(sorted(missing))}")

@@ -15,6 +15,7 @@ from tiled_ingest.core import effects as fx
 from tiled_ingest.core import writes as w
 from tiled_ingest.core.assets import AssetPlan, Indexer, Resource, Span, Use, span
 from tiled_ingest.core.datasets import OURS
+from tiled_ingest.core.names import renames
 from tiled_ingest.core.offsets import ResumePoint
 
 EXTERNAL = {"dtype": "array", "shape": [2, 3], "source": "s", "external": "FILE:"}
@@ -326,6 +327,19 @@ def test_a_filled_value_is_a_column_and_no_datum() -> None:
     table = world.tiled.table_at(("r", "primary", "internal"))
     assert table is not None
     assert table["img"].to_pylist() == ["[[1, 2, 3], [4, 5, 6]]"], "as text: not every storage has lists of lists"
+
+
+def test_an_external_key_with_a_slash_has_a_node_under_its_new_name() -> None:
+    """A slash ends a node's key: documents of both kinds go on naming the data key as it was."""
+    keys = {"img/raw": EXTERNAL, "img/sum": EXTERNAL}
+    named = event_doc(1, "", x=0.5, **{"img/sum": "o/1"}) | {"filled": {"img/sum": False}}
+    world = taken(begin(), descriptor(**keys), stream_resource(key="img/raw"), stream_datum(0, 2), resource("o"),
+                  datum(1, "o"), ("event", named), stop())  # fmt: skip
+    raw, total = (("r", "primary", renames(keys)[key]) for key in keys)
+    assert set(world.tiled.externals) == {raw, total}
+    assert parts(world, raw) == [("q", 0, 2)]
+    assert parts(world, total) == [("o", 0, 1)]
+    assert world.letters == []
 
 
 def test_an_old_resource_is_of_the_run_whose_event_uses_it() -> None:

@@ -203,7 +203,7 @@ class Array:
             raise AssertionError(f"rows without a node in {self._where}")
         self._state.rows = store.rows
         source = store.shown_by(node)
-        yield from insist(self._around, self._run.uid, PutArray(self._path, source))
+        yield from insist(self._around, self._run.uid, PutArray(self._path, source, known=node.assets))
         if source.dtype != node.dtype:
             yield from insist(self._around, self._run.uid, UpdateMetadata(self._path, self._metadata()))
         self._state.node = source

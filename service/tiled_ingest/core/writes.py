@@ -221,10 +221,17 @@ class ReadArray:
 
 @dataclass(frozen=True, slots=True)
 class PutArray:
-    """Let an array's node show what `source` says (its `id` is the node's own). Repeatable. Answers: `Done(None)`."""
+    """Let an array's node show what `source` says (its `id` is the node's own). Repeatable. Answers: `Done(None)`.
+
+    Attributes
+    ----------
+    known
+        Assets that the node surely has already.
+    """
 
     path: Path
     source: ArraySource
+    known: tuple[Asset, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,7 @@ import numpy as np
 
 from tiled_ingest.core.writes import (
     Append,
+    ArraySource,
     CloseStreams,
     CountRows,
     CreateArray,
@@ -108,8 +109,16 @@ def _read_array(session: Session, request: ReadArray) -> Outcome:
 
 
 def _put_array(session: Session, request: PutArray) -> Outcome:
-    content = wire.dump(wire.shown(request.source))
-    answer = session.request("PUT", "data_source", request.path, headers=wire.JSON, content=content)
+    source = wire.unnamed(request.source, request.known)
+    outcome = _put_array_source(session, request.path, source)
+    if source.assets and source.family == "array" and isinstance(outcome, Done):
+        # Tiled's client drops the live update of a request that names an asset of zarr: it wants them numbered.
+        return _put_array_source(session, request.path, wire.unnamed(source, source.assets))
+    return outcome
+
+
+def _put_array_source(session: Session, path: Path, source: ArraySource) -> Outcome:
+    answer = session.request("PUT", "data_source", path, headers=wire.JSON, content=wire.dump(wire.shown(source)))
     return understood(answer, _nothing)
 
 

@@ -45,14 +45,20 @@ def probe(session: Session) -> Outcome:
     version = server_version(session)
     if not isinstance(version, Done):
         return version
-    if _release(version.value) < VERSION_MIN:
-        needed = ".".join(map(str, VERSION_MIN))
-        return Denied(f"Tiled {version.value} is too old: {needed} or newer is needed", 426)
+    if refusal := too_old(version.value):
+        return Denied(refusal, 426)
     node = perform(session, GetNode(()))
     if not isinstance(node, Done):
         return node
     scopes = key_scopes(session)
     return Done(Found(version.value, node.value, scopes.value)) if isinstance(scopes, Done) else scopes
+
+
+def too_old(version: str) -> str:
+    """Return why we do not write to this version of Tiled; empty if we do."""
+    if _release(version) >= VERSION_MIN:
+        return ""
+    return f"Tiled {version} is too old: {'.'.join(map(str, VERSION_MIN))} or newer is needed"
 
 
 def server_version(session: Session) -> Outcome:

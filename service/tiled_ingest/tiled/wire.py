@@ -2,8 +2,8 @@
 
 import base64
 import io
-from collections.abc import Mapping
-from dataclasses import asdict
+from collections.abc import Container, Mapping
+from dataclasses import asdict, replace
 from typing import Any
 
 import msgspec
@@ -107,6 +107,11 @@ def array(request: CreateArray) -> Json:
 def shown(new: ArraySource) -> Json:
     """Return the body that lets an array's node show what `new` says; the server only adds the assets named."""
     return {"data_source": {"id": new.id, **_array_source(new)}}
+
+
+def unnamed(new: ArraySource, known: Container[Asset]) -> ArraySource:
+    """Return the source without the assets that its node has already."""
+    return replace(new, assets=tuple(asset for asset in new.assets if asset not in known))
 
 
 def _array_source(new: ArraySource) -> Json:
