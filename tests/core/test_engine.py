@@ -984,12 +984,20 @@ def test_a_run_whose_node_is_not_taken_is_decided_on_before_a_letter_is_sent() -
     assert world.tiled.nodes["r",].metadata["start"] == {"uid": "r", "time": 1.0}
 
 
-def test_a_successor_completes_a_bare_node_or_finds_it_at_fault() -> None:
+@pytest.mark.parametrize("ticks", range(0, 60, 4))
+def test_a_successor_completes_a_bare_node_or_finds_it_at_fault(ticks: int) -> None:
+    """Whenever the claim before it ends: what it writes meanwhile, to see whether Tiled writes, must not hide that."""
     before = ready()
     before.tiled.faults.append(POISON["start"])
     before.publish(*poisoned_run())
     while ("r",) not in before.tiled.nodes:
         before.tick()
+    for _ in range(ticks):
+        before.tick()
+    if "failing" in before.tiled.facts(("r",)) or before.tiled.facts(("r",))["state"] == "failed":
+        assert ticks > 4
+        return
+    assert before.tiled.facts(("r",))["bare"]
     for cured in (True, False):
         tiled = MiniTiled(nodes=dict(before.tiled.nodes), faults=[] if cured else [POISON["start"]])
         world = World(tiled=tiled, logs=before.logs)

@@ -87,7 +87,11 @@ def _bare(around: Surroundings, run: Run) -> Json:
 
 def _complete(around: Surroundings, run: Run) -> Procedure[None]:
     """Write into a bare node of ours what it lacks."""
-    answer = yield from insist(around, run.uid, UpdateMetadata(run.path, _whole(around, run)))
+    run.final_facts = _bare(around, run)[OURS]  # what a write of our own says meanwhile: a successor must see it
+    try:
+        answer = yield from insist(around, run.uid, UpdateMetadata(run.path, _whole(around, run)))
+    finally:
+        run.final_facts = None
     if isinstance(answer, Missing):
         raise TiledRejected(f"the node {'/'.join(run.path)} is gone")
 

@@ -28,7 +28,7 @@ from .writes import (
     UpdateMetadata,
 )
 
-PROBE = pa.table({"probe": pa.array([1], pa.int64())})
+PROBE = pa.schema([("probe", pa.int64())])
 PROBE_ARRAY = ArraySource(0, "array", np.dtype(np.int64), (0,), ((1,),), ("time",))
 
 
@@ -66,10 +66,10 @@ def _takes_metadata(standing: Standing) -> Procedure[bool | None]:
 def _takes_rows(around: Surroundings, standing: Standing, above: Path) -> Procedure[bool | None]:
     """Write one row of our own into a table of its own below a node that has no other readers: it goes with the run."""
     key = f"probe-{around.epoch}-{around.fresh_nonce()}"
-    made: Outcome = yield CreateTable(above, key, PROBE.schema, {}, standing.tags, {})
+    made: Outcome = yield CreateTable(above, key, PROBE, {}, standing.tags, {})
     if not isinstance(made, Done):
         return False
-    outcome: Outcome = yield Append((*above, key), PROBE)
+    outcome: Outcome = yield Append((*above, key), pa.table({"probe": [1]}, PROBE))
     return isinstance(outcome, Done)
 
 

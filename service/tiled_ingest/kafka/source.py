@@ -80,7 +80,7 @@ class Source:
         self._tell_revoked, self._tell_lost = on_revoke, on_lost
         self._call_s_max, self._commit_s_max = call_s_max, commit_s_max
         self._owned: set[Home] = set()
-        self._rebalanced = self._closing = self._stuck = False
+        self._rebalanced = self._closing = self._revoking = self._stuck = False
         self._claims: list[Assigned] = []
         self._failure: IngestError | None = None
         self._heard_s = float("-inf")
@@ -173,7 +173,13 @@ class Source:
             self._consumer.committed([place_of(home)], timeout=self._commit_s_max)
 
     def _commit_in_time(self, place: Any) -> list[Any]:
-        """Commit, with a limit for a coordinator that falls silent between the question and the commit."""
+        """Commit, with a limit for a coordinator that falls silent between the question and the commit.
+
+        Inside a callback there is none: the client, busy with it, lets calls of that thread through only.
+        """
+        if self._revoking:
+            answers: list[Any] = self._consumer.commit(offsets=[place], asynchronous=False)
+            return answers
         committing: Future[list[Any]] = in_thread(lambda: self._consumer.commit(offsets=[place], asynchronous=False))
         try:
             return committing.result(self._call_s_max)
@@ -234,7 +240,11 @@ class Source:
     def _on_revoke(self, _: Any, places: list[Any]) -> None:
         homes = tuple(home_of(place) for place in places)
         if not self._closing:
-            self._tell_revoked(homes)
+            self._revoking = True
+            try:
+                self._tell_revoked(homes)
+            finally:
+                self._revoking = False
         self._let_go(homes)
 
     def _on_lost(self, _: Any, places: list[Any]) -> None:
