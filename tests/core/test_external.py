@@ -331,7 +331,7 @@ def test_a_filled_value_is_a_column_and_no_datum() -> None:
 
 def test_an_external_key_with_a_slash_has_a_node_under_its_new_name() -> None:
     """A slash ends a node's key: documents of both kinds go on naming the data key as it was."""
-    keys = {"img/raw": EXTERNAL, "img/sum": EXTERNAL}
+    keys: dict[str, Any] = {"img/raw": EXTERNAL, "img/sum": EXTERNAL}
     named = event_doc(1, "", x=0.5, **{"img/sum": "o/1"}) | {"filled": {"img/sum": False}}
     world = taken(begin(), descriptor(**keys), stream_resource(key="img/raw"), stream_datum(0, 2), resource("o"),
                   datum(1, "o"), ("event", named), stop())  # fmt: skip
