@@ -38,7 +38,7 @@ from .writes import (
 
 REPAIRS_MAX = 3  # at stop; more would not help
 # Columns that every storage can have.
-SEED = pa.schema([pa.field("seq_num", pa.int64()), pa.field("time", pa.float64())])
+SEED = pa.schema({"seq_num": pa.int64(), "time": pa.float64()})
 
 
 class Table:
