@@ -38,7 +38,8 @@ from .writes import (
 
 REPAIRS_MAX = 3  # at stop; more would not help
 # Columns that every storage can have.
-SEED = pa.schema({"seq_num": pa.int64(), "time": pa.float64()})
+_SEED_TYPES: dict[str, pa.DataType] = {"seq_num": pa.int64(), "time": pa.float64()}
+SEED = pa.schema(_SEED_TYPES)
 
 
 class Table:
