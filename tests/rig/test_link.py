@@ -38,7 +38,7 @@ def _return_all(connection: socket.socket) -> None:
 
 
 def _connect(link: Link) -> socket.socket:
-    return socket.create_connection(("127.0.0.1", link.port), timeout=5)
+    return socket.create_connection(("127.0.0.1", link.port), timeout=30)
 
 
 def _echoed(link: Link, sent: bytes) -> bytes:
