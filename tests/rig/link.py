@@ -101,7 +101,7 @@ class Link:
             self._open.discard(sink)
             if not is_reset:
                 sink.shutdown(socket.SHUT_WR)
-        if not is_first:
+        if not is_first and not is_reset:  # who resets closes: an earlier close would make a silence of it
             source.close()
             sink.close()
 
