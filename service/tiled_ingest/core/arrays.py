@@ -6,6 +6,7 @@ narrow, another one is filled from the log, and the node shows that.
 """
 
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 
@@ -15,11 +16,11 @@ from .documents import access_tags, clipped
 from .errors import TiledRejected
 from .patience import Bare, Patience, create, insist
 from .ragged import RaggedPlan
-from .reconcile import LOOK_S_MAX, LOOK_S_MIN
-from .refill import logged
+from .reconcile import look_until, once
+from .refill import Logged
 from .rows import Batch
 from .run import Run
-from .steps import Procedure, Sleep, Surroundings
+from .steps import Procedure, Surroundings
 from .stores import (
     Converted,
     Plan,
@@ -39,12 +40,10 @@ from .writes import (
     ArraySource,
     CreateArray,
     Done,
-    Exists,
     GetNode,
     Json,
     Missing,
     Node,
-    Outcome,
     PatchArray,
     Path,
     PutArray,
@@ -138,7 +137,7 @@ class Array:
         return self._misfits
 
     def _first_value(self, upto: int) -> Procedure[object | None]:
-        batches = logged(self._around, self._run, self._stream.name, upto)
+        batches = Logged(self._around, self._run, self._stream.name, upto)
         while self._state.rows and (batch := (yield from batches.next())) is not None:
             values: list[object] = batch.present(self._state.key)[1]
             if values:
@@ -243,7 +242,7 @@ class Array:
         expected = self._stream.confirmed
         if not expected.count:
             return True
-        written, batches = Tally(), logged(self._around, self._run, self._stream.name, upto)
+        written, batches = Tally(), Logged(self._around, self._run, self._stream.name, upto)
         while (batch := (yield from batches.next())) is not None:
             written += Tally.of(batch.keys)
             positions, values = batch.present(self._state.key)
@@ -281,32 +280,14 @@ class Array:
 
     def _write(self, store: Store, rows: Converted, patience: Patience) -> Procedure[bool]:
         for request in store.writes(rows):
-            if not (yield from self._once(store, request, patience)):
+            looking = partial(self._look_for, store, request)
+            if not (yield from once(request, patience, looking, f"the array {self._where}")):
                 return False
         store.wrote(rows)
         return True
 
-    def _once(self, store: Store, request: PatchArray | Append, patience: Patience) -> Procedure[bool]:
-        """Perform a request once; `False` if nobody knows whether it was, or will be: the store is of no use then."""
-        while True:
-            outcome: Outcome = yield request
-            if isinstance(outcome, Done):
-                return True
-            if isinstance(outcome, Exists | Missing):
-                raise TiledRejected(f"the array {self._where} is gone")
-            if isinstance(outcome, Unknown) and (yield from self._look_for(store, request, outcome)):
-                return True
-            yield from patience.bear(request, outcome)
-            if isinstance(outcome, Unknown):
-                return False
-
     def _look_for(self, store: Store, request: PatchArray | Append, outcome: Unknown) -> Procedure[bool]:
-        waited, pause, found = 0.0, LOOK_S_MIN, False
-        while not (found := (yield from store.arrived(self._around, self._run.uid, request))):
-            if waited >= self._around.policy.late_write_s_max:
-                break
-            yield Sleep(pause, down=False)
-            waited, pause = waited + pause, min(pause * 2, LOOK_S_MAX)
+        found = yield from look_until(self._around, partial(store.arrived, self._around, self._run.uid, request))
         self._around.tell("ambiguous", outcome="present" if found else "absent", detail=outcome.detail)
         return found
 

@@ -299,7 +299,7 @@ def close_run(around: Surroundings, run: Run) -> Procedure[None]:
         raise TiledRejected(f"the run {'/'.join(run.path)} is gone")
     run.final_facts = facts
     yield from insist(around, run.uid, CloseStreams(tuple(_streams_to_close(run))))
-    yield from announce(around, run, metadata[OURS])
+    yield from announce(around, run, facts)
     run.meet(Trigger.CLOSED)
     around.tell("run_closed", run=run.uid, state=state, rows=sum(run.rows.values()), since_s=run.opened_s)
 

@@ -92,11 +92,17 @@ class Refill:
 
 
 class Logged:
-    """The batches of a refill, read one after the other."""
+    """The accepted rows of a stream before offset `stop`, read batch by batch."""
 
     def __init__(self, around: Surroundings, run: Run, stream: str, stop: int) -> None:
         self._around = around
+        self._where = "/".join((*run.path, stream))
         self._refill = Refill(run, stream, stop)
+
+    @property
+    def done(self) -> bool:
+        """Whether all of the log was taken."""
+        return self._refill.done
 
     def next(self) -> Procedure[Batch | None]:
         """Return the next batch of accepted rows; `None` after the last.
@@ -109,14 +115,9 @@ class Logged:
         while not self._refill.done:
             chunk = yield from read_log(self._refill.next_offset, self._refill.stop)
             if chunk.low > self._refill.next_offset:
-                after = f"after the run's documents at {self._refill.next_offset}"
-                raise TiledRejected(f"the log begins at {chunk.low}, {after}")
+                begins = f"the log begins at {chunk.low}"
+                raise TiledRejected(f"{begins}, after the documents of {self._where} at {self._refill.next_offset}")
             batch = self._refill.take(chunk, self._around.decode)
             if batch is not None:
                 return batch
         return None
-
-
-def logged(around: Surroundings, run: Run, stream: str, stop: int) -> Logged:
-    """Return the accepted rows of a stream before offset `stop`, to be read batch by batch."""
-    return Logged(around, run, stream, stop)

@@ -19,12 +19,12 @@ from .datasets import OURS, check_epoch, facts_of, orders_to_try, packed, unpack
 from .documents import access_tags
 from .errors import TiledRejected
 from .patience import Patience, insist
-from .reconcile import look_for, tally_at
-from .refill import Refill
+from .reconcile import look_for, once, tally_at
+from .refill import Logged
 from .reread import NO_KEYS, Confirmed, Portion, Reread
 from .rows import Batch, TableResult
 from .run import Run
-from .steps import Procedure, Sleep, Surroundings, read_log
+from .steps import Procedure, Sleep, Surroundings
 from .stream import Part, Stream
 from .tally import Tally
 from .writes import (
@@ -35,7 +35,6 @@ from .writes import (
     GetNode,
     Keys,
     Missing,
-    Outcome,
     Path,
     PutSource,
     TableSource,
@@ -169,7 +168,7 @@ class Switch:
     def _rows(self, child: Child, live: TableSource, upto: int, doubtful: Keys | None) -> "FromLog | Reread":
         policy, part = self._around.policy, self._part
         if policy.log_holds_runs:
-            return FromLog(self._around, Refill(self._run, self._stream.name, upto), self._where, self._build)
+            return FromLog(Logged(self._around, self._run, self._stream.name, upto), self._build)
         columns = {column.name: column.type for column in live.schema}
         schema = child.source.schema
         expected = Confirmed(part.confirmed, doubtful, part.counted_by is None)
@@ -204,20 +203,14 @@ class Switch:
         """Append to the child; `False` if nobody knows whether it arrived: then another child must be begun."""
         if not portion.table.num_rows:
             return True
-        while True:
-            request = Append(child.path, portion.table.select(child.source.schema.names))
-            outcome: Outcome = yield request
-            if isinstance(outcome, Done):
-                return True
-            if isinstance(outcome, Exists | Missing):
-                raise TiledRejected(f"the table {'/'.join(child.path)} is gone")
-            if isinstance(outcome, Unknown):
-                expected = written + self._part.tally(portion.keys)
-                if (yield from look_for(self._around, self._run.uid, child.path, expected, self._part.counted_by)):
-                    return True
-            yield from patience.bear(request, outcome)
-            if isinstance(outcome, Unknown):
-                return False
+        around, lane, counted_by = self._around, self._run.uid, self._part.counted_by
+        expected = written + self._part.tally(portion.keys)
+
+        def has_arrived(_: Unknown) -> Procedure[bool]:
+            return look_for(around, lane, child.path, expected, counted_by)
+
+        request = Append(child.path, portion.table.select(child.source.schema.names))
+        return (yield from once(request, patience, has_arrived, f"the table {'/'.join(child.path)}"))
 
     # ------------------------------------------------------------ the two PUTs
 
@@ -231,7 +224,7 @@ class Switch:
 
 
 class FromLog:
-    """The rows of a dataset of our own, from the log, chunk by chunk.
+    """The rows of a dataset of our own, from the log, batch by batch.
 
     Parameters
     ----------
@@ -239,26 +232,18 @@ class FromLog:
         Makes a table of a batch; `None` if its values asked for other columns, which are planned now.
     """
 
-    def __init__(
-        self, around: Surroundings, refill: Refill, where: str, build: Callable[[Batch], TableResult | None]
-    ) -> None:
-        self._around = around
-        self._refill = refill
-        self._where = where
+    def __init__(self, batches: Logged, build: Callable[[Batch], TableResult | None]) -> None:
+        self._batches = batches
         self._build = build
 
     @property
     def done(self) -> bool:
         """Whether all of the log was taken."""
-        return self._refill.done
+        return self._batches.done
 
     def next(self) -> Procedure[Portion | None]:
-        """Return the rows of the next chunk, maybe none; `None` if the child must be begun anew, in other columns."""
-        chunk = yield from read_log(self._refill.next_offset, self._refill.stop)
-        if chunk.low > self._refill.next_offset:
-            begins = f"the log begins at {chunk.low}"
-            raise TiledRejected(f"{begins}, after the documents of {self._where} at {self._refill.next_offset}")
-        batch = self._refill.take(chunk, self._around.decode)
+        """Return the next rows, maybe none; `None` if the child must be begun anew, in other columns."""
+        batch = yield from self._batches.next()
         if batch is None:
             return Portion(pa.table({}), NO_KEYS)
         built = self._build(batch)
