@@ -177,8 +177,7 @@ def _ingestor(settings: Settings, policy: Policy, stack: ExitStack, metrics: Met
 
 
 def _session(settings: Settings) -> Session:
-    key = settings.tiled.api_key.get_secret_value() if settings.tiled.api_key else None
-    session = Session.at(settings.tiled.uri, key, timeout_s=settings.tiled.timeout_s)
+    session = Session.at(settings.tiled.uri, settings.tiled.key, timeout_s=settings.tiled.timeout_s)
     _refuse_unfit(session)
     return session
 

@@ -80,6 +80,11 @@ class Tiled(Group):
     requests_max: Positive = 4
     """Requests at once on PostgreSQL; embedded storage always gets one at a time."""
 
+    @property
+    def key(self) -> str | None:
+        """The API key, revealed."""
+        return self.api_key.get_secret_value() if self.api_key else None
+
     @field_validator("uri")
     @classmethod
     def _plain_address(cls, uri: str) -> str:

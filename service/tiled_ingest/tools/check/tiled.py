@@ -24,11 +24,8 @@ PARENTS_MAX = 20  # of the routes: each is tried
 
 def look(settings: Settings, topics: Sequence[str]) -> Findings:
     """Look at Tiled, and at the nodes in which these topics' runs would be created."""
-    key = settings.tiled.api_key
     try:
-        session = Session.at(
-            settings.tiled.uri, key.get_secret_value() if key else None, timeout_s=settings.tiled.timeout_s
-        )
+        session = Session.at(settings.tiled.uri, settings.tiled.key, timeout_s=settings.tiled.timeout_s)
     except Forbidden as error:
         yield Finding("tiled", "failed", str(error), "correct tiled.uri or tiled.api_key")
         return

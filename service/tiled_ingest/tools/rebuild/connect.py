@@ -31,10 +31,9 @@ def connected(settings: Settings) -> Iterator[Connected]:
     Forbidden
         The address cannot be used, or a plugin is not there.
     """
-    key = settings.tiled.api_key.get_secret_value() if settings.tiled.api_key else None
     formats, patches = load(settings.tiled.plugins)
     policy = settings.policy()
-    session = Session.at(settings.tiled.uri, key, timeout_s=settings.tiled.timeout_s)
+    session = Session.at(settings.tiled.uri, settings.tiled.key, timeout_s=settings.tiled.timeout_s)
     try:
         yield Connected(
             partial(perform, session, formats=formats), replace(policy, patches=joined(policy.patches, patches))

@@ -86,8 +86,7 @@ class Places:
 
     def __init__(self, settings: Settings) -> None:
         kafka, tiled = settings.kafka, settings.tiled
-        key = tiled.api_key.get_secret_value() if tiled.api_key else None
-        self._session = Session.at(tiled.uri, key, timeout_s=max(tiled.timeout_s, READ_S_MIN))
+        self._session = Session.at(tiled.uri, tiled.key, timeout_s=max(tiled.timeout_s, READ_S_MIN))
         self._tree = Tree(self._session, deep=bool(tiled.routes))
         self._kafka: Kafka = kafka
         self._topics = Topics(kafka.bootstrap_servers, revealed(kafka.properties), ANSWER_S_MAX)  # connects when asked

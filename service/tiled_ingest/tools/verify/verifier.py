@@ -54,8 +54,8 @@ def verify(settings: Settings, wanted: Wanted, watch: Watch) -> Report:
 
 @contextmanager
 def _session(settings: Settings) -> Iterator[Session]:
-    key = settings.tiled.api_key.get_secret_value() if settings.tiled.api_key else None
-    session = Session.at(settings.tiled.uri, key, timeout_s=max(settings.tiled.timeout_s, 60.0))
+    tiled = settings.tiled
+    session = Session.at(tiled.uri, tiled.key, timeout_s=max(tiled.timeout_s, 60.0))
     try:
         yield session
     finally:
