@@ -6,13 +6,12 @@ A crash may deliver a letter twice: letters of one position (topic, partition, o
 """
 
 from .choice import Choice, Collected, WrongPosition, collect, position
-from .redrive import Redrive, Redriven, planned
+from .redrive import Redriven, planned
 from .tell import listed, redriven, shown
 
 __all__ = [
     "Choice",
     "Collected",
-    "Redrive",
     "Redriven",
     "WrongPosition",
     "collect",

@@ -11,74 +11,34 @@ from dataclasses import dataclass, field
 from tiled_ingest.core.record import Record
 from tiled_ingest.settings import Settings
 from tiled_ingest.tools.letters import Letter, read_letters
-from tiled_ingest.tools.progress import Silent
-from tiled_ingest.tools.rebuild import Builder, Built, Case, Judge, Places, Spool, connected
-from tiled_ingest.tools.rebuild.connect import Connected
+from tiled_ingest.tools.rebuild import Judge, Places, Plan, Rebuild, Spool, connected
 
 from .choice import Choice
 
-WRITTEN = frozenset({"create", "replace", "reopen"})
 
-
-@dataclass
-class Redriven:
+@dataclass(kw_only=True)
+class Redriven(Plan):
     """What is to be done, and what became of it.
 
     Attributes
     ----------
-    built
-        By run; empty as long as nothing was written.
     without_run
         Letters that belong to no run that is known, by code.
     nameless
         Letters whose headers do not say where the document stood: not of this service.
     """
 
-    cases: list[Case]
     without_run: dict[str, int] = field(default_factory=dict)
     nameless: int = 0
-    built: dict[str, Built] = field(default_factory=dict)
-
-    @property
-    def to_write(self) -> list[Case]:
-        """The runs that are to be written."""
-        return [case for case in self.cases if case.verdict in WRITTEN]
 
     @property
     def passed(self) -> bool:
         """Whether every document that is meant is in Tiled."""
-        waiting = any(case.verdict in {"wait", "leave"} for case in self.cases)
-        lost = any(built.error or built.refused for built in self.built.values())
-        written = len(self.built) == len(self.to_write)
-        return written and not (waiting or lost or self.without_run or self.nameless)
-
-
-class Redrive:
-    """One redrive: first what is to be done (`plan`), which writes nothing; then it is done (`write`)."""
-
-    def __init__(self, tiled: Connected, spool: Spool, redriven: Redriven) -> None:
-        self._tiled = tiled
-        self._spool = spool
-        self.plan = redriven
-
-    def write(self, watch: Silent, wait_s_max: float) -> Redriven:
-        """Build each run; one that cannot be built does not keep the others.
-
-        Raises
-        ------
-        IngestError
-            Tiled is away, or does not let us write.
-        """
-        builder = Builder(self._tiled.perform, self._tiled.policy, self._spool, watch, wait_s_max)
-        watch.expect(sum(case.spooled.documents for case in self.plan.to_write))
-        for case in self.plan.to_write:
-            if case.place is not None:
-                self.plan.built[case.spooled.uid] = builder.build(case.place)
-        return self.plan
+        return self.all_written and not (self.without_run or self.nameless)
 
 
 @contextmanager
-def planned(settings: Settings, choice: Choice) -> Iterator[Redrive]:
+def planned(settings: Settings, choice: Choice) -> Iterator[Rebuild[Redriven]]:
     """Read the letters, and yield what is to be done with them. Nothing is written, in Kafka or Tiled.
 
     Raises
@@ -95,7 +55,7 @@ def planned(settings: Settings, choice: Choice) -> Iterator[Redrive]:
         finally:
             places.close()
         strangers = {} if choice.runs else _of(choice, spool.letters_without_run())
-        yield Redrive(tiled, spool, Redriven(cases, strangers, nameless))
+        yield Rebuild(tiled, spool, Redriven(cases=cases, without_run=strangers, nameless=nameless))
 
 
 def _gathered(spool: Spool, letters: Iterable[Letter], choice: Choice) -> int:

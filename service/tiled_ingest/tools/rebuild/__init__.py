@@ -10,6 +10,20 @@ from .builder import Builder, Built, Place
 from .cases import Case, Judge, Manner
 from .connect import connected
 from .places import Places
+from .plan import Plan, Rebuild
 from .spool import Spool, Spooled
 
-__all__ = ["Builder", "Built", "Case", "Judge", "Manner", "Place", "Places", "Spool", "Spooled", "connected"]
+__all__ = [
+    "Builder",
+    "Built",
+    "Case",
+    "Judge",
+    "Manner",
+    "Place",
+    "Places",
+    "Plan",
+    "Rebuild",
+    "Spool",
+    "Spooled",
+    "connected",
+]

@@ -1,7 +1,7 @@
 """Documents from files, or from a part of a topic, into Tiled, through the service's own engine; harmless to repeat."""
 
-from .replaying import Replay, Replayed, prepared
+from .replaying import Replayed, prepared
 from .sources import FileSource, Source, TopicSource, WrongSource, source
 from .tell import told
 
-__all__ = ["FileSource", "Replay", "Replayed", "Source", "TopicSource", "WrongSource", "prepared", "source", "told"]
+__all__ = ["FileSource", "Replayed", "Source", "TopicSource", "WrongSource", "prepared", "source", "told"]

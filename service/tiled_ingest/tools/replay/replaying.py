@@ -6,75 +6,36 @@ from dataclasses import dataclass, field, replace
 
 from tiled_ingest.core.record import Home
 from tiled_ingest.settings import Settings
-from tiled_ingest.tools.progress import Silent
-from tiled_ingest.tools.rebuild import Builder, Built, Case, Judge, Manner, Places, Spool, connected
-from tiled_ingest.tools.rebuild.connect import Connected
+from tiled_ingest.tools.rebuild import Judge, Manner, Places, Plan, Rebuild, Spool, connected
 
 from .sources import FileSource, Source
 
-WRITTEN = frozenset({"create", "replace", "reopen"})
 
-
-@dataclass
-class Replayed:
+@dataclass(kw_only=True)
+class Replayed(Plan):
     """What is to be done, and what became of it.
 
     Attributes
     ----------
-    built
-        By run; empty as long as nothing was written.
     strangers
         Documents of no run that is known, or that cannot be read.
     absent
         Runs that were asked for, and are not in the sources.
     """
 
-    cases: list[Case]
     strangers: int = 0
     absent: list[str] = field(default_factory=list)
-    built: dict[str, Built] = field(default_factory=dict)
-
-    @property
-    def to_write(self) -> list[Case]:
-        """The runs that are to be written."""
-        return [case for case in self.cases if case.verdict in WRITTEN]
 
     @property
     def passed(self) -> bool:
         """Whether Tiled holds every document of the runs that were meant."""
-        waiting = any(case.verdict in {"wait", "leave"} for case in self.cases)
-        lost = any(built.error or built.refused for built in self.built.values())
-        return len(self.built) == len(self.to_write) and not (waiting or lost or self.strangers or self.absent)
-
-
-class Replay:
-    """One replay: what is to be done (`plan`), which writes nothing; then it is done (`write`)."""
-
-    def __init__(self, tiled: Connected, spool: Spool, plan: Replayed) -> None:
-        self._tiled = tiled
-        self._spool = spool
-        self.plan = plan
-
-    def write(self, watch: Silent, wait_s_max: float) -> Replayed:
-        """Build each run; one that cannot be built does not keep the others.
-
-        Raises
-        ------
-        IngestError
-            Tiled is away, or does not let us write.
-        """
-        builder = Builder(self._tiled.perform, self._tiled.policy, self._spool, watch, wait_s_max)
-        watch.expect(sum(case.spooled.documents for case in self.plan.to_write))
-        for case in self.plan.to_write:
-            if case.place is not None:
-                self.plan.built[case.spooled.uid] = builder.build(case.place)
-        return self.plan
+        return self.all_written and not (self.strangers or self.absent)
 
 
 @contextmanager
 def prepared(
     settings: Settings, sources: Sequence[Source], *, runs: frozenset[str], anew: bool = False, adopt: bool = False
-) -> Iterator[Replay]:
+) -> Iterator[Rebuild[Replayed]]:
     """Read the sources, and yield what is to be done with their runs. Nothing is written.
 
     Parameters
@@ -103,10 +64,10 @@ def prepared(
         finally:
             places.close()
         absent = sorted(runs - {case.spooled.uid for case in cases})
-        yield Replay(
+        yield Rebuild(
             replace(tiled, policy=replace(tiled.policy, adopts=adopt)),
             spool,
-            Replayed(cases, 0 if runs else spool.strangers(), absent),
+            Replayed(cases=cases, strangers=0 if runs else spool.strangers(), absent=absent),
         )
 
 
