@@ -8,10 +8,9 @@ from typing import Any
 import pytest
 from bluesky_tiled_plugins import TiledWriter as Theirs
 from hypothesis import HealthCheck, Phase, given, settings
-from tiled.catalog import from_uri
-from tiled.client import Context, from_context
-from tiled.server.app import build_app
+from tiled.client import from_context
 
+from tests.rig.application import application
 from tiled_ingest import TiledWriter
 
 from .allowed import sorted_out
@@ -26,10 +25,7 @@ EXAMPLES = 10  # half a second each, on an idle machine
 
 @pytest.fixture(scope="module")
 def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    folder = tmp_path_factory.mktemp("tiled")
-    storage = [str(folder / "files"), f"duckdb:///{folder / 'tables.duckdb'}"]
-    catalog = from_uri(f"sqlite:///{folder / 'catalog.db'}", writable_storage=storage, init_if_not_exists=True)
-    with Context.from_app(build_app(catalog)) as context:
+    with application(tmp_path_factory.mktemp("tiled")) as context:
         made = from_context(context)
         for name in ("theirs", "ours"):
             made.create_container(name)

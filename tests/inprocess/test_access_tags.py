@@ -2,54 +2,28 @@
 
 from __future__ import annotations
 
-import sqlite3
 import uuid
 from collections.abc import Iterator
-from contextlib import closing
 from typing import Any
 
 import pytest
 from bluesky_tiled_plugins import TiledWriter as Theirs
-from tiled.catalog import from_uri
-from tiled.client import Context, from_context
+from tiled.client import from_context
 from tiled.client.utils import ClientError
-from tiled.server.app import build_app
 
 from tests.differential.compose import Composer, key
 from tests.differential.recorder import Documents
 from tests.differential.tree import Catalog
+from tests.rig.application import application
 from tiled_ingest import TiledWriter
 from tiled_ingest.core.errors import TiledRejected
 
 from .documents import facts, give, rows, uid_of
 
 
-class EverybodyMay:
-    """The least of a policy: everybody may everything; Tiled itself refuses tags that are not defined."""
-
-    async def allowed_scopes(self, *_: Any) -> set[str]:
-        return {"read:metadata", "read:data", "write:metadata", "write:data", "create:node", "register"}
-
-    async def filters(self, *_: Any) -> list[Any]:
-        return []
-
-    async def init_node(self, *_: Any, access_tags: Any = None) -> tuple[bool, Any]:
-        return False, access_tags
-
-    async def modify_node(self, *_: Any, access_tags: Any = None) -> tuple[bool, Any]:
-        return False, access_tags
-
-
 @pytest.fixture(scope="module")
 def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    folder = tmp_path_factory.mktemp("guarded")
-    storage = [str(folder / "files"), f"duckdb:///{folder / 'tables.duckdb'}"]
-    catalog = from_uri(f"sqlite:///{folder / 'catalog.db'}", writable_storage=storage, init_if_not_exists=True)
-    with Context.from_app(build_app(catalog, access_policy=EverybodyMay())) as context:
-        with closing(sqlite3.connect(folder / "catalog.db")) as database, database:
-            database.executemany(
-                "INSERT INTO access_tags (name, is_public) VALUES (?, false)", [("proposal-7",), ("staff",)]
-            )
+    with application(tmp_path_factory.mktemp("guarded"), tags=["proposal-7", "staff"]) as context:
         yield from_context(context)
 
 

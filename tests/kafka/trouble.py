@@ -6,15 +6,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import confluent_kafka as ck
-from confluent_kafka.admin import (
-    AclBinding,
-    AclOperation,
-    AclPermissionType,
-    AdminClient,
-    ResourcePatternType,
-    ResourceType,
-)
+from confluent_kafka.admin import AclOperation, AclPermissionType, AdminClient, ResourceType
 
+from tests.rig.acls import impose, rule
 from tiled_ingest.core.record import Home
 from tiled_ingest.demo.broker import KafkaBroker
 
@@ -28,17 +22,7 @@ def delete_records(servers: str, home: Home, before: int) -> None:
 
 def deny_reading(servers: str, topic: str) -> None:
     """Take the right to read a topic from everybody."""
-    rule = AclBinding(
-        ResourceType.TOPIC,
-        topic,
-        ResourcePatternType.LITERAL,
-        "User:ANONYMOUS",
-        "*",
-        AclOperation.READ,
-        AclPermissionType.DENY,
-    )
-    admin = AdminClient({"bootstrap.servers": servers})
-    admin.create_acls([rule])[rule].result(20)
+    impose(servers, [rule(ResourceType.TOPIC, topic, AclOperation.READ, AclPermissionType.DENY)])
 
 
 @contextmanager

@@ -12,16 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from confluent_kafka.admin import (
-    AclBinding,
-    AclOperation,
-    AclPermissionType,
-    AdminClient,
-    ResourcePatternType,
-    ResourceType,
-)
+from confluent_kafka.admin import AclOperation, AclPermissionType, ResourceType
 
 from tests.rig.accounts import Accounts
+from tests.rig.acls import impose, rule
 from tests.rig.fixtures import TopicFactory, topics_of
 from tests.rig.secure import PASSWORD, USER, SecureBroker, secure_broker
 from tests.system.publishing import interleaved, runs
@@ -143,13 +137,8 @@ def rights_of(scene: Scene) -> list[Right]:
 
 
 def allow(scene: Scene, rights: Iterable[Right]) -> None:
-    bindings = [
-        AclBinding(kind, name, ResourcePatternType.LITERAL, f"User:{USER}", "*", operation, AclPermissionType.ALLOW)
-        for kind, name, operation in rights
-    ]
-    admin = AdminClient({"bootstrap.servers": scene.broker.bootstrap_servers})
-    for future in admin.create_acls(bindings).values():
-        future.result(20)
+    rules = [rule(kind, name, operation, AclPermissionType.ALLOW, USER) for kind, name, operation in rights]
+    impose(scene.broker.bootstrap_servers, rules)
 
 
 def service_of(scene: Scene, guarded: SecureBroker) -> Service:

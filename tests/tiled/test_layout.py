@@ -15,6 +15,7 @@ from tiled.catalog import in_memory
 from tiled.client import Context, from_context, from_uri
 from tiled.server.app import build_app
 
+from tests.rig.application import EverybodyMay
 from tiled_ingest.core.writes import (
     Append,
     CloseStreams,
@@ -450,19 +451,6 @@ def test_it_imports_nothing_heavy() -> None:
 
 
 # ---------------------------------------------------------------- access tags
-
-
-class EverybodyMay:
-    """The least of an access policy: everybody sees everything; Tiled itself refuses tags that are not defined."""
-
-    async def allowed_scopes(self, *_: Any) -> set[str]:
-        return {"read:metadata", "read:data", "write:metadata", "write:data", "create:node", "register"}
-
-    async def filters(self, *_: Any) -> list[Any]:
-        return []
-
-    async def init_node(self, *_: Any, access_tags: Any = None) -> tuple[bool, Any]:
-        return False, access_tags
 
 
 def test_access_tags_are_sent_and_a_refused_one_denies(tmp_path: FilePath) -> None:

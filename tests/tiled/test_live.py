@@ -9,11 +9,10 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pytest
-from tiled.catalog import from_uri
 from tiled.client import Context, from_context
 from tiled.client.stream import Subscription
-from tiled.server.app import build_app
 
+from tests.rig.application import application
 from tests.values.stage import POLICY, Documents, Stage, run_of
 from tiled_ingest.core import writes as w
 from tiled_ingest.core.policy import Policy
@@ -26,13 +25,8 @@ KEYS = {"x": {"dtype": "number"}, "img": {"dtype": "array", "shape": [20]}}
 @pytest.fixture(scope="module")
 def context(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Context]:
     """An application of Tiled in this process, whose streaming cache is its memory."""
-    folder = tmp_path_factory.mktemp("live")
-    storage = [str(folder / "files"), f"duckdb:///{folder / 'tables.duckdb'}"]
     cache = {"uri": "memory", "data_ttl": 600, "seq_ttl": 600}
-    catalog = from_uri(
-        f"sqlite:///{folder / 'catalog.db'}", writable_storage=storage, init_if_not_exists=True, cache_config=cache
-    )
-    with Context.from_app(build_app(catalog)) as made:
+    with application(tmp_path_factory.mktemp("live"), cache_config=cache) as made:
         yield made
 
 

@@ -8,15 +8,9 @@ import confluent_kafka as ck
 import httpx
 import msgspec
 import pytest
-from confluent_kafka.admin import (
-    AclBinding,
-    AclOperation,
-    AclPermissionType,
-    AdminClient,
-    ResourcePatternType,
-    ResourceType,
-)
+from confluent_kafka.admin import AclOperation, AclPermissionType, AdminClient, ResourceType
 
+from tests.rig.acls import impose, rule
 from tiled_ingest.core.writes import CreateContainer, Done
 from tiled_ingest.demo.broker import Broker, KafkaBroker
 from tiled_ingest.demo.tiled_server import TiledServer
@@ -162,10 +156,6 @@ def test_looking_at_records_moves_no_offset(broker: Any, tiled_duckdb: Any, topi
     assert by_name(check(given))["group"].detail.endswith("new")
 
 
-def rule(kind: ResourceType, name: str, operation: AclOperation, allowed: AclPermissionType) -> AclBinding:
-    return AclBinding(kind, name, ResourcePatternType.LITERAL, "User:ANONYMOUS", "*", operation, allowed)
-
-
 def test_rights_that_are_missing(tiled_duckdb: Any) -> None:
     may, may_not = AclPermissionType.ALLOW, AclPermissionType.DENY
     rules = [
@@ -178,9 +168,7 @@ def test_rights_that_are_missing(tiled_duckdb: Any) -> None:
     with KafkaBroker(properties={"authorizer.class.name": authorizer, "allow.everyone.if.no.acl.found": "true"}) as own:
         own.create_topic("t")
         publish(own, "t", a_run(), partition=0, key=b"a")
-        admin = AdminClient({"bootstrap.servers": own.bootstrap_servers})
-        for future in admin.create_acls(rules).values():
-            future.result(20)
+        impose(own.bootstrap_servers, rules)
         found = by_name(check(settings(own, tiled_duckdb, "t")))
     assert found["topic t"].verdict == "warning"
     assert "AUTHORIZATION_FAILED" in found["topic t"].detail

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import sqlite3
 import uuid
 from collections.abc import Iterator
-from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
-from tiled.catalog import from_uri
 from tiled.client import Context, from_context
-from tiled.server.app import build_app
 
-from tests.inprocess.test_access_tags import EverybodyMay
+from tests.rig.application import application
 from tests.values.stage import Documents, Stage, run_of_streams
 from tiled_ingest.tiled.session import Session
 
@@ -29,13 +25,7 @@ TAGS = ["proposal-7", "staff"]
 
 @pytest.fixture(scope="module")
 def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Context]:
-    folder = tmp_path_factory.mktemp("guarded")
-    storage = [str(folder / "files"), f"duckdb:///{folder / 'tables.duckdb'}"]
-    catalog = from_uri(f"sqlite:///{folder / 'catalog.db'}", writable_storage=storage, init_if_not_exists=True)
-    with Context.from_app(build_app(catalog, access_policy=EverybodyMay())) as context:
-        with closing(sqlite3.connect(folder / "catalog.db")) as database, database:
-            rows = [(tag,) for tag in TAGS]
-            database.executemany("INSERT INTO access_tags (name, is_public) VALUES (?, false)", rows)
+    with application(tmp_path_factory.mktemp("guarded"), tags=TAGS) as context:
         yield context
 
 
