@@ -83,6 +83,18 @@ def test_a_log_that_begins_later(reader: LogReader, topic: TopicFactory, produce
     assert ([record.offset for record in records], next_offset, low) == ([6, 7, 8], 9, 6)
 
 
+def test_a_refusal_of_an_earlier_read_that_comes_late_is_not_this_one_s(
+    reader: LogReader, topic: TopicFactory, produce: Produce, broker: Broker
+) -> None:
+    """It came late in every fourth try."""
+    for _ in range(12):
+        home = Home(topic(), 0)
+        produce(home.topic, [b"x"] * 10)
+        delete_records(broker.bootstrap_servers, home, 6)
+        assert reader.read(home, 2, 9, 1_000) == ([], 6, 6)
+        assert [record.offset for record in reader.read(home, 6, 9, 1_000)[0]] == [6, 7, 8]
+
+
 def test_a_log_that_is_cut_between_two_reads(
     reader: LogReader, topic: TopicFactory, produce: Produce, broker: Broker
 ) -> None:

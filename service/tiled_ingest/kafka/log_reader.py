@@ -131,7 +131,8 @@ class LogReader:
             # Past transaction markers, or just the end for now: the next message, or the limit, will tell.
             chunk.next_offset = max(chunk.next_offset, message.offset())
         elif error.code() == ck.KafkaError._AUTO_OFFSET_RESET:  # noqa: SLF001 - librdkafka's name
-            return self._out_of_range(home, chunk)
+            # One of where we stood before comes late: librdkafka drops outdated messages, but not this.
+            return message.offset() != chunk.next_offset or self._out_of_range(home, chunk)
         elif stopping_error(error):
             raise ck.KafkaException(error)
         return True
