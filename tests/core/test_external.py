@@ -375,6 +375,25 @@ def test_a_datum_of_a_foreign_run_is_a_dead_letter_though_the_log_has_lost_its_r
     assert world.committed == 7
 
 
+def test_a_datum_that_names_an_earlier_runs_resource_is_a_dead_letter_with_the_foreign_run_it_came_in() -> None:
+    world = taken(begin("a"), descriptor("da", "a"), resource("q", "a"), datum(1), event(1, "q/1", "da"), stop("a"))
+    world.tiled.nodes["r",] = w.Node({"start": start_doc()})
+    world.publish(begin(), datum(2), datum(3), stop())
+    world.settle()
+    assert world.codes == [(offset, "foreign_run") for offset in range(6, 10)]
+
+
+def test_so_is_one_whose_resource_came_before_the_start_because_the_log_was_cut() -> None:
+    """The resource names a run of the same uid, whose start was deleted."""
+    before = taken(begin(), descriptor(), resource(), datum(1))
+    before.tiled.nodes["r",] = w.Node({"start": start_doc()})
+    heir = World(POLICY, before.tiled, logs=before.logs)
+    heir.assign(committed=4, point=before.commits[-1][2], low=2)
+    heir.publish(datum(2), ("start", start_doc() | {"plan_name": "other"}), datum(3), datum(4), stop())
+    heir.settle()
+    assert heir.codes == [(4, "late"), *((offset, "foreign_run") for offset in range(5, 9))]
+
+
 # ---------------------------------------------------------------- refusals
 
 

@@ -76,7 +76,7 @@ class Run:
         self.acceptance = Acceptance()
         self.streams: dict[str, Stream] = {}
         self.externals: dict[tuple[str, str], External] = {}  # by stream's name and data key
-        self.resources: set[str] = set()  # uids of those that are its own, or may be
+        self.resources: set[str] = set()  # uids of those that are its own, or may be, or that its datums name
         self.needs_from = first_offset  # where the log must be read again to know all of the above
         self.chores: deque[Chore] = deque()
         self.notes: list[str] = []

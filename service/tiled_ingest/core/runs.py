@@ -238,7 +238,8 @@ class Runs:
             return (self._by_descriptor if named.by == "descriptor" else self._runs).get(named.uid)
         resource = self._intake.shelf.resource(named.uid)
         run = self._runs.get(resource.run) if resource else None
-        return run if run is not None and run.stop is None else None
+        # Another run of this uid may have brought it, before the log was cut, or before an impostor's start.
+        return run if run is not None and named.uid in run.resources and run.stop is None else None
 
     def _is_shared(self, kind: str, named: Reference) -> bool:
         """Whether a document without an open run of its own may still be of any run: an old resource, its datums."""
@@ -341,9 +342,8 @@ class Runs:
     def _keep(self, kind: str, doc: Any, record: Record, now_s: float, owners: list[Run]) -> set[Run]:
         """Keep a resource or datums for these runs, which know by it later which datums are theirs."""
         granted = self._intake.take(kind, doc, record, now_s, [run.uid for run in owners])
-        if kind in RESOURCES:
-            for run in owners:
-                run.resources.add(doc["uid"])
+        for run in owners:
+            run.resources.add(doc["uid" if kind in RESOURCES else "resource"])
         return granted
 
     def _hold_until_opened(self, run: Run, record: Record) -> None:
