@@ -16,10 +16,11 @@ def main() -> int:
     parser.add_argument("seed", type=int)
     parser.add_argument("--strikes-max", type=int)
     parser.add_argument("--runs-max", type=int)
+    parser.add_argument("--brief", action="store_true", help="as seven of eight histories of a campaign are")
     parser.add_argument("--without", action="append", default=[], type=Fault)
     parser.add_argument("--shrink", action="store_true", help="first look for a shorter history that fails")
     given = parser.parse_args()
-    options = Options(given.seed, given.strikes_max, frozenset(given.without), given.runs_max)
+    options = Options(given.seed, given.strikes_max, frozenset(given.without), given.runs_max, brief=given.brief)
     if given.shrink:
         options = shrink(_quietly, _quietly(options)).options
     report = World(options, Engine, trace=print_line).run()

@@ -72,7 +72,7 @@ def play(first: int, count: int, source: str) -> Portion:
     with pytest.MonkeyPatch.context() as patch, watched() as coverage:
         remember_forms(patch)
         for seed in range(first, first + count):
-            world = World(Options(seed), Engine)
+            world = World(Options.of(seed), Engine)
             coverage.begin(world.faults)
             report = world.run()
             portion.steps += report.steps

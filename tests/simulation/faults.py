@@ -83,9 +83,13 @@ class Faults:
         After so many strikes nothing fails any more; this is how a failing history is made shorter.
     without
         Kinds that never strike.
+    heal_s
+        When they cease.
     """
 
-    def __init__(self, rng: random.Random, strikes_max: int | None, without: frozenset[Fault]) -> None:
+    def __init__(
+        self, rng: random.Random, strikes_max: int | None, without: frozenset[Fault], heal_s: float = 30.0
+    ) -> None:
         self._rng = rng
         self._left = strikes_max if strikes_max is not None else 1 << 30
         self._without = without
@@ -96,7 +100,7 @@ class Faults:
             fault: rate * rng.choice((0.3, 1.0, 2.0)) if rng.random() < share else 0.0 for fault, rate in RATES.items()
         }
         count = rng.choice((0, 1, 3, 6))
-        self.moments = [(rng.uniform(0.1, 25.0), rng.choice(MOMENTS)) for _ in range(count)]
+        self.moments = [(rng.uniform(0.1, 25.0) * (heal_s / 30.0), rng.choice(MOMENTS)) for _ in range(count)]
 
     def strikes(self, fault: Fault) -> bool:
         """Draw whether `fault` strikes here."""

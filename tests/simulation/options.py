@@ -25,6 +25,22 @@ class Options:
     arrays: bool = True
     policy: dict[str, float] = field(default_factory=dict)
     external: bool = True  # detectors write files, too
+    brief: bool = False  # one or two runs, and faults for eight seconds instead of half a minute
+
+    @classmethod
+    def of(cls, seed: int) -> "Options":
+        """Draw what a campaign plays: one long history after seven brief ones, which cost a third of it each."""
+        return cls(seed, brief=bool(seed % 8))
+
+    @property
+    def heal_s(self) -> float:
+        """When faults cease."""
+        return 8.0 if self.brief else 30.0
+
+    @property
+    def runs_limit(self) -> int | None:
+        """How many runs there may be, counted over all partitions."""
+        return self.runs_max if self.runs_max is not None or not self.brief else 2
 
 
 @dataclass(frozen=True)

@@ -39,7 +39,7 @@ def played() -> tuple[list[Report], set[Cell], set[Transition]]:
     with pytest.MonkeyPatch.context() as patch, watched() as coverage:
         remember_forms(patch)
         for seed in range(HISTORIES):
-            world = World(Options(seed), Engine)
+            world = World(Options.of(seed), Engine)
             coverage.begin(world.faults)
             reports.append(world.run())
             cells |= coverage.met
@@ -77,9 +77,9 @@ def test_every_transition_happened_after_every_fault(played: tuple[list[Report],
 
 
 def test_remembering_forms_changes_no_history(monkeypatch: pytest.MonkeyPatch) -> None:
-    plain = [run(Options(seed)) for seed in range(10)]
+    plain = [run(Options.of(seed)) for seed in range(10)]
     remember_forms(monkeypatch)
-    assert [run(Options(seed)) for seed in range(10)] == plain
+    assert [run(Options.of(seed)) for seed in range(10)] == plain
 
 
 def test_the_documented_residual_risk_is_rare(reports: list[Report]) -> None:

@@ -24,7 +24,6 @@ from .surroundings import EngineLike, Surroundings
 from .tiled_model import NodeState, TiledModel
 from .wire import Wire
 
-HEAL_S = 30.0
 POISON_RATE = 0.02
 STEPS_MAX = 20_000  # in one phase; a history that needs more does not come to rest
 REST_S_MAX = 600.0
@@ -47,14 +46,16 @@ class World:
         self._rng = chance
         self._poisons = random.Random(f"{options.seed}/poison")
         self.clock = Clock()
-        self.faults = Faults(random.Random(f"{options.seed}/faults"), options.strikes_max, options.without)
+        self.faults = Faults(
+            random.Random(f"{options.seed}/faults"), options.strikes_max, options.without, options.heal_s
+        )
         self.partitions = {home: Partition(home) for home in draw_homes(setup)}
         self.group, self.dead_letters = Group(), DeadLetterTopic()
         self.tiled = TiledModel(setup.choice(("postgresql", "postgresql", "duckdb")), random.Random(options.seed))
         self.parent = draw_parent(random.Random(f"{options.seed}/parent"))
         self.policy = draw_policy(setup, options, self.parent)
         self.plan = plan(
-            setup, list(self.partitions), options.runs_max, external=options.external, arrays=options.arrays
+            setup, list(self.partitions), options.runs_limit, external=options.external, arrays=options.arrays
         )
         self.completed = CompletedTopic(random.Random(f"{options.seed}/completed"))
         announced = self.completed if self.policy.announces else None
@@ -77,7 +78,7 @@ class World:
         """Run it to its end, or to the first thing that must not happen."""
         try:
             self._begin()
-            self._until(lambda: self.clock.now_s >= HEAL_S and self._publishing == 0, "publishing")
+            self._until(lambda: self.clock.now_s >= self.options.heal_s and self._publishing == 0, "publishing")
             self._heal()
             self._until(self._at_rest, "coming to rest after all faults ceased")
             self._idle()
