@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from tests.chaos import report
-from tests.chaos.__main__ import run
 from tests.chaos.plan import ALL_PARTS, Act, Kind, plan
 from tests.chaos.play import Result
 from tests.chaos.progress import Strike
+from tests.chaos.run import run
 from tests.system.scene import alone
 
 SEED = int(os.environ.pop("TILED_INGEST_CHAOS_SEED", "") or 5)
