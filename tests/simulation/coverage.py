@@ -23,10 +23,8 @@ IMPOSSIBLE: dict[Transition, str] = {
     **{(State.FINISHED, trigger): _FORGOTTEN for trigger in DOCUMENTS},
     **{(State.ABANDONING, trigger): _HEALED for trigger in DOCUMENTS},
 }
-_NEVER_LATE = "the modelled beamline publishes nothing but events after a stop"
 _NOT_PROVOKED = "nothing in the model provokes it yet"
 GAPS: dict[Transition, str] = {  # possible, and missing in the simulation: to be closed
-    **{(State.CLOSING, trigger): _NEVER_LATE for trigger in (Trigger.DESCRIPTOR, Trigger.STOP, Trigger.EXTERNAL)},
     (State.ABANDONING, Trigger.FOUND_FINISHED): _NOT_PROVOKED,
     (State.REDELIVERED, Trigger.IDLE): _NOT_PROVOKED,
 }

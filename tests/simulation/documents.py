@@ -128,9 +128,19 @@ class Author:
         return Item(Role.INVALID, rng.choice(values))
 
     def late(self, run: Run) -> Item:
-        """Make an event that comes after its run's stop."""
+        """Make a document that comes after its run's stop, or in a partition that is not its run's."""
         descriptor = next(iter(run.streams), "no-such-descriptor")
-        return Item(Role.INVALID, encode("event", self.event(descriptor, 99, {"x": "number"})))
+        ranges = {"indices": {"start": 98, "stop": 99}, "seq_nums": {"start": 99, "stop": 100}}
+        late: dict[str, Json] = {
+            "event": self.event(descriptor, 99, {"x": "number"}),
+            "descriptor": {"uid": self._uid("descriptor"), "run_start": run.uid, "name": "late", "time": self._time(),
+                           "data_keys": {"x": _data_key("x", "number")}, "configuration": {}, "hints": {},
+                           "object_keys": {}},
+            "stop": {"uid": self._uid("stop"), "run_start": run.uid, "time": self._time(), "exit_status": "fail"},
+            "stream_datum": {"uid": self._uid("late"), "stream_resource": "late", "descriptor": descriptor, **ranges},
+        }  # fmt: skip
+        name = self._rng.choice(("event", "event", *late))
+        return Item(Role.INVALID, encode(name, late[name]))
 
     # ------------------------------------------------------------ documents
 
