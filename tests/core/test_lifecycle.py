@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import numpy as np
 import pytest
 
 from tests.core.test_steps import (
@@ -196,6 +197,30 @@ def test_a_closed_run_whose_table_is_gone_is_open() -> None:
     del tiled.nodes[LIVE]
     drive(open_run(Around(), run), tiled)
     assert run.state is State.OPEN
+
+
+ARRAY = ("r", "primary", "img")
+
+
+@pytest.mark.parametrize(
+    ("rows", "epoch", "state"),
+    [(2, 1, State.REDELIVERED), (1, 1, State.OPEN), (2, 3, State.OPEN), (None, 1, State.OPEN)],
+)
+def test_a_closed_run_is_believed_only_if_its_arrays_are_those_that_its_audit_saw(
+    rows: int | None, epoch: int, state: State
+) -> None:
+    """A successor of who closed it may have switched an array, and died before it came to the table."""
+    run, tiled = run_of(), closed_with_table(2, 2)
+    found = {**facts("complete", rows={"primary": 2}), "arrays": {"primary": {"img": 2}}}
+    tiled.nodes["r",] = w.Node({OURS: found})
+    if rows is not None:
+        properties = {OURS: {"epoch": epoch, "nonce": "theirs"}}
+        array = w.ArraySource(
+            5, "array", np.dtype("i8"), (rows, 3), ((rows,), (3,)), ("time", "x"), properties=properties
+        )
+        tiled.nodes[ARRAY] = w.Node({}, array=array)
+    drive(open_run(Around(), run), tiled)
+    assert run.state is state
 
 
 # ---------------------------------------------------------------- streams
@@ -443,6 +468,16 @@ def test_a_failure_is_decided_durably_then_emitted_then_marked() -> None:
     assert (marked["state"], marked["failing"]["code"]) == ("failed", "run_failed")
     assert tiled.closed == [LIVE, ("r", "primary"), ("r",)]
     assert tiled.nodes["r",].metadata["stop"] == desk.run.stop
+
+
+@pytest.mark.parametrize("write", [decide_failure, mark_failed])
+def test_a_node_that_was_deleted_is_made_again_to_say_that_the_run_fails(write: Any) -> None:
+    desk, tiled = condemned()
+    for path in [path for path in tiled.nodes if path[:1] == ("r",)]:
+        del tiled.nodes[path]
+    drive(write(desk.around, desk.run), tiled)
+    assert tiled.facts(("r",))["failing"]["code"] == "run_failed"
+    assert tiled.nodes["r",].metadata["start"]["uid"] == "r"
 
 
 def test_a_node_of_others_is_not_told_of_our_failure() -> None:

@@ -1,5 +1,6 @@
 """Rows go into a stream's table exactly once, whatever becomes of the replies; the audit sees what did not."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -300,6 +301,61 @@ def test_a_refused_append(outcome: w.Outcome, error: type[Exception]) -> None:
     with pytest.raises(error):
         drive(desk.append(event_doc(1)), tiled, desk.log)
     assert tiled.count(w.Append) == 1
+
+
+def limited(rows_max: int) -> Callable[[w.Request], w.Outcome | None]:
+    """A proxy that takes so many rows in one request."""
+
+    def fault(request: w.Request) -> w.Outcome | None:
+        too_large = isinstance(request, w.Append) and request.table.num_rows > rows_max
+        return w.Rejected("413", 413) if too_large else None
+
+    return fault
+
+
+@pytest.mark.parametrize("rows_max", [1, 2, 3])
+def test_what_is_too_large_for_a_proxy_goes_in_parts_and_the_next_batch_at_once(rows_max: int) -> None:
+    desk, tiled = Desk(), Desk().empty_tiled()
+    tiled.faults.append(limited(rows_max))
+    drive(desk.append(*(event_doc(number) for number in range(1, 9))), tiled, desk.log)
+    assert tiled.seq_nums(LIVE) == [1, 2, 3, 4, 5, 6, 7, 8]
+    assert desk.primary.confirmed.count == 8
+    before = tiled.count(w.Append)
+    drive(desk.append(*(event_doc(number) for number in range(9, 17))), tiled, desk.log)
+    assert tiled.seq_nums(LIVE) == list(range(1, 17))
+    assert tiled.count(w.Append) - before <= 8, "nothing is refused twice"
+
+
+def test_misfits_of_a_batch_in_parts_are_counted_from_its_beginning() -> None:
+    desk, tiled = Desk(), Desk().empty_tiled()
+    tiled.faults.append(limited(1))
+    trace = drive(desk.append(event_doc(1), event_doc(2), event_doc(3, i="text")), tiled, desk.log)
+    assert trace.result == {2}
+
+
+def test_a_part_whose_reply_was_lost_is_switched_away_with_the_parts_before_it_kept() -> None:
+    desk, tiled = Desk(), Desk().empty_tiled()
+    tiled.faults.append(limited(2))
+    lost(tiled, applied=False, number=3)  # 1: all four, refused; 2: the first two
+    drive(desk.append(*(event_doc(number) for number in range(1, 5))), tiled, desk.log)
+    assert tiled.seq_nums(LIVE) == [1, 2, 3, 4]
+    assert desk.primary.confirmed.count == 4
+
+
+def test_a_switch_goes_in_parts_too() -> None:
+    desk = Desk(1, 2, 3, 4, 5, fresh=False, around=Around(policy=Policy()))
+    tiled = desk.tiled(rows=5)
+    tiled.faults.append(limited(1))
+    drive(desk.append(event_doc(6)), tiled, desk.log)
+    assert tiled.seq_nums(LIVE) == [1, 2, 3, 4, 5, 6]
+    assert [len(rows) for _, rows in appends(tiled)].count(3) == 1, "once three at once were too much"
+
+
+def test_rows_of_one_document_are_never_divided() -> None:
+    desk, tiled = Desk(), Desk().empty_tiled()
+    tiled.faults.append(limited(0))
+    with pytest.raises(TiledRejected, match="413"):
+        drive(desk.append(event_doc(1), event_doc(2)), tiled, desk.log)
 
 
 BOOM = w.Unknown("boom", 500)

@@ -21,6 +21,7 @@ LAYOUTS: tuple[dict[str, str], ...] = (
     {"ragged": "ragged", "n": "integer", "array": "array"},
 )
 SHAPES: dict[str, list[int | None]] = {"array": [3], "ragged": [None]}
+PAGE_ROWS_MAX = 4
 ARRAYS = frozenset(SHAPES)  # keys of data that have nodes of their own
 
 
@@ -237,7 +238,7 @@ class _Stream:
         self._left -= 1
         kind = self._rng.random()
         if kind < 0.1:
-            self._page(self._rng.randint(1, 4))
+            self._page(self._rng.randint(1, PAGE_ROWS_MAX))
         else:
             self._author.add(self._run, "event", self._event(rewind=kind > 0.9 and self.seq_num > 1))
         return True

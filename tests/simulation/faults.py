@@ -23,6 +23,8 @@ class Fault(StrEnum):
     OUTAGE = auto()
     TILED_RESTART = auto()
     DATABASE_RESTART = auto()  # Tiled answers 500 to everything for a while, often several times in a row
+    ROUTE_GONE = auto()  # what stands before Tiled answers 404 to everything for a while
+    BODY_LIMIT = auto()  # what stands before Tiled refuses larger appends (413)
     REJECTION = auto()  # Tiled refuses the rows of one run
     POISON = auto()  # Tiled answers 500 to one request of a run, however often it comes
     # a member of the group
@@ -65,6 +67,7 @@ MOMENTS = (
     Fault.OUTAGE,
     Fault.TILED_RESTART,
     Fault.DATABASE_RESTART,
+    Fault.ROUTE_GONE,
     Fault.CRASH,
     Fault.HANG,
     Fault.ZOMBIE,

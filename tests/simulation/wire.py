@@ -12,6 +12,7 @@ from tiled_ingest.core.writes import (
     Outcome,
     Path,
     ReadKeys,
+    Rejected,
     Request,
     TableSource,
     Unknown,
@@ -85,6 +86,8 @@ class Wire:
         self.pending = 0  # applications to come, answered or not
         self.down_until_s = 0.0
         self.broken_until_s = 0.0  # it answers, and its database does not
+        self.routeless_until_s = 0.0  # a proxy answers for it
+        self.rows_max: int | None = None  # of one append that the proxy lets through
         self.violations: list[str] = []
 
     def knows_embedded(self, client: str) -> bool:
@@ -155,9 +158,22 @@ class Wire:
             self.pending -= 1
             self._answer_later(call, Unknown("Internal Server Error", 500))
             return
+        if (refusal := self._refusal(call.request)) is not None:
+            self.pending -= 1
+            self._answer_later(call, refusal)
+            return
         resolved = self._tiled.resolve(call.request)
         delay_s = self._rng.uniform(0.0, LATE_S_MAX) if call.orphaned else self._latency_s()
         self._clock.after(delay_s, lambda: self._apply(call, resolved, reply_lost=reply_lost))
+
+    def _refusal(self, request: Request) -> Outcome | None:
+        """What a proxy says to a request that does not reach Tiled."""
+        if self._clock.now_s < self.routeless_until_s:
+            return Unknown("404 page not found", 404)
+        limit, rows = self.rows_max, request.table.num_rows if isinstance(request, Append) else 0
+        if limit is not None and rows > limit and self._faults.allows(Fault.BODY_LIMIT):
+            return Rejected("413", 413)
+        return None
 
     def _send_late(self, call: Call, *, resolve_at_once: bool) -> None:
         self.pending += 1

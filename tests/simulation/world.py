@@ -14,7 +14,7 @@ from tiled_ingest.core.writes import EnsureContainer, Path
 
 from .clock import Clock
 from .coordinator import Coordinator
-from .documents import Item, plan
+from .documents import PAGE_ROWS_MAX, Item, plan
 from .faults import Fault, Faults
 from .kafka_model import CompletedTopic, DeadLetterTopic, Group, Partition
 from .member import Member
@@ -98,6 +98,7 @@ class World:
                 run.rejected = True
                 self.tiled.rejects.add(run.uid)
         self._poison()
+        self.wire.rows_max = random.Random(f"{self.options.seed}/proxy").choice((None,) * 9 + (PAGE_ROWS_MAX,))
         for run in self.plan.runs.values():
             if run.foreign:
                 self._plant(run.uid)
@@ -134,7 +135,8 @@ class World:
     def _heal(self) -> None:
         self._trace("world", "heals", "")
         self.faults.healed = True
-        self.wire.down_until_s = self.wire.broken_until_s = 0.0
+        self.wire.down_until_s = self.wire.broken_until_s = self.wire.routeless_until_s = 0.0
+        self.wire.rows_max = None
         self.around.poll_s = 0.3
 
     def _idle(self) -> None:
@@ -220,6 +222,11 @@ class World:
             return
         if fault is Fault.DATABASE_RESTART:
             self._break_database(self._rng.choice((1, 1, 2)))
+            return
+        if fault is Fault.ROUTE_GONE:
+            if self.faults.allows(fault):
+                self._trace("world", fault, "")
+                self.wire.routeless_until_s = self.clock.now_s + self._rng.uniform(0.5, 10.0)
             return
         if fault is Fault.RETENTION:
             self._cut_log()

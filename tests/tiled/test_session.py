@@ -49,6 +49,7 @@ from tiled_ingest.tiled.session import Session
 
 KEY = "5ec7e75ec7e7deadbeef"
 AB = pa.schema({"a": pa.int64(), "b": pa.int64()})
+NOT_TILEDS = "not Tiled's own words; is Tiled behind tiled.uri?"
 WRITE = UpdateMetadata(("run",), {"stop": {}})
 
 
@@ -73,6 +74,9 @@ def detail(text: object) -> bytes:
     [
         (answer(200), Done()),
         (answer(404, detail("No such entry.")), Missing("404 No such entry.")),
+        (answer(404, b"404 page not found"), Unknown(f"404: {NOT_TILEDS}", 404)),
+        (answer(404, detail("Not Found")), Unknown(f"404 Not Found: {NOT_TILEDS}", 404)),
+        (answer(400, b"<html>Bad Request</html>"), Unknown("400", 400)),
         (answer(409, detail("taken")), Exists()),
         (answer(401), Denied("401", 401)),
         (answer(403, detail("tag refused")), Denied("403 tag refused", 403)),

@@ -49,6 +49,10 @@ class TiledRejected(IngestError):
     reason = "TiledRejected"
 
 
+class TooLarge(TiledRejected):
+    """Tiled, or a proxy before it, takes no request of this size (413): what can be divided is sent in parts."""
+
+
 class Forbidden(IngestError):
     """We may not write at all: a mistake in the configuration. Stop, never dead-letter for it."""
 

@@ -16,6 +16,7 @@ from .registration import audit
 from .run import Chore, Run, Verdict
 from .states import State, Trigger
 from .steps import Announcement, Letters, Procedure, Sleep, Standing, Surroundings, read_log
+from .stores import epoch_of
 from .stream import Stream
 from .values import Values
 from .writes import (
@@ -149,15 +150,21 @@ def _is_closed(metadata: Mapping[str, Any]) -> bool:
 
 
 def _is_intact(around: Surroundings, run: Run, facts: Mapping[str, Any]) -> Procedure[bool]:
-    """Whether a run that Tiled calls closed still has the tables that its audit saw.
+    """Whether a run that Tiled calls closed still has the tables and arrays that its audit saw.
 
     The stored state is advice, not proof: a zombie may have closed the run while a later claim, which then died,
-    had switched its tables already.
+    had switched some of its nodes already.
     """
+    closed_by = facts.get("epoch", 0)
     for name, rows in (facts.get("rows") or {}).items():
         found, epoch = yield from _table_of(around, run, name)
-        if epoch > facts.get("epoch", 0) or found != rows:
+        if epoch > closed_by or found != rows:
             return False
+    for name, arrays in (facts.get("arrays") or {}).items():
+        for key, rows in arrays.items():
+            found, epoch = yield from _array_of(around, run, (*run.path, name, key))
+            if epoch > closed_by or found != rows:
+                return False
     return True
 
 
@@ -171,6 +178,15 @@ def _table_of(around: Surroundings, run: Run, stream: str) -> Procedure[tuple[in
             rows = yield from rows_at(around, run.uid, path, source.schema.names[0])
             return rows, int(facts_of(source).get("epoch", 0))
     return 0, 0
+
+
+def _array_of(around: Surroundings, run: Run, path: Path) -> Procedure[tuple[int, int]]:
+    """Return how many rows an array shows, and the epoch of who wrote them."""
+    node = yield from insist(around, run.uid, GetNode(path))
+    source = node.value.array if isinstance(node, Done) else None
+    if source is None:
+        return 0, 0
+    return source.shape[0], max(epoch_of(source), int(facts_of(source).get("epoch", 0)))
 
 
 def _source_of(facts: Any) -> Mapping[str, Any]:
@@ -221,6 +237,8 @@ def run_facts(around: Surroundings, run: Run, state: str) -> Json:
         "epoch": around.epoch,
         "start_hash": run.start_hash,
     }
+    if state != "open" and (arrays := run.array_rows):
+        facts["arrays"] = arrays
     return clipped(facts | _failing(run))  # type: ignore[no-any-return]
 
 
@@ -341,7 +359,16 @@ def decide_failure(around: Surroundings, run: Run) -> Procedure[None]:
     verdict = run.verdict
     if verdict is None or not verdict.ours:
         return
-    yield from insist(around, run.uid, UpdateMetadata(run.path, {OURS: run_facts(around, run, "open")}))
+    yield from _write_facts(around, run, run_facts(around, run, "open"))
+
+
+def _write_facts(around: Surroundings, run: Run, facts: Json) -> Procedure[None]:
+    """Write what became of the run into its node; if somebody has deleted that, make it again.
+
+    Else a successor would know nothing of it, and begin the run anew.
+    """
+    while isinstance((yield from insist(around, run.uid, UpdateMetadata(run.path, {OURS: facts}))), Missing):
+        yield from _create(around, run)
 
 
 def emit_run(around: Surroundings, run: Run, verdict: Verdict) -> Procedure[None]:
@@ -375,7 +402,7 @@ def mark_failed(around: Surroundings, run: Run) -> Procedure[None]:
     First without its stop document: that may be what Tiled does not take.
     """
     facts = run_facts(around, run, "failed")
-    yield from insist(around, run.uid, UpdateMetadata(run.path, {OURS: facts}))
+    yield from _write_facts(around, run, facts)
     run.final_facts = facts
     yield from insist(around, run.uid, CloseStreams(tuple(_streams_to_close(run))))
     if run.stop is not None:

@@ -87,7 +87,7 @@ class Patience:
         return self.server_errors >= self.around.policy.server_errors_max
 
     def _count_server_error(self, outcome: Outcome) -> None:
-        if not isinstance(outcome, Unknown) or outcome.status != 500:
+        if not (isinstance(outcome, Unknown) and outcome.may_be_for_ever):
             self.server_errors = self.witnessed = 0
             self.proven = self.away = False
             return

@@ -31,6 +31,12 @@ class Portion:
     table: pa.Table
     keys: Keys
 
+    def divided(self, rows: int) -> "tuple[Portion, Portion]":
+        """Return the first so many rows, and the others."""
+        seq_num, time = self.keys.seq_num, self.keys.time
+        first = Portion(self.table.slice(0, rows), Keys(seq_num[:rows], time[:rows]))
+        return first, Portion(self.table.slice(rows), Keys(seq_num[rows:], time[rows:]))
+
 
 @dataclass(frozen=True, slots=True)
 class Confirmed:

@@ -136,6 +136,25 @@ def _merged(parts: Iterable[Packed]) -> Iterator[Packed]:
         yield Packed.concat(gathered)
 
 
+@dataclass(frozen=True, slots=True)
+class Share:
+    """Rows of a batch that go to Tiled in one request: from `start` up to `stop`, all those of a record together.
+
+    Attributes
+    ----------
+    first_offset
+        Of the record of the first of them.
+    divisible
+        Whether they are those of more than one record.
+    """
+
+    start: int
+    stop: int
+    first_offset: int
+    keys: Keys
+    divisible: bool
+
+
 class Batch:
     """Rows of one stream that go to Tiled together, in the order of the log. Never changed once made.
 
@@ -184,6 +203,16 @@ class Batch:
         seq_num = np.concatenate([piece.seq_num for piece in self._pieces])
         time = np.concatenate([piece.time for piece in self._pieces])
         return Keys(seq_num, time) if self._order is None else Keys(seq_num[self._order], time[self._order])
+
+    def share(self, start: int, rows_max: int) -> Share:
+        """Return the next rows from `start` on: at most so many, but at least those of one record."""
+        last = self.offsets[min(start + rows_max, self.rows) - 1]
+        stop = int(np.searchsorted(self.offsets, last, "right"))
+        if stop - start > rows_max and last != self.offsets[start]:
+            stop = int(np.searchsorted(self.offsets, last, "left"))
+        keys = Keys(self.keys.seq_num[start:stop], self.keys.time[start:stop])
+        first = int(self.offsets[start])
+        return Share(start, stop, first, keys, divisible=first != self.offsets[stop - 1])
 
     def events(self) -> Iterator[Event]:
         """Yield the rows as events, in order."""

@@ -189,6 +189,11 @@ class Run:
         return {name: stream.confirmed.count for name, stream in self.streams.items()}
 
     @property
+    def array_rows(self) -> dict[str, dict[str, int]]:
+        """Confirmed rows of each array that has a node, by stream and key."""
+        return {name: stream.array_rows for name, stream in self.streams.items() if stream.array_rows}
+
+    @property
     def unannounced(self) -> bool:
         """Of a run that Tiled holds closed: whether nobody knows if its announcement was confirmed."""
         stop_waits = self.stop_hold is not None and self.stop_hold.offset <= self.known_to

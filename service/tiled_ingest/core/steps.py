@@ -11,9 +11,11 @@ from collections.abc import Generator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
 
+import pyarrow as pa
+
 from .effects import LogRead
 from .eras import Decode
-from .errors import Forbidden, TiledRejected
+from .errors import Forbidden, TiledRejected, TooLarge
 from .policy import Policy
 from .record import Home, Record
 from .writes import Denied, Done, Json, Node, Outcome, Path, Rejected, Request, TableSource
@@ -90,10 +92,21 @@ class Weather:
         The dialect that holds the rows, once a table was seen.
     parents
         Nodes in which runs were created: they need not be looked for with each run.
+    body_bytes_max
+        How many bytes of rows fit into one request, as far as refusals (413) have told: proxies have such limits.
     """
 
     storage: str = ""
     parents: set[Path] = field(default_factory=set)
+    body_bytes_max: int = 1 << 62
+
+    def rows_fitting(self, table: pa.Table) -> int:
+        """How many rows of such a table fit into one request; at least one."""
+        return max(1, self.body_bytes_max * table.num_rows // max(table.nbytes, 1))
+
+    def refused(self, table: pa.Table) -> None:
+        """Learn that these rows are too large for one request."""
+        self.body_bytes_max = min(self.body_bytes_max, table.nbytes // 2)
 
     def saw_parent(self, path: Path) -> None:
         """Remember a node in which runs can be created."""
@@ -156,6 +169,8 @@ def refuse(outcome: Outcome) -> None:
     """
     if isinstance(outcome, Denied) and not (outcome.status == 403 and "access tag" in outcome.detail.lower()):
         raise Forbidden(outcome.detail)
+    if isinstance(outcome, Rejected) and outcome.status == 413:
+        raise TooLarge(outcome.detail)
     if isinstance(outcome, Rejected | Denied):
         raise TiledRejected(outcome.detail)
 

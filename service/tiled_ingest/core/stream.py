@@ -174,6 +174,11 @@ class Stream:
         return [*tables, *((*self.path, key) for key, array in self.arrays.items() if array.rows)]
 
     @property
+    def array_rows(self) -> dict[str, int]:
+        """How many rows each array has that has a node."""
+        return {key: array.rows for key, array in self.arrays.items() if array.rows}
+
+    @property
     def waiting(self) -> bool:
         """Whether rows wait to be written."""
         return bool(self._sealed or self._buffer.rows)

@@ -17,7 +17,7 @@ import pyarrow as pa
 
 from .datasets import OURS, check_epoch, facts_of, orders_to_try, packed, unpacked
 from .documents import access_tags
-from .errors import TiledRejected
+from .errors import TiledRejected, TooLarge
 from .patience import Patience, insist
 from .reconcile import look_for, once, tally_at
 from .refill import Logged
@@ -201,8 +201,22 @@ class Switch:
 
     def _append(self, child: Child, portion: Portion, written: Tally, patience: Patience) -> Procedure[bool]:
         """Append to the child; `False` if nobody knows whether it arrived: then another child must be begun."""
-        if not portion.table.num_rows:
-            return True
+        rows = portion.table.num_rows
+        fitting = self._around.weather.rows_fitting(portion.table)
+        if rows <= fitting:
+            try:
+                return not rows or (yield from self._send(child, portion, written, patience))
+            except TooLarge:
+                if rows == 1:
+                    raise
+                self._around.weather.refused(portion.table)
+                return (yield from self._append(child, portion, written, patience))
+        first, rest = portion.divided(fitting)
+        if not (yield from self._append(child, first, written, patience)):
+            return False
+        return (yield from self._append(child, rest, written + self._part.tally(first.keys), patience))
+
+    def _send(self, child: Child, portion: Portion, written: Tally, patience: Patience) -> Procedure[bool]:
         around, lane, counted_by = self._around, self._run.uid, self._part.counted_by
         expected = written + self._part.tally(portion.keys)
 

@@ -11,10 +11,10 @@ import pyarrow as pa
 from .columns import Columns, column_type
 from .datasets import OURS, check_epoch, facts_of, is_wider, same_types
 from .documents import access_tags, clipped
-from .errors import TiledRejected
+from .errors import TiledRejected, TooLarge
 from .patience import Bare, Patience, create, insist
 from .reconcile import look_for, tally_at
-from .rows import Batch, TableResult
+from .rows import Batch, Share, TableResult
 from .run import Run
 from .steps import Procedure, Surroundings
 from .stream import Part, Stream
@@ -77,19 +77,37 @@ class Table:
             Tiled refuses these rows.
         """
         patience = Patience(self._around, self._run.uid)
-        while True:
+        misfits: set[int] = set()
+        row = 0
+        while row < batch.rows:
             built = self._built(batch)
             columns = self._columns
-            yield from self._own(batch.first_offset)
+            share = batch.share(row, self._around.weather.rows_fitting(built.table))
+            yield from self._own(share.first_offset)
             if self._columns is not columns:
                 continue  # an earlier claim had widened a column
-            request = Append(self._path, built.table.select(self._source.schema.names))
-            outcome: Outcome = yield request
-            if isinstance(outcome, Done) or (yield from self._arrived(batch, outcome)):
+            if (yield from self._send(share, built, patience)):
                 self._note_rounded(built)
-                self._part.confirmed += self._part.tally(batch.keys)
-                return {*(misfit.row_index for misfit in built.misfits), *_rows_with(batch, built.unplanned)}
-            yield from self._after_failure(patience, request, outcome, batch)
+                self._part.confirmed += self._part.tally(share.keys)
+                found = {*(misfit.row_index for misfit in built.misfits), *_rows_with(batch, built.unplanned)}
+                misfits.update(misfit for misfit in found if share.start <= misfit < share.stop)
+                row = share.stop
+        return misfits
+
+    def _send(self, share: Share, built: TableResult, patience: Patience) -> Procedure[bool]:
+        """Append a share of a batch; `False` if it must be tried once more, perhaps with fewer rows."""
+        table = built.table.slice(share.start, share.stop - share.start)
+        request = Append(self._path, table.select(self._source.schema.names))
+        outcome: Outcome = yield request
+        if isinstance(outcome, Done) or (yield from self._arrived(share, outcome)):
+            return True
+        try:
+            yield from self._after_failure(patience, request, outcome, share)
+        except TooLarge:
+            if not share.divisible:
+                raise
+            self._around.weather.refused(table)
+        return False
 
     def write_anew(self, upto: int) -> Procedure[set[int]]:
         """Show a dataset of our own with all accepted rows before offset `upto`, whatever the node showed before.
@@ -112,11 +130,11 @@ class Table:
             self._misfits.update(int(batch.offsets[row]) for row in rows)
         return built
 
-    def _arrived(self, batch: Batch, outcome: Outcome) -> Procedure[bool]:
+    def _arrived(self, share: Share, outcome: Outcome) -> Procedure[bool]:
         """Look for an append whose reply was lost."""
         if not isinstance(outcome, Unknown):
             return False
-        expected = self._part.confirmed + self._part.tally(batch.keys)
+        expected = self._part.confirmed + self._part.tally(share.keys)
         found = yield from look_for(self._around, self._run.uid, self._path, expected, self._part.counted_by)
         found = found and (yield from self._is_ours())
         self._around.tell("ambiguous", outcome="present" if found else "absent", detail=outcome.detail)
@@ -128,7 +146,7 @@ class Table:
         source = node.value.source if isinstance(node, Done) else None
         return source is not None and source.dataset == self._source.dataset
 
-    def _after_failure(self, patience: Patience, request: Append, outcome: Outcome, batch: Batch) -> Procedure[None]:
+    def _after_failure(self, patience: Patience, request: Append, outcome: Outcome, share: Share) -> Procedure[None]:
         """Wait, if the rows certainly are not there and never will be; else switch, so that they cannot hurt."""
         if isinstance(outcome, Exists | Missing):
             raise TiledRejected(f"the table {self._where} is gone")
@@ -137,7 +155,7 @@ class Table:
             yield pause
             return
         yield from patience.examine(request)
-        yield from self._switch.run(batch.first_offset, batch.keys)
+        yield from self._switch.run(share.first_offset, share.keys)
         self._around.tell("ambiguous", outcome="switched", detail=self._where)
 
     # ------------------------------------------------------------ columns

@@ -410,12 +410,20 @@ class Unprocessed:
     retry_after_s: float | None = None
 
 
+PASSING = frozenset({404, 408, 425})  # statuses that say, in a proxy's mouth, that Tiled is away
+
+
 @dataclass(frozen=True, slots=True)
 class Unknown:
-    """The write may have happened, may be happening, or may never happen (time-out, reset, 5xx)."""
+    """The write may have happened, may be happening, or may never happen (time-out, reset, 5xx, a proxy's 4xx)."""
 
     detail: str
     status: int | None = None
+
+    @property
+    def may_be_for_ever(self) -> bool:
+        """Whether this request alone may be at fault: a bare 500, or a 4xx that Tiled did not say itself."""
+        return self.status == 500 or (400 <= (self.status or 0) < 500 and self.status not in PASSING)
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from typing import Any
 import httpx
 import msgspec
 
-from tiled_ingest.core.writes import Denied, Exists, Missing, Outcome, Rejected, Unknown, Unprocessed
+from tiled_ingest.core.writes import PASSING, Denied, Exists, Missing, Outcome, Rejected, Unknown, Unprocessed
 
 DETAIL_CHARS_MAX = 300  # enough for a sentence; an answer may quote what was sent
 RETRY_AFTER_S_MAX = 300.0  # a proxy's slip must not put us to sleep for a day
@@ -25,8 +25,8 @@ _NOT_SENT = (
     httpx.ProxyError,
     httpx.UnsupportedProtocol,
 )
-# Passing trouble in the clothes of a 4xx: 408 and 425 say nothing about what was written.
-_PASSING = frozenset({408, 425})
+# What FastAPI, and so Tiled, says of an address that it does not know at all; of a node it says "No such entry".
+_NO_ROUTE = "Not Found"
 _LOCKED = "database is locked"  # SQLite gave up before it wrote; the transaction is rolled back
 
 
@@ -64,14 +64,24 @@ def of_status(status: int, headers: Mapping[str, str], body: bytes, secret: str 
     """
     if 200 <= status < 300:
         return None
-    detail = clean(f"{status} {_detail(body)}", secret)
+    said = _detail(body)
+    detail = clean(f"{status} {said}", secret)
     if status >= 500:
         return _of_5xx(status, headers, body, detail)
     if status == 429:
         return Unprocessed(detail, retry_after_s(headers))
-    if status in (404, 409):
-        return Missing(detail) if status == 404 else Exists()
-    return _refusal(status, detail)
+    if status == 409:
+        return Exists()
+    if status == 404:
+        return _of_404(said, detail)
+    return _refusal(status, detail, tileds=bool(said))
+
+
+def _of_404(said: str, detail: str) -> Outcome:
+    # A proxy answers so while Tiled is away, and for every node: that must not be taken for a node that is gone.
+    if said in ("", _NO_ROUTE):
+        return Unknown(f"{detail}: not Tiled's own words; is Tiled behind tiled.uri?", 404)
+    return Missing(detail)
 
 
 def _of_5xx(status: int, headers: Mapping[str, str], body: bytes, detail: str) -> Outcome:
@@ -83,12 +93,15 @@ def _of_5xx(status: int, headers: Mapping[str, str], body: bytes, detail: str) -
     return Unknown(detail, status)
 
 
-def _refusal(status: int, detail: str) -> Outcome:
+def _refusal(status: int, detail: str, *, tileds: bool) -> Outcome:
     if status in (401, 403):
         return Denied(detail, status)
     if status < 400:  # followed, a redirected POST would become a GET and look like success
         return Denied(f"{detail}: redirected; name the final address in tiled.uri", status)
-    if status in _PASSING:
+    if status == 413:  # proxies have such limits
+        return Rejected(detail, status)
+    # 408 and 425 say nothing about what was written, nor does what Tiled did not say itself: it explains each in JSON.
+    if status in PASSING or not tileds:
         return Unknown(detail, status)
     return Rejected(detail, status)
 

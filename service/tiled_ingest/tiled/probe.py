@@ -98,7 +98,7 @@ def _asked(session: Session, route: str) -> Outcome:
 
 
 def _untold(outcome: Outcome) -> bool:
-    return isinstance(outcome, Missing | Denied | Rejected)
+    return isinstance(outcome, Missing | Denied | Rejected) or (isinstance(outcome, Unknown) and outcome.status == 404)
 
 
 def _scopes(said: Any) -> list[str]:
