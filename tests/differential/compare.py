@@ -7,9 +7,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
+from .parts import Tree, columns_of, cut, tables_in_parts
 from .tree import Node, Path
-
-Tree = Mapping[Path, Node]
 
 
 class _Absent:
@@ -50,8 +49,16 @@ def _short(value: Any) -> str:
 
 
 def differences(theirs: Tree, ours: Tree) -> list[Difference]:
-    """Return all differences between two trees of one run."""
+    """Return all differences between two trees of one run.
+
+    A table that only ours has in parts is one difference, `("parts",)`: the types of its columns, and of each part's.
+    What the parts hold is then compared with the same columns of the whole one.
+    """
     found: list[Difference] = []
+    for whole, parts in list(tables_in_parts(theirs, ours)):
+        columns = [columns_of(ours[part]) for part in parts]
+        found.append(Difference(whole, ("parts",), columns_of(theirs[whole]), columns))
+        theirs = cut(theirs, whole, {part: ours[part] for part in parts})
     for path in dict.fromkeys([*theirs, *ours]):
         one, other = theirs.get(path), ours.get(path)
         if one is None or other is None:

@@ -1,4 +1,4 @@
-"""One Tiled server per storage, with a folder of detectors' files, and a container for each writer."""
+"""A container for each writer, on each storage of Tiled."""
 
 from __future__ import annotations
 
@@ -6,15 +6,12 @@ import copy
 import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import pytest
 from bluesky_tiled_plugins import TiledWriter as Theirs
 from tiled.client import from_uri
 
-from tests.rig.fixtures import postgres_tiled
-from tests.rig.postgres import Postgres
 from tests.system.publishing import Publication
 from tests.system.service import Service
 from tiled_ingest import TiledWriter
@@ -23,10 +20,9 @@ from tiled_ingest.demo.tiled_server import TiledServer
 
 from .recorder import Documents
 from .sources import MAKERS, NOT_YET_THROUGH_KAFKA, Sources, uid_of
-from .tree import Catalog, Node
-from .tree import Path as NodePath
+from .tree import Catalog, Node, Path
 
-Tree = dict[NodePath, Node]
+Tree = dict[Path, Node]
 WRITERS: dict[str, Callable[..., Any]] = {"theirs": Theirs, "ours": TiledWriter}
 
 
@@ -34,11 +30,14 @@ WRITERS: dict[str, Callable[..., Any]] = {"theirs": Theirs, "ours": TiledWriter}
 class Scene:
     """A server, and what each writer makes of each source there."""
 
-    storage: str
     server: TiledServer
     client: Any
     sources: Sources
     trees: dict[tuple[str, str], Tree] = field(default_factory=dict)
+
+    @property
+    def storage(self) -> str:
+        return self.server.storage
 
     def tree(self, writer: str, source: str) -> Tree:
         """Return what a writer makes of a source: written once."""
@@ -68,22 +67,11 @@ def sources(tmp_path_factory: pytest.TempPathFactory) -> Sources:
     return Sources(tmp_path_factory.mktemp("detectors"))
 
 
-@pytest.fixture(scope="session", params=["duckdb", "postgresql"])
-def scene(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, sources: Sources
-) -> Iterator[Scene]:
-    folder = tmp_path_factory.getbasetemp()
-    with _server(request, folder) as server:
-        client = from_uri(server.uri, api_key=server.api_key)
-        yield Scene(request.param, server, client, sources)
-        client.context.close()
-
-
-def _server(request: pytest.FixtureRequest, folder: Path) -> TiledServer:
-    if request.param == "duckdb":
-        return TiledServer(readable_folders=[folder])
-    postgres: Postgres = request.getfixturevalue("postgres")
-    return postgres_tiled(postgres, readable_folders=[folder])
+@pytest.fixture(scope="session")
+def scene(tiled_server: TiledServer, sources: Sources) -> Iterator[Scene]:
+    client = from_uri(tiled_server.uri, api_key=tiled_server.api_key)
+    yield Scene(tiled_server, client, sources)
+    client.context.close()
 
 
 @pytest.fixture(scope="session")

@@ -21,19 +21,22 @@ VALUES: dict[str, st.SearchStrategy[Any]] = {
     "boolean": st.booleans(),
     "array": st.lists(FLOATS, min_size=3, max_size=3),
 }
-METADATA = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | TEXTS,
-    lambda inner: (
-        st.lists(inner, max_size=3) | st.dictionaries(st.text("abcxyz_", min_size=1, max_size=8), inner, max_size=3)
-    ),
-    max_leaves=8,
-)
+
+
+def _metadata(*, infinities: bool) -> st.SearchStrategy[Any]:
+    return st.recursive(
+        st.none() | st.booleans() | st.integers() | st.floats(allow_infinity=infinities) | TEXTS,
+        lambda inner: (
+            st.lists(inner, max_size=3) | st.dictionaries(st.text("abcxyz_", min_size=1, max_size=8), inner, max_size=3)
+        ),
+        max_leaves=8,
+    )
 
 
 @st.composite
-def runs(draw: st.DrawFn) -> Documents:
-    """One run: up to three streams, with keys of all kinds, their events interleaved."""
-    run = Composer(extra=draw(METADATA))
+def runs(draw: st.DrawFn, *, infinities: bool) -> Documents:
+    """One run: up to three streams, with keys of all kinds, their events interleaved; `infinities` in its metadata."""
+    run = Composer(extra=draw(_metadata(infinities=infinities)))
     streams = draw(st.lists(st.sampled_from(["primary", "baseline", "other"]), unique=True, max_size=3))
     # Of one kind in all streams: TiledWriter's tables describe a key as the latest descriptor of any stream does.
     kind_of = draw(st.dictionaries(NAMES, st.sampled_from(sorted(VALUES)), min_size=1, max_size=7))

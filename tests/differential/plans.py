@@ -174,6 +174,11 @@ def text_array(_: Path) -> Documents:
     return record(bp.count([names, hw().det], 3))
 
 
+def wide_rows(_: Path) -> Documents:
+    """As many scalars as TiledWriter has in one table; a row of PostgreSQL has no room for them."""
+    return record(bp.count([Signal(name=f"signal_{number:03}", value=number / 2) for number in range(511)], 2))
+
+
 def noisy(_: Path) -> Documents:
     motor = SynAxis(name="theta", labels={"motors"})
     det = SynGauss("counts", motor, "theta", center=0, Imax=1000, sigma=1, noise="uniform")
@@ -204,6 +209,7 @@ MAKERS: dict[str, Make] = {
         large_array,
         two_arrays,
         text_array,
+        wide_rows,
         noisy,
     )
 }

@@ -1,4 +1,4 @@
-"""An application of Tiled in this process: SQLite catalog, DuckDB tables, no server."""
+"""An application of Tiled in this process, no server: SQLite catalog and DuckDB tables, or databases elsewhere."""
 
 from __future__ import annotations
 
@@ -30,12 +30,28 @@ class EverybodyMay:
 
 
 @contextmanager
-def application(folder: Path, tags: Sequence[str] = (), **catalog: Any) -> Iterator[Context]:
-    """Run an application on this folder; with `tags`, one with an access policy in whose catalog they are defined."""
-    storage = [str(folder / "files"), f"duckdb:///{folder / 'tables.duckdb'}"]
-    nodes = from_uri(f"sqlite:///{folder / 'catalog.db'}", writable_storage=storage, init_if_not_exists=True, **catalog)
+def application(
+    folder: Path,
+    tags: Sequence[str] = (),
+    *,
+    catalog_uri: str | None = None,
+    storage_uri: str | None = None,
+    **catalog: Any,
+) -> Iterator[Context]:
+    """Run an application on this folder; with `tags`, one with an access policy in whose catalog they are defined.
+
+    Without addresses of databases these are files in the folder; `tags` can be defined only there.
+    """
+    storage = [str(folder / "files"), storage_uri or f"duckdb:///{folder / 'tables.duckdb'}"]
+    uri = catalog_uri or f"sqlite:///{folder / 'catalog.db'}"
+    nodes = from_uri(uri, writable_storage=storage, init_if_not_exists=True, **catalog)
     with Context.from_app(build_app(nodes, access_policy=EverybodyMay() if tags else None)) as context:
-        with closing(sqlite3.connect(folder / "catalog.db")) as database, database:
-            rows = [(tag,) for tag in tags]
-            database.executemany("INSERT INTO access_tags (name, is_public) VALUES (?, false)", rows)
+        if tags:
+            _define(folder / "catalog.db", tags)
         yield context
+
+
+def _define(path: Path, tags: Sequence[str]) -> None:
+    with closing(sqlite3.connect(path)) as database, database:
+        rows = [(tag,) for tag in tags]
+        database.executemany("INSERT INTO access_tags (name, is_public) VALUES (?, false)", rows)

@@ -1,7 +1,11 @@
-"""The rig's parts as fixtures. `KAFKA_BOOTSTRAP_SERVERS` names a broker to use instead of our own."""
+"""The rig's parts as fixtures. `KAFKA_BOOTSTRAP_SERVERS` names a broker to use instead of our own, `TEST_TILED_PYTHON`
+an interpreter whose Tiled is started instead of the pinned one (`python -m tests.versions`).
+"""
 
 from __future__ import annotations
 
+import os
+import sys
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -14,6 +18,7 @@ from tiled_ingest.demo.broker import Broker, broker_or_existing
 from tiled_ingest.demo.tiled_server import TiledServer
 
 TopicFactory = Callable[..., str]
+TILED_PYTHON = os.environ.get("TEST_TILED_PYTHON", sys.executable)
 
 
 @pytest.fixture(scope="session")
@@ -30,16 +35,19 @@ def postgres() -> Iterator[Postgres]:
 
 
 @pytest.fixture(scope="session")
-def tiled_duckdb() -> Iterator[TiledServer]:
-    """Run Tiled with an SQLite catalog and DuckDB tables: one client at a time, please."""
-    with TiledServer() as running:
+def tiled_duckdb(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TiledServer]:
+    """Run Tiled with an SQLite catalog and DuckDB tables: one client at a time, please.
+
+    It may read what tests write below their temporary folders, as detectors would.
+    """
+    with TiledServer(readable_folders=[tmp_path_factory.getbasetemp()], python=TILED_PYTHON) as running:
         yield running
 
 
 @pytest.fixture(scope="session")
-def tiled_postgres(postgres: Postgres) -> Iterator[TiledServer]:
-    """Run Tiled with its catalog and tables in PostgreSQL."""
-    with postgres_tiled(postgres) as running:
+def tiled_postgres(postgres: Postgres, tmp_path_factory: pytest.TempPathFactory) -> Iterator[TiledServer]:
+    """Run Tiled with its catalog and tables in PostgreSQL; it may read what tests write."""
+    with postgres_tiled(postgres, readable_folders=[tmp_path_factory.getbasetemp()]) as running:
         yield running
 
 
@@ -71,8 +79,12 @@ def topics_of(broker: Broker) -> TopicFactory:
 
 def postgres_tiled(postgres: Postgres, folder: Path | None = None, **options: Any) -> TiledServer:
     """Return a Tiled server, not yet started, on two fresh databases; `options` are `TiledServer`'s."""
+    databases: dict[str, Any] = {**new_databases(postgres), **options}
+    return TiledServer(folder, **databases, python=TILED_PYTHON)
+
+
+def new_databases(postgres: Postgres) -> dict[str, str]:
+    """Return the addresses of two fresh databases: `catalog_uri` and `storage_uri`."""
     mark = uuid.uuid4().hex[:8]
     catalog, tables = (postgres.create_database(f"{part}_{mark}") for part in ("catalog", "tables"))
-    return TiledServer(
-        folder, catalog_uri=postgres.uri(catalog, "postgresql+asyncpg"), storage_uri=postgres.uri(tables), **options
-    )
+    return {"catalog_uri": postgres.uri(catalog, "postgresql+asyncpg"), "storage_uri": postgres.uri(tables)}

@@ -35,15 +35,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("detectors")
 
 
-@pytest.fixture(scope="module")
-def server(folder: Path) -> Iterator[TiledServer]:
-    with TiledServer(readable_folders=[folder]) as running:
-        yield running
-
-
 @pytest.fixture
-def scene(broker: Broker, server: TiledServer, topic: TopicFactory, tmp_path: Path) -> Iterator[Scene]:
-    made = Scene(broker, server, topic, tmp_path)
+def scene(broker: Broker, tiled_duckdb: TiledServer, topic: TopicFactory, tmp_path: Path) -> Iterator[Scene]:
+    made = Scene(broker, tiled_duckdb, topic, tmp_path)
     yield made
     made.close()
 

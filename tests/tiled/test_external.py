@@ -49,22 +49,17 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def server(folder: Path) -> Iterator[TiledServer]:
-    with TiledServer(readable_folders=[folder]) as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
-def session(server: TiledServer) -> Iterator[Session]:
-    session = Session.at(server.uri, server.api_key)
+def session(tiled_duckdb: TiledServer) -> Iterator[Session]:
+    session = Session.at(tiled_duckdb.uri, tiled_duckdb.api_key)
     yield session
     session.close()
 
 
 @pytest.fixture(scope="module")
-def client(server: TiledServer) -> Any:
-    made = from_uri(server.uri, api_key=server.api_key)
-    made.create_container("theirs")
+def client(tiled_duckdb: TiledServer) -> Any:
+    made = from_uri(tiled_duckdb.uri, api_key=tiled_duckdb.api_key)
+    if "theirs" not in made:  # or another test has made it
+        made.create_container("theirs")
     return made
 
 

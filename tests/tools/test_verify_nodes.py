@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -27,13 +27,6 @@ pytestmark = pytest.mark.real
 EVENTS = 4
 HDF5 = "application/x-hdf5"
 TIFF = "multipart/related;type=image/tiff"
-
-
-@pytest.fixture(scope="module")
-def detectors(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TiledServer]:
-    """Tiled with a folder in which detectors' files may be."""
-    with TiledServer(readable_folders=[Path(tmp_path_factory.mktemp("detectors"))]) as server:
-        yield server
 
 
 def a_run(folder: str) -> Documents:
@@ -120,8 +113,8 @@ def changed(kind: str, change: Callable[[dict[str, Any]], Any], nth: int = 0) ->
     return spoil
 
 
-def test_what_tiled_writer_wrote_passes(broker: Broker, detectors: TiledServer, tmp_path: Path) -> None:
-    report = compared(broker, detectors, tmp_path)
+def test_what_tiled_writer_wrote_passes(broker: Broker, tiled_duckdb: TiledServer, tmp_path: Path) -> None:
+    report = compared(broker, tiled_duckdb, tmp_path)
     assert report.is_same, [report.differences, *(stream.differences for stream in report.streams)]
     assert report.remarks == ["written by someone else"]
     found = {part.key: (part.counts.expected, part.counts.found) for part in report.streams[0].parts}
@@ -164,8 +157,8 @@ DEFECTS: dict[str, tuple[Spoil, str]] = {
 
 
 @pytest.mark.parametrize("defect", DEFECTS)
-def test_each_defect_is_named(broker: Broker, detectors: TiledServer, tmp_path: Path, defect: str) -> None:
+def test_each_defect_is_named(broker: Broker, tiled_duckdb: TiledServer, tmp_path: Path, defect: str) -> None:
     spoil, sentence = DEFECTS[defect]
-    report = compared(broker, detectors, tmp_path, spoil)
+    report = compared(broker, tiled_duckdb, tmp_path, spoil)
     assert report.verdict == "different"
     assert sentence in "\n".join(report.streams[0].differences)

@@ -39,6 +39,8 @@ class TiledServer:
         Folders with detectors' files that the server may read.
     config
         More top-level settings of the server's configuration, e.g. an access policy.
+    python
+        The interpreter whose Tiled is started: by default this one.
     """
 
     def __init__(
@@ -50,6 +52,7 @@ class TiledServer:
         api_key: str | None = None,
         readable_folders: Sequence[Path] = (),
         config: Mapping[str, Any] | None = None,
+        python: str = sys.executable,
     ) -> None:
         self._temporary = folder is None
         self.folder = Path(tempfile.mkdtemp(prefix="tiled-ingest-tiled-")) if folder is None else folder.absolute()
@@ -58,6 +61,7 @@ class TiledServer:
         self.api_key = api_key or secrets.token_hex(16)
         self._readable_folders = [str(path.absolute()) for path in readable_folders]
         self._config = dict(config or {})
+        self._python = python
         self.port = free_port()
         self._initialised = False
         self._process: Process | None = None
@@ -66,6 +70,11 @@ class TiledServer:
     def uri(self) -> str:
         """The address of its API."""
         return f"http://127.0.0.1:{self.port}/api/v1"
+
+    @property
+    def storage(self) -> str:
+        """What keeps its tables: `duckdb` or `postgresql`."""
+        return self._storage_uri.partition(":")[0]
 
     @property
     def log_path(self) -> Path:
@@ -95,7 +104,7 @@ class TiledServer:
         config_path = self._write_config()
         self._process = Process(
             "the Tiled server",
-            [sys.executable, "-m", "tiled", "serve", "config", str(config_path)],
+            [self._python, "-m", "tiled", "serve", "config", str(config_path)],
             self.log_path,
             # The key is not among the arguments: those are visible to all users.
             env={"TILED_SINGLE_USER_API_KEY": self.api_key, **_bytecode_cache()},

@@ -10,6 +10,7 @@ from tiled_ingest.core.datasets import OURS
 from tiled_ingest.core.offsets import ResumePoint
 from tiled_ingest.core.record import Home
 from tiled_ingest.kafka.topics import Topics
+from tiled_ingest.kafka.waiting import insist
 from tiled_ingest.settings import Kafka, Settings, revealed
 from tiled_ingest.tiled.session import Session
 from tiled_ingest.tools.log import lone_consumer
@@ -127,7 +128,8 @@ class Places:
         topic_id = self._topics.ids([home.topic])[home.topic]
         consumer = lone_consumer(self._kafka)
         try:
-            (place,) = consumer.committed([ck.TopicPartition(*home)], timeout=ANSWER_S_MAX)
+            places = [ck.TopicPartition(*home)]
+            (place,) = insist(lambda left: consumer.committed(places, timeout=left), ANSWER_S_MAX, "committed offsets")
         finally:
             consumer.close()
         point = ResumePoint.decode(place.metadata or "")

@@ -8,6 +8,7 @@ import confluent_kafka as ck
 
 from tiled_ingest.core.record import Home
 from tiled_ingest.kafka.topics import Topics
+from tiled_ingest.kafka.waiting import insist
 from tiled_ingest.settings import Kafka, revealed
 from tiled_ingest.tools.log import lone_consumer
 
@@ -117,10 +118,13 @@ class Log:
         return chosen
 
     def _committed(self, homes: Sequence[Home]) -> dict[Home, int]:
+        if not homes:
+            return {}
         consumer = lone_consumer(self._kafka)
         try:
             places = [ck.TopicPartition(*home) for home in homes]
-            found = consumer.committed(places, timeout=ANSWER_S_MAX) if places else []
+            # A coordinator that is not there yet, or moves, is worth asking again.
+            found = insist(lambda left: consumer.committed(places, timeout=left), ANSWER_S_MAX, "committed offsets")
             return {Home(place.topic, place.partition): max(place.offset, -1) for place in found}
         finally:
             consumer.close()
