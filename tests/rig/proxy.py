@@ -57,6 +57,8 @@ class Fault:
     seconds: float = 0.0
     bytes_max: int = 0
     status: int = 503
+    page: bytes | None = None
+    """What the answer holds instead of an explanation as Tiled would give it."""
     retry_after_s: int | None = None
     hit: threading.Event = field(default_factory=threading.Event)
     """Set when a request matched."""
@@ -383,10 +385,10 @@ def _header(head: bytes, name: bytes) -> bytes | None:
 
 
 def _own_answer(fault: Fault) -> bytes:
-    body = b'{"detail": "answered by the fault proxy"}'
+    body = b'{"detail": "answered by the fault proxy"}' if fault.page is None else fault.page
     headers = [
         f"HTTP/1.1 {fault.status} {_REASONS.get(fault.status, 'Fault')}",
-        "content-type: application/json",
+        f"content-type: {'application/json' if fault.page is None else 'text/html'}",
     ]
     if fault.retry_after_s is not None:
         headers.append(f"retry-after: {fault.retry_after_s}")

@@ -120,6 +120,38 @@ def test_a_database_that_is_restarted_again_and_again_fails_no_run(broker: Broke
         scene.verify()
 
 
+# ---------------------------------------------------------------- what stands before Tiled answers
+
+
+def test_a_proxy_that_has_lost_its_way_to_tiled_fails_no_run(scene: Scene) -> None:
+    """It answers 404 to everything, as if every node were gone."""
+    service = scene.service().start_claimed()
+    publication = scene.publication(interleaved(runs(3)))
+    publication.publish_to(0.4)
+    service.wait_for("run_opened")
+    scene.proxy.answer(".*", "", 404, times=None, page=b"404 page not found")
+    publication.publish_to(0.8)
+    service.wait_for("tiled_down")
+    assert service.get("/readyz")[0] == 503
+    time.sleep(3.0)
+    scene.proxy.clear()
+    publication.publish()
+    scene.settle()
+    assert scene.letters() == []
+    scene.verify()
+
+
+def test_a_proxy_that_takes_no_large_bodies_gets_small_ones(scene: Scene) -> None:
+    """The backlog of an outage comes in batches that were never met live."""
+    limit = scene.proxy.answer("PATCH", APPEND, 413, times=None, page=b"<html>", body=lambda body: len(body) > 6_000)
+    scene.publication(interleaved(runs(3))).publish()
+    scene.service().start_claimed()
+    scene.settle()
+    assert limit.hit.is_set()
+    assert scene.letters() == []
+    scene.verify()
+
+
 # ---------------------------------------------------------------- Kafka is away
 
 
