@@ -33,7 +33,7 @@ from .kafka.source import Source
 from .kafka.topics import Topics
 from .lanes import Lanes
 from .observe.health import Health, HealthServer
-from .observe.logs import configure
+from .observe.logs import configure, report_crashes
 from .observe.metrics import Metrics
 from .observe.watch import Watch
 from .settings import Settings, revealed
@@ -57,6 +57,7 @@ def run_service(settings: Settings, *, until_end: bool = False, accept_gap: bool
     _keep_pandas_away()
     _give_memory_back()
     configure(settings.log.format, settings.log.level, settings.beamline, settings.secrets())
+    report_crashes()
     log = structlog.get_logger("tiled_ingest")
     try:
         _check_properties(settings)

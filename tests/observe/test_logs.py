@@ -3,6 +3,8 @@
 import io
 import json
 import logging
+import subprocess
+import sys
 import warnings
 from collections.abc import Iterator
 
@@ -117,3 +119,29 @@ def test_no_color_is_honoured(no_color: str, monkeypatch: pytest.MonkeyPatch) ->
 def test_redact_takes_the_longest_first_and_leaves_tiny_strings() -> None:
     processor = logs.redact(["abcd", "abcdef", "x", ""])
     assert processor(None, "", "abcdef x") == "******** x"
+
+
+CRASHES = """
+import sys
+from tiled_ingest.observe import logs
+logs.configure("json", "info", "sim", ["hush-hush"])
+logs.report_crashes()
+def deep():
+    raise RuntimeError("the key is hush-hush")
+deep()
+"""
+
+
+def test_a_crash_is_one_line_too() -> None:
+    """In a process of its own: nobody catches it."""
+    ended = subprocess.run([sys.executable, "-c", CRASHES], capture_output=True, text=True, timeout=60, check=False)
+    (line,) = ended.stderr.splitlines()
+    entry = json.loads(line)
+    assert ended.returncode == 1
+    assert (entry["event"], entry["level"], entry["error"]) == (
+        "crashed",
+        "critical",
+        "RuntimeError: the key is ********",
+    )
+    assert "in deep" in entry["exception"]
+    assert "hush-hush" not in line
