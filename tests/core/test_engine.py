@@ -973,6 +973,22 @@ def test_a_run_that_tiled_never_takes_keeps_no_other_waiting(poison: str, storag
     assert not world.kinds(fx.Pause)
 
 
+def test_a_run_that_an_earlier_claim_saw_failing_comes_to_its_end_though_its_stop_is_never_taken() -> None:
+    first = ready()
+    first.tiled.faults.append(POISON["rows"])
+    first.keeps = of(fx.DeadLetter)
+    first.publish(*poisoned_run()[:-1])
+    first.settle(ticks=60)
+    assert "failing" in first.tiled.facts(("r",))
+    heir = World(tiled=first.tiled, logs=first.logs)
+    heir.tiled.faults[:] = [POISON["stop"]]
+    heir.assign(committed=first.commits[-1][1], point=first.commits[-1][2])
+    heir.publish(poisoned_run()[-1])
+    heir.settle(ticks=60)
+    assert heir.committed == 5
+    assert heir.tiled.facts(("r",))["state"] == "failed"
+
+
 def test_a_run_whose_node_is_not_taken_is_decided_on_before_a_letter_is_sent() -> None:
     world = ready()
     world.keeps = of(fx.DeadLetter)

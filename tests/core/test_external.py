@@ -2,6 +2,7 @@
 
 import random
 from collections import Counter
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -438,6 +439,39 @@ def test_a_run_that_is_refused_takes_its_external_documents_along() -> None:
     world.settle()
     assert sorted(set(world.codes)) == [(offset, "run_failed") for offset in range(len(documents))]
     assert world.committed == len(documents)
+
+
+def test_a_run_that_is_refused_takes_along_what_was_read_ahead_of_its_order() -> None:
+    """Events of one layout are taken all at once: before a document that stands between them."""
+    world = World(replace(POLICY, layout_rows_min=1), MiniTiled())
+    world.assign()
+    world.tiled.faults.append(lambda request: w.Rejected("no", 422) if isinstance(request, w.CreateTable) else None)
+    baseline = [("event", event_doc(number, "", "db")) for number in range(1, 9)]
+    documents = [begin(), descriptor(), ("descriptor", descriptor_doc("db", "r", "baseline")), resource(), datum(1),
+                 *baseline[:4], event(1, "q/1"), *baseline[4:]]  # fmt: skip
+    world.publish(*documents)
+    world.settle()
+    assert sorted(set(world.codes)) == [(offset, "run_failed") for offset in range(len(documents))]
+
+
+def test_a_rebuild_does_not_take_the_resource_of_a_run_that_is_over_for_one_of_the_run_that_fails() -> None:
+    log = [
+        begin("a"),
+        begin("b"),
+        descriptor("da", "a"),
+        resource("q", "a"),
+        datum(1),
+        event(1, "q/1", "da"),
+        stop("a"),
+    ]
+    before = taken(*log)
+    heir = World(POLICY, before.tiled, logs=before.logs)
+    heir.assign(committed=7, point=before.commits[-1][2])
+    heir.tiled.faults.append(lambda request: w.Rejected("no", 422) if isinstance(request, w.CreateContainer) else None)
+    heir.publish(descriptor("db", "b"))
+    heir.settle()
+    assert before.commits[-1][2].start == 1
+    assert sorted(set(heir.codes)) == [(1, "run_failed"), (7, "run_failed")]
 
 
 def test_a_lost_reply_is_asked_again() -> None:

@@ -112,6 +112,7 @@ class Intake:
             external.unmet += 1
             return
         run.needs(datum.offset)
+        run.resources.add(datum.resource)
         seq_nums = Span(indices.start + 1, indices.stop + 1)
         self._add(run, external, Use(resource, wish.descriptor, datum), (indices, seq_nums), record, now_s)
         if not self.rebuilding:

@@ -249,8 +249,11 @@ def _failing(run: Run) -> Json:
 
 
 def standing_of(around: Surroundings, run: Run) -> Standing | None:
-    """Return where a write of our own can show whether Tiled takes any; `None` as long as the node is not there."""
-    if not run.opened:
+    """Return where a write of our own can show whether Tiled takes any; `None` as long as no node is known as ours.
+
+    One that an earlier claim saw failing is not opened again, but has been written to before its stop is.
+    """
+    if not run.opened and run.final_facts is None:
         return None
     return Standing(run.path, run.final_facts or _first_facts(around, run), access_tags(run.start))
 

@@ -183,6 +183,10 @@ class Run:
         flown = [external.plan.last_seq_num for (name, _), external in self.externals.items() if name == stream]
         return max(self.acceptance.distinct(stream), min(flown, default=0))
 
+    def reached(self, offset: int) -> None:
+        """A document of the run stands there. Events of like layout are taken first, so it may be an earlier one."""
+        self.last_offset = max(self.last_offset, offset)
+
     @property
     def rows(self) -> dict[str, int]:
         """Confirmed rows of each stream."""

@@ -167,7 +167,7 @@ class Runs:
     def _add_stretch(self, run: Run, stream: Stream, rows: Stretch, now_s: float) -> None:
         run.meet(Trigger.EVENT)
         run.heard_s, run.heard_ms = now_s, rows.records[-1].timestamp_ms
-        run.last_offset = rows.records[-1].offset
+        run.reached(rows.records[-1].offset)
         self.weight += int(rows.weights.sum())
         is_new = run.acceptance.add_events(stream.name, rows.seq_nums, rows.uids)
         if not is_new.all():
@@ -307,7 +307,7 @@ class Runs:
         if not run.acceptance.add_descriptor(uid, name):
             self._count("descriptor", "duplicate")
             return
-        run.last_offset = record.offset
+        run.reached(record.offset)
         self._by_descriptor[uid] = run
         run.notes.extend(normalised.notes)
         stream = run.streams.get(name)
@@ -336,15 +336,25 @@ class Runs:
             self._hold_until_opened(run, record)
         elif not self._intake.stream_datum(run, doc, record, now_s):
             self._count(kind, "duplicate")
-        run.last_offset = record.offset
+        run.reached(record.offset)
         return granted
 
     def _keep(self, kind: str, doc: Any, record: Record, now_s: float, owners: list[Run]) -> set[Run]:
         """Keep a resource or datums for these runs, which know by it later which datums are theirs."""
         granted = self._intake.take(kind, doc, record, now_s, [run.uid for run in owners])
         for run in owners:
-            run.resources.add(doc["uid" if kind in RESOURCES else "resource"])
+            if self._may_be_of(run, kind, doc):
+                run.resources.add(doc["uid" if kind in RESOURCES else "resource"])
         return granted
+
+    def _may_be_of(self, run: Run, kind: str, doc: Any) -> bool:
+        """Whether a resource, or that of a datum, counts as one of the run if the run fails.
+
+        In a rebuild most that names no open run is of one that is over, and that was written: events will tell.
+        """
+        if kind in RESOURCES:
+            return doc.get("run_start") in (None, "", run.uid)
+        return not self.rebuilding
 
     def _hold_until_opened(self, run: Run, record: Record) -> None:
         """What is only kept in mind is settled once the run's node is known to be ours: else it is a dead letter."""
@@ -367,7 +377,7 @@ class Runs:
                 self._add_row(run, stream, rename_reserved(event, stream.renames), record, nbytes, now_s)
             else:
                 self._count("event", "duplicate")
-        run.last_offset = record.offset
+        run.reached(record.offset)
         for stream in streams.values():
             stream.seal_if_full(self._policy)
 
@@ -384,14 +394,14 @@ class Runs:
 
     def _stop(self, run: Run, doc: dict[str, Any], record: Record) -> None:
         run.stop = doc
-        run.last_offset = record.offset
+        run.reached(record.offset)
         if self.rebuilding:
             self.forget(run)
         else:
             run.stop_hold = self._hold(record.offset)
 
     def _condemn(self, run: Run, kind: str, doc: Any, record: Record) -> None:
-        run.last_offset = record.offset
+        run.reached(record.offset)
         run.holds.append(self._hold(record.offset))
         self._note(run, kind, doc, record)
 
@@ -405,7 +415,7 @@ class Runs:
             self._keep(kind, doc, record, 0.0, [run])
 
     def _recognise(self, run: Run, kind: str, doc: Any, record: Record) -> None:
-        run.last_offset = max(run.last_offset, record.offset)  # S stays at its start while its documents may come again
+        run.reached(record.offset)  # S stays at its start while its documents may come again
         self._note(run, kind, doc, record)
         if record.offset > run.known_to:
             raise InvalidDocument("late", "the run was closed before it came")
