@@ -4,6 +4,7 @@ The log is read chunk by chunk, so that a run of any length needs no more memory
 `acceptance` are applied anew, from the run's start, so the rows are those that were accepted before.
 """
 
+from collections import deque
 from collections.abc import Iterator
 from typing import Any
 
@@ -25,46 +26,60 @@ from .stretch import Stretch
 class Refill:
     """Accepted rows of `stream` before offset `stop`.
 
+    Parameters
+    ----------
+    rows_max
+        Of a batch.
+
     Attributes
     ----------
     next_offset
         Where to read on.
     """
 
-    def __init__(self, run: Run, stream: str, stop: int) -> None:
+    def __init__(self, run: Run, stream: str, stop: int, rows_max: int) -> None:
         self.next_offset = run.first_offset
         self.stop = stop
         self._run = run
         self._stream = stream
         self._renames = run.streams[stream].renames
         self._acceptance = Acceptance()
+        self._rows_max = rows_max
 
     @property
     def done(self) -> bool:
         """Whether all of the log was taken."""
         return self.next_offset >= self.stop
 
-    def take(self, chunk: LogRead, decode: Decode) -> Batch | None:
-        """Return the accepted rows of a chunk; `None` if it has none."""
+    def take(self, chunk: LogRead, decode: Decode) -> list[Batch]:
+        """Return the accepted rows of a chunk, in batches that are bearable when they become tables."""
+        full: list[Batch] = []
         buffer = RowBuffer()
         for piece in decode.stretches([record for record in chunk.records if record.offset < self.stop]):
             if isinstance(piece, Stretch) and not self._renames:
-                self._take_stretch(piece, buffer)
+                self._take_stretch(piece, buffer, full)
                 continue
             for record in piece.records if isinstance(piece, Stretch) else (piece,):
                 for event in self._accepted(record, decode):
                     buffer.append(event, record.offset, record.nbytes)
+                    self._seal_if_full(buffer, full)
         self.next_offset = chunk.next_offset
-        return buffer.take() if buffer.rows else None
+        return [*full, buffer.take()] if buffer.rows else full
 
-    def _take_stretch(self, stretch: Stretch, buffer: RowBuffer) -> None:
+    def _seal_if_full(self, buffer: RowBuffer, full: list[Batch]) -> None:
+        if buffer.rows >= self._rows_max:
+            full.append(buffer.take())
+
+    def _take_stretch(self, stretch: Stretch, buffer: RowBuffer, full: list[Batch]) -> None:
         ours = stretch.split(lambda descriptor: self._acceptance.is_of(descriptor, self._stream)).get(True)
         if ours is None:
             return
         is_new = self._acceptance.add_events(self._stream, ours.seq_nums, ours.uids)
-        if is_new.any():
-            ours = ours.take(np.flatnonzero(is_new))
-            buffer.extend(ours.packed, int(ours.weights.sum()))
+        rest = ours.take(np.flatnonzero(is_new))
+        while len(rest):
+            fitting, rest = rest.divided(self._rows_max - buffer.rows)
+            buffer.extend(fitting.packed, int(fitting.weights.sum()))
+            self._seal_if_full(buffer, full)
 
     def _accepted(self, record: Record, decode: Decode) -> Iterator[Event]:
         try:
@@ -97,12 +112,13 @@ class Logged:
     def __init__(self, around: Surroundings, run: Run, stream: str, stop: int) -> None:
         self._around = around
         self._where = "/".join((*run.path, stream))
-        self._refill = Refill(run, stream, stop)
+        self._refill = Refill(run, stream, stop, run.streams[stream].laid_rows_max(around.policy))
+        self._batches: deque[Batch] = deque()
 
     @property
     def done(self) -> bool:
         """Whether all of the log was taken."""
-        return self._refill.done
+        return self._refill.done and not self._batches
 
     def next(self) -> Procedure[Batch | None]:
         """Return the next batch of accepted rows; `None` after the last.
@@ -112,12 +128,10 @@ class Logged:
         TiledRejected
             The log does not hold the run's beginning any more.
         """
-        while not self._refill.done:
+        while not self._batches and not self._refill.done:
             chunk = yield from read_log(self._refill.next_offset, self._refill.stop)
             if chunk.low > self._refill.next_offset:
                 begins = f"the log begins at {chunk.low}"
                 raise TiledRejected(f"{begins}, after the documents of {self._where} at {self._refill.next_offset}")
-            batch = self._refill.take(chunk, self._around.decode)
-            if batch is not None:
-                return batch
-        return None
+            self._batches.extend(self._refill.take(chunk, self._around.decode))
+        return self._batches.popleft() if self._batches else None
