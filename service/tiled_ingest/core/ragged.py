@@ -160,7 +160,8 @@ def _grouped(values: Sequence[Any], plan: RaggedPlan) -> Iterator[Sequence[Any]]
 def _elements(value: Any) -> int:
     """Return how many numbers and lists there are at most."""
     if isinstance(value, np.ndarray):
-        return int(value.size) + math.prod(value.shape[:-1])
+        elements: int = value.size + math.prod(value.shape[:-1])
+        return elements
     if not isinstance(value, list | tuple):
         return 1
     if {list, tuple, np.ndarray}.isdisjoint(map(type, value)):

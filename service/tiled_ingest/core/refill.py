@@ -89,17 +89,21 @@ class Refill:
         if kind == "descriptor" and isinstance(doc, dict):
             self._note_descriptor(doc)
         elif isinstance(doc, Event | EventPage | BulkEvents):
-            yield from self._rows(doc)
+            yield from self._rows(doc, record.nbytes)
 
     def _note_descriptor(self, doc: dict[str, Any]) -> None:
         # One that was refused, since another run's has its uid, was none of ours.
         if doc.get("run_start") == self._run.uid and doc["uid"] in self._run.acceptance.descriptors:
-            self._acceptance.add_descriptor(doc["uid"], normalise_descriptor(doc).doc["name"])
+            normalised = normalise_descriptor(doc).doc
+            self._acceptance.add_descriptor(doc["uid"], normalised["name"], normalised["data_keys"])
 
-    def _rows(self, doc: Event | EventPage | BulkEvents) -> Iterator[Event]:
+    def _rows(self, doc: Event | EventPage | BulkEvents, nbytes: int) -> Iterator[Event]:
         if not isinstance(doc, BulkEvents) and not self._acceptance.is_of(doc.descriptor, self._stream):
             return
-        for event in rows_of(doc):
+        events = tuple(rows_of(doc))
+        if len(events) > 1 and not self._acceptance.bears((event.descriptor for event in events), nbytes):
+            return  # refused then, refused now
+        for event in events:
             if not self._acceptance.is_of(event.descriptor, self._stream):
                 continue
             if self._acceptance.add_event(self._stream, event.seq_num, event.uid):

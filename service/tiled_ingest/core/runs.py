@@ -304,7 +304,7 @@ class Runs:
         name, uid = normalised.doc["name"], doc["uid"]
         _check_key(name, "a stream's name")
         self._check_descriptor(run, uid)
-        if not run.acceptance.add_descriptor(uid, name):
+        if not run.acceptance.add_descriptor(uid, name, normalised.doc["data_keys"]):
             self._count("descriptor", "duplicate")
             return
         run.last_offset = record.offset
@@ -359,6 +359,8 @@ class Runs:
         # All of a document counts, or nothing: so all its streams are looked up first.
         named = {event.descriptor: run.acceptance.stream_of(event.descriptor) for event in events}
         streams = {descriptor: run.streams[name] for descriptor, name in named.items()}
+        if len(events) > 1 and not run.acceptance.bears((event.descriptor for event in events), record.nbytes):
+            raise InvalidDocument("too_large", f"{len(events)} rows of tables as wide as those of its descriptors")
         nbytes = max(record.nbytes // max(len(events), 1), ROW_BYTES_MIN)
         self.weight += nbytes * len(events)
         for event in events:
