@@ -216,7 +216,8 @@ def numpy_dtype(described: Any) -> np.dtype[Any] | None:
         dtype = np.dtype(described or "O").newbyteorder("=")
     except (TypeError, ValueError, SyntaxError):  # numpy parses `f8,f8` as Python
         return None
-    return None if dtype.hasobject or (dtype.kind not in "US" and dtype.itemsize > ITEM_NBYTES_MAX) else dtype
+    opaque = dtype.hasobject or (dtype.kind == "V" and not dtype.names)  # objects; bytes, or arrays, as elements
+    return None if opaque or (dtype.kind not in "US" and dtype.itemsize > ITEM_NBYTES_MAX) else dtype
 
 
 def store(spec: Mapping[str, Any], array_size_max: int = ARRAY_SIZE_MAX) -> Store:
