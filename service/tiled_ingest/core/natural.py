@@ -85,7 +85,10 @@ class _Texts:
 
 
 def _listed(value: Any) -> Any:
-    return list(map(_listed, value)) if isinstance(value, list | tuple) else value
+    if not isinstance(value, list | tuple):
+        return value
+    nested = not {list, tuple}.isdisjoint(map(type, value))
+    return list(map(_listed, value)) if nested else list(value)
 
 
 def _of_objects(value: Any) -> Values | None:
@@ -107,7 +110,7 @@ def of_type(value: Any, dtype: np.dtype[Any]) -> Values | None:
 
 def _records(value: Any, dtype: np.dtype[Any]) -> Values | None:
     """Return nested lists, whose innermost are records, as an array of a structured type."""
-    if isinstance(value, np.ndarray) and value.dtype == dtype:
+    if isinstance(value, np.ndarray) and (value.dtype == dtype or not value.size):
         return value
     records, leaves = _counted(value)
     # A field that is an array takes a single number for all its elements.

@@ -16,6 +16,7 @@ import numpy as np
 
 from .errors import InvalidDocument
 from .policy import Policy
+from .sizes import ITEM_NBYTES_MAX
 
 SCALARS = frozenset({str, int, float, bool, type(None), bytes})
 _ARRAY_KEYS = frozenset({"nd", "type", "kind", "shape", "data"})
@@ -180,6 +181,8 @@ def _array(fields: Mapping[str, Any], elements_max: int) -> np.ndarray[Any, Any]
         dtype = _dtype(fields["type"])
         if math.prod(shape) * dtype.itemsize != len(data):
             raise InvalidDocument("bad_array", f"{len(data)} bytes for shape {shape} of {dtype.itemsize} bytes each")
+        if not data and dtype.itemsize > ITEM_NBYTES_MAX:  # numpy needs room for one element even so
+            raise InvalidDocument("bad_array", "an absurd type for no data")
         return np.ndarray(shape, dtype, data)
     except (TypeError, ValueError, OverflowError) as error:
         raise InvalidDocument("bad_array", "numpy refuses the declared type or shape") from error
