@@ -37,7 +37,9 @@ from tiled_ingest.core.sizes import (
 )
 from tiled_ingest.core.steps import Procedure
 from tiled_ingest.core.stream import Stream
+from tiled_ingest.core.stretch import ROW_BYTES_MIN
 from tiled_ingest.core.values import Values
+from tiled_ingest.core.weigh import held_nbytes
 
 KINDS = (
     "|u1",
@@ -345,7 +347,7 @@ def test_a_wide_table_is_written_anew_in_portions() -> None:
     stream.plan(Event("d", "d/1", 1.0, 1, {}, {}))
     rows_max = stream.laid_rows_max(Policy())
     chunk = fx.LogRead(0, log, len(log), 0)
-    batches = Refill(run, "primary", len(log), rows_max).take(chunk, Eras(Policy()))
+    batches = list(Refill(run, "primary", len(log), rows_max, 2**62).take(chunk, Eras(Policy())))
     assert [batch.rows for batch in batches] == [rows_max, rows_max, 6_000 - 2 * rows_max]
     assert np.concatenate([batch.keys.seq_num for batch in batches]).tolist() == [*range(1, 6_001)]
     weights = [batch.to_table(part.columns).table.nbytes for batch in batches for part in stream.parts]
@@ -366,3 +368,53 @@ def test_a_page_that_would_fill_a_wide_table_is_too_large() -> None:
     world.settle()
     assert [letter.code for letter in world.letters] == ["too_large"]
     assert world.stop is None
+
+
+# ---------------------------------------------------------------- events that wait
+
+SPELLED: dict[str, Any] = {
+    "nothing": {},
+    "numbers": {f"k{number}": 0.5 * number for number in range(10)},
+    "empty lists": {"x": [[]] * 5_000},
+    "empty mappings": {"x": [{}] * 5_000},
+    "lists of lists": {"x": [[[[1]]]] * 2_000},
+    "short texts": {"x": [f"{number:03}" for number in range(5_000)]},
+    "integers": {"x": [*range(300, 5_300)]},
+    "floats": {"x": [0.5] * 5_000},
+    "keys": {f"{number:04}": None for number in range(5_000)},
+    "mappings": {"x": {f"{number:04}": 1 for number in range(5_000)}},
+}
+
+
+@pytest.mark.parametrize("name", SPELLED)
+def test_a_waiting_event_counts_what_it_takes(name: str) -> None:
+    """`memory.bytes_max` bounds memory only if no event takes far more of it than it counts."""
+    message = record(0, "event", {**event_doc(1), "data": SPELLED[name], "timestamps": {}})
+    decode = Eras(Policy())
+    decode(message)
+    tracemalloc.start()
+    try:
+        _, held = decode(message)
+        took = tracemalloc.get_traced_memory()[0]
+    finally:
+        tracemalloc.stop()
+    assert isinstance(held, Event)
+    assert took <= 8 * max(message.nbytes, ROW_BYTES_MIN, held_nbytes(held))
+
+
+def test_an_ordinary_event_counts_its_bytes() -> None:
+    message = record(0, "event", {**event_doc(1), "data": {f"motor{number}": 0.5 for number in range(10)}})
+    _, held = Eras(Policy())(message)
+    assert isinstance(held, Event)
+    assert held_nbytes(held) <= message.nbytes
+
+
+def test_lists_that_are_heavier_than_their_bytes_end_a_batch() -> None:
+    world = World(Policy(age_s_max=1e6, bytes_max=1_000_000))
+    world.assign()
+    heavy = {**event_doc(1), "data": {"x": [[]] * 50_000}, "timestamps": {}}
+    world.publish(("start", start_doc()), ("descriptor", descriptor_doc(x="string")))
+    world.publish(*(("event", {**heavy, "uid": f"e{number}", "seq_num": number}) for number in range(1, 5)))
+    world.settle(2)
+    appended = [ask.request for ask in world.kinds(fx.Ask) if isinstance(ask.request, w.Append)]
+    assert [ask.table.num_rows for ask in appended] == [2, 2]

@@ -63,9 +63,11 @@ def test_a_backlog_that_asks_for_gigabytes_takes_megabytes(duckdb_scene: Scene) 
     scene = duckdb_scene
     scene.produce(*backlog())
     service = scene.service(tiled__timeout_s=30.0).start()
-    resource.prlimit(service.process.pid, resource.RLIMIT_AS, (ADDRESSES_BYTES_MAX, ADDRESSES_BYTES_MAX))
+    pid = service.process.pid
+    assert pid is not None
+    resource.prlimit(pid, resource.RLIMIT_AS, (ADDRESSES_BYTES_MAX, ADDRESSES_BYTES_MAX))
     scene.settle(limit_s=120)
-    peak = peak_bytes(service.process.pid)
+    peak = peak_bytes(pid)
     scene.notes.append(f"at most {peak / 1e6:.0f} MB")
     assert peak < PEAK_BYTES_MAX
     assert [letter.code for letter in scene.letters()] == ["value_misfit"]

@@ -4,7 +4,6 @@ The log is read chunk by chunk, so that a run of any length needs no more memory
 `acceptance` are applied anew, from the run's start, so the rows are those that were accepted before.
 """
 
-from collections import deque
 from collections.abc import Iterator
 from typing import Any
 
@@ -20,7 +19,8 @@ from .record import Record
 from .rows import Batch, RowBuffer
 from .run import Run
 from .steps import Procedure, Surroundings, read_log
-from .stretch import Stretch
+from .stretch import ROW_BYTES_MIN, Stretch
+from .weigh import held_nbytes
 
 
 class Refill:
@@ -28,7 +28,7 @@ class Refill:
 
     Parameters
     ----------
-    rows_max
+    rows_max, bytes_max
         Of a batch.
 
     Attributes
@@ -37,7 +37,7 @@ class Refill:
         Where to read on.
     """
 
-    def __init__(self, run: Run, stream: str, stop: int, rows_max: int) -> None:
+    def __init__(self, run: Run, stream: str, stop: int, rows_max: int, bytes_max: int) -> None:
         self.next_offset = run.first_offset
         self.stop = stop
         self._run = run
@@ -45,32 +45,33 @@ class Refill:
         self._renames = run.streams[stream].renames
         self._acceptance = Acceptance()
         self._rows_max = rows_max
+        self._bytes_max = bytes_max
 
     @property
     def done(self) -> bool:
         """Whether all of the log was taken."""
         return self.next_offset >= self.stop
 
-    def take(self, chunk: LogRead, decode: Decode) -> list[Batch]:
-        """Return the accepted rows of a chunk, in batches that are bearable when they become tables."""
-        full: list[Batch] = []
+    def take(self, chunk: LogRead, decode: Decode) -> Iterator[Batch]:
+        """Yield the accepted rows of a chunk, in batches that are bearable when they become tables."""
         buffer = RowBuffer()
         for piece in decode.stretches([record for record in chunk.records if record.offset < self.stop]):
             if isinstance(piece, Stretch) and not self._renames:
-                self._take_stretch(piece, buffer, full)
+                yield from self._take_stretch(piece, buffer)
                 continue
             for record in piece.records if isinstance(piece, Stretch) else (piece,):
                 for event in self._accepted(record, decode):
-                    buffer.append(event, record.offset, record.nbytes)
-                    self._seal_if_full(buffer, full)
+                    buffer.append(event, record.offset, max(ROW_BYTES_MIN, held_nbytes(event)))
+                    if self._is_full(buffer):
+                        yield buffer.take()
         self.next_offset = chunk.next_offset
-        return [*full, buffer.take()] if buffer.rows else full
+        if buffer.rows:
+            yield buffer.take()
 
-    def _seal_if_full(self, buffer: RowBuffer, full: list[Batch]) -> None:
-        if buffer.rows >= self._rows_max:
-            full.append(buffer.take())
+    def _is_full(self, buffer: RowBuffer) -> bool:
+        return buffer.rows >= self._rows_max or buffer.bytes >= self._bytes_max
 
-    def _take_stretch(self, stretch: Stretch, buffer: RowBuffer, full: list[Batch]) -> None:
+    def _take_stretch(self, stretch: Stretch, buffer: RowBuffer) -> Iterator[Batch]:
         ours = stretch.split(lambda descriptor: self._acceptance.is_of(descriptor, self._stream)).get(True)
         if ours is None:
             return
@@ -79,7 +80,8 @@ class Refill:
         while len(rest):
             fitting, rest = rest.divided(self._rows_max - buffer.rows)
             buffer.extend(fitting.packed, int(fitting.weights.sum()))
-            self._seal_if_full(buffer, full)
+            if self._is_full(buffer):
+                yield buffer.take()
 
     def _accepted(self, record: Record, decode: Decode) -> Iterator[Event]:
         try:
@@ -116,13 +118,14 @@ class Logged:
     def __init__(self, around: Surroundings, run: Run, stream: str, stop: int) -> None:
         self._around = around
         self._where = "/".join((*run.path, stream))
-        self._refill = Refill(run, stream, stop, run.streams[stream].laid_rows_max(around.policy))
-        self._batches: deque[Batch] = deque()
+        rows_max = run.streams[stream].laid_rows_max(around.policy)
+        self._refill = Refill(run, stream, stop, rows_max, around.policy.bytes_max)
+        self._batches: Iterator[Batch] | None = None
 
     @property
     def done(self) -> bool:
         """Whether all of the log was taken."""
-        return self._refill.done and not self._batches
+        return self._refill.done and self._batches is None
 
     def next(self) -> Procedure[Batch | None]:
         """Return the next batch of accepted rows; `None` after the last.
@@ -132,10 +135,17 @@ class Logged:
         TiledRejected
             The log does not hold the run's beginning any more.
         """
-        while not self._batches and not self._refill.done:
-            chunk = yield from read_log(self._refill.next_offset, self._refill.stop)
-            if chunk.low > self._refill.next_offset:
-                begins = f"the log begins at {chunk.low}"
-                raise TiledRejected(f"{begins}, after the documents of {self._where} at {self._refill.next_offset}")
-            self._batches.extend(self._refill.take(chunk, self._around.decode))
-        return self._batches.popleft() if self._batches else None
+        while not self.done:
+            if self._batches is None:
+                self._batches = self._refill.take((yield from self._read()), self._around.decode)
+            if (batch := next(self._batches, None)) is not None:
+                return batch
+            self._batches = None
+        return None
+
+    def _read(self) -> Procedure[LogRead]:
+        chunk = yield from read_log(self._refill.next_offset, self._refill.stop)
+        if chunk.low > self._refill.next_offset:
+            begins = f"the log begins at {chunk.low}"
+            raise TiledRejected(f"{begins}, after the documents of {self._where} at {self._refill.next_offset}")
+        return chunk
