@@ -302,6 +302,16 @@ def test_gaps_in_images_that_are_too_large_for_floats_are_said() -> None:
     assert peak < 100_000_000
 
 
+@pytest.mark.parametrize("hollow", [np.zeros((0, 0)), None])
+def test_rows_before_the_first_value_do_not_say_how_large_it_may_be(hollow: Any) -> None:
+    room = Room({"shape": [0, 0], "dtype_numpy": "<f8"})
+    misfits, _ = room.write([hollow, np.ones((300, 300)), np.ones((2, 2)), np.ones((3_000, 3_000))])
+    assert misfits == {3}
+    state = room.one.arrays["a"]
+    assert isinstance(state.plan, ArrayPlan)
+    assert state.plan.row_shape == (300, 300)
+
+
 def test_a_successor_pads_as_far_as_its_predecessor() -> None:
     begun = ArrayPlan.begin(WAVE, np.arange(20.0))
     again = ArrayPlan.begin(WAVE, np.arange(4_000.0))  # its first value is the odd one

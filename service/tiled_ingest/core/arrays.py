@@ -178,8 +178,9 @@ class Array:
         if isinstance(plan, RaggedPlan):
             self._state.plan = plan.joined(source.dtype)
         else:
-            limit = facts_of(source).get("row_nbytes_max", plan.limit)
-            self._state.plan = ArrayPlan(source.dtype, _sizes(source.shape[1:]), limit).joined(plan)
+            limit = facts_of(source).get("row_nbytes_max")
+            known = (plan.limit, plan.proven) if limit is None else (limit, True)
+            self._state.plan = ArrayPlan(source.dtype, _sizes(source.shape[1:]), *known).joined(plan)
         return source
 
     def _check_epoch(self, source: ArraySource) -> None:
@@ -189,7 +190,7 @@ class Array:
 
     def _properties(self) -> Json:
         facts: Json = {"epoch": self._around.epoch, "nonce": self._around.nonce}
-        if isinstance(self._plan, ArrayPlan):  # so that the next owner pads as far as we do
+        if isinstance(self._plan, ArrayPlan) and self._plan.proven:  # so that the next owner pads as far as we do
             facts["row_nbytes_max"] = self._plan.limit
         return {OURS: facts}
 

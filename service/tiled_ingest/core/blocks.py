@@ -7,7 +7,7 @@ than the others is filled up with NaN. How far, the array's beginning says: one 
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -24,12 +24,14 @@ _NO_GAPS = "biu"  # they have no NaN
 class ArrayPlan:
     """What every row of the array is: its type, and its shape (no size is 0, for zarr has no such chunks).
 
-    `limit` is what a row may weigh at most (bytes), however it is widened.
+    `limit` is what a row may weigh at most (bytes), however it is widened. It is `proven` by the first value that has
+    elements, which may raise it.
     """
 
     dtype: np.dtype[Any]
     row_shape: tuple[int, ...]
-    limit: int = field(default=ROW_NBYTES_MAX, compare=False)
+    limit: int = ROW_NBYTES_MAX
+    proven: bool = True
 
     @classmethod
     def begin(cls, spec: Mapping[str, Any], first: Any, *, untyped: bool = False) -> "ArrayPlan":
@@ -49,15 +51,22 @@ class ArrayPlan:
         claimed = math.prod(sizes) * dtype.itemsize
         plan = cls(_at_least_one(dtype), _row_shape(value, sizes, claimed))
         limit = row_limit(plan.row_nbytes, claimed if claimed <= ROW_NBYTES_MAX else 0)
-        return replace(plan, limit=limit)
+        return replace(plan, limit=limit, proven=value is not None and value.size > 0)
 
     def joined(self, other: "ArrayPlan") -> "ArrayPlan":
         """Return a plan that holds what both hold; this one, where they have nothing in common, or it would be huge."""
         if len(self.row_shape) != len(other.row_shape):
             return self
         shape = tuple(map(max, self.row_shape, other.row_shape))
-        wider = replace(self, dtype=_promoted(self.dtype, other.dtype) or self.dtype, row_shape=shape)
-        return wider if wider.row_nbytes <= self.limit else self
+        known = self if self.proven else replace(self, limit=max(self.limit, other.limit), proven=other.proven)
+        wider = replace(known, dtype=_promoted(self.dtype, other.dtype) or self.dtype, row_shape=shape)
+        return wider if wider.row_nbytes <= known.limit else known
+
+    def proven_by(self, array: Values | None) -> "ArrayPlan":
+        """Return the plan with the limit that the first value sets which has elements."""
+        if self.proven or array is None or not array.size:
+            return self
+        return replace(self, limit=max(self.limit, row_limit(array.nbytes)), proven=True)
 
     @property
     def row_nbytes(self) -> int:
@@ -176,6 +185,7 @@ class _Rows:
         wanted = self._plan
         for position, value in enumerate(self._values):
             row = _Row.of(value, self._plan)
+            wanted = wanted.proven_by(row.array)
             wider = row.widened(wanted)
             # Where rows differ in length there are gaps, which integers have not: such become floats.
             longer = wider.row_shape != wanted.row_shape
