@@ -13,6 +13,23 @@ from tests.core.test_steps import descriptor_doc, event_doc, page_doc, start_doc
 
 CORPUS = Path(__file__).parent / "corpus"
 IMAGE = {"dtype": "array", "shape": [2, 2], "source": "s", "dtype_numpy": "|u1"}
+TYPED: tuple[tuple[str, Any, Any], ...] = (
+    ("image", [2, 2], "|u1"),
+    ("wave", [20], "<f8"),
+    ("labels", [2], "<U4"),
+    ("ragged", [None, None], "<f4"),
+    ("records", [20], [["a", "<i8"], ["b", "<f8"]]),
+    ("when", [1, 1], "<M8[D]"),
+)
+ABSURD: tuple[tuple[str, Any, Any], ...] = (
+    ("text", [1], "<U99999999"),
+    ("void", [1, 1], "V2000000000"),
+    ("many", [2_000_000, 2_000_000], "<f8"),
+    ("hollow", [1, 1], "f8,,"),
+    ("parts", [1_000_000_000, None], "<i8"),
+    ("fields", [1, 1], "(1000,1000)f8,f8"),
+    ("array", [1, 1], "(2,3)f8"),
+)
 fired: list[str] = []  # filled by code that a message made us run
 
 
@@ -34,7 +51,10 @@ def packed(kind: str, doc: Any) -> bytes:
 
 def histories() -> list[list[bytes]]:
     """Short histories of one or two runs; each message a record's value."""
-    return [[packed(kind, doc) for kind, doc in documents] for documents in (_plain(), _pages(), _arrays(), _rare())]
+    return [
+        [packed(kind, doc) for kind, doc in documents]
+        for documents in (_plain(), _pages(), _arrays(), _typed(), _rare())
+    ]
 
 
 def _plain() -> list[tuple[str, Any]]:
@@ -74,6 +94,34 @@ def _arrays() -> list[tuple[str, Any]]:
         ("event", {**event_doc(1), "data": values, "timestamps": dict.fromkeys(values, 1.0)}),
         ("event", {**event_doc(2), "data": {**values, "line": weapon}, "timestamps": {}}),
         ("event", {**event_doc(3), "data": {**values, "name": 2**63}, "timestamps": dict.fromkeys(values, 1)}),
+        ("stop", stop_doc()),
+    ]
+
+
+def _typed() -> list[tuple[str, Any]]:
+    """Arrays that say what they are arrays of, and have nodes of their own; some say so absurdly."""
+    keys = {key: {"dtype": "array", "shape": shape, "dtype_numpy": kind, "source": "s"} for key, shape, kind in TYPED}
+    absurd = {
+        key: {"dtype": "array", "shape": shape, "dtype_numpy": kind, "source": "s"} for key, shape, kind in ABSURD
+    }
+    values: dict[str, Any] = {
+        "image": np.eye(2, dtype=np.uint8),
+        "wave": np.arange(20.0),
+        "labels": ["a", "bcd"],
+        "ragged": [[1.0], [2.0, 3.0]],
+        "records": [[1, 2.5], [3, 4.5]],
+        "when": [["2026-11-23"]],
+    }
+    hollow = np.zeros((0, 4_000), np.float64)
+    more = [{**values, "wave": np.arange(700)}, {**values, "image": hollow, "labels": ["x" * 300, ""]}]
+    odd: dict[str, Any] = {"text": ["a"], "void": [[1]], "many": None, "hollow": hollow, "parts": None, "fields": [[1]]}
+    odd["array"] = [[1]]
+    return [
+        ("start", start_doc()),
+        ("descriptor", {**descriptor_doc(), "data_keys": keys}),
+        *(("event", {**event_doc(at), "data": each, "timestamps": {}}) for at, each in enumerate([values, *more], 1)),
+        ("descriptor", {**descriptor_doc("e", name="absurd"), "data_keys": absurd}),
+        *(("event", {**event_doc(at, descriptor="e"), "data": odd, "timestamps": {}}) for at in (1, 2)),
         ("stop", stop_doc()),
     ]
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import bluesky_tiled_plugins.writing.tiled_writer  # noqa: F401 - or the first history pays for it
+import numpy as np
 
 from tests.core.test_engine import World
 from tests.core.test_steps import HOME, STAMP_MS, MiniTiled
@@ -18,6 +19,7 @@ from tiled_ingest.core.decode import Decoder
 from tiled_ingest.core.errors import InvalidDocument
 from tiled_ingest.core.policy import Policy
 from tiled_ingest.core.record import Record
+from tiled_ingest.core.sizes import REQUEST_NBYTES_MAX, ROW_NBYTES_MAX
 from tiled_ingest.tiled import wire
 from tiled_ingest.tiled.formats import Formats, UnusableError
 
@@ -49,9 +51,23 @@ def _spelled(request: w.Request) -> None:
         case w.UpdateMetadata():
             wire.dump(wire.patch(request))
         case w.Append():
+            _check_size(request.table.nbytes, request.table.num_rows)
             wire.rows(request.table)
+        case w.CreateArray():
+            wire.dump(wire.array(request))
+        case w.PatchArray():
+            _check_size(request.array.nbytes, len(request.array))
+            np.ascontiguousarray(request.array).tobytes()
+        case w.PutArray():
+            wire.dump(wire.shown(request.source))
         case w.RegisterExternal():
             wire.dump(wire.external(request, FORMATS.build(request).source))
+
+
+def _check_size(nbytes: int, rows: int) -> None:
+    """Messages of a megabyte at most have no business with requests of more than a few."""
+    bound = ROW_NBYTES_MAX if rows == 1 else REQUEST_NBYTES_MAX
+    assert nbytes <= bound, f"a request of {nbytes} bytes, {rows} rows"
 
 
 @dataclass

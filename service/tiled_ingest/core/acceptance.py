@@ -8,14 +8,19 @@ Version 1 of these rules (`ResumePoint.rules`).
 """
 
 from array import array
-from collections.abc import KeysView, Sequence
+from collections import Counter
+from collections.abc import Iterable, KeysView, Sequence
 
 import numpy as np
 import numpy.typing as npt
 
 from .errors import InvalidDocument
+from .sizes import CELL_NBYTES, ROW_NBYTES_MAX
 
 RULES_VERSION = 1
+PAGE_GROWTH_MAX = (
+    2  # a number and its time stamp take ten bytes at least in a page with all its keys, and 16 in a table
+)
 GAP_MAX = 1_000  # missing seq_nums that are bridged with empty slots: 8 bytes each, 8 kB for one hostile event
 
 
@@ -81,17 +86,19 @@ class Acceptance:
     def __init__(self) -> None:
         self._streams: dict[str, str] = {}  # descriptor uid -> stream name
         self._seen: dict[str, Seen] = {}  # stream name -> events
+        self._keys: dict[str, set[str]] = {}  # stream name -> data keys of all its descriptors
 
     @property
     def descriptors(self) -> KeysView[str]:
         """The uids of the descriptors accepted so far."""
         return self._streams.keys()
 
-    def add_descriptor(self, uid: str, name: str) -> bool:
+    def add_descriptor(self, uid: str, name: str, data_keys: Iterable[str] = ()) -> bool:
         """Accept a descriptor; `False` for a repetition."""
         if uid in self._streams:
             return False
         self._streams[uid] = name
+        self._keys.setdefault(name, set()).update(data_keys)
         self._seen.setdefault(name, Seen())
         return True
 
@@ -107,6 +114,15 @@ class Acceptance:
             return self._streams[descriptor]
         except KeyError:
             raise InvalidDocument("orphan", f"no descriptor {descriptor!r} came before this event") from None
+
+    def bears(self, descriptors: Iterable[str], nbytes: int) -> bool:
+        """Whether the rows of one document of `nbytes` bytes, which stay together, are bearable as rows of tables.
+
+        `descriptors` are those of its rows. A page need not hold the data keys that its descriptor has.
+        """
+        rows = Counter(self._streams[uid] for uid in descriptors if uid in self._streams)
+        cells = sum(number * (2 + 2 * len(self._keys[name])) for name, number in rows.items())
+        return cells * CELL_NBYTES <= max(ROW_NBYTES_MAX, PAGE_GROWTH_MAX * nbytes)
 
     def add_event(self, stream: str, seq_num: int, uid: str) -> bool:
         """Accept an event; `False` for a repetition."""

@@ -11,7 +11,7 @@ from functools import partial
 import numpy as np
 
 from .blocks import ArrayPlan
-from .datasets import OURS, Superseded, check_epoch
+from .datasets import OURS, Superseded, check_epoch, facts_of
 from .documents import access_tags, clipped
 from .errors import TiledRejected
 from .patience import Bare, Patience, create, insist
@@ -178,7 +178,9 @@ class Array:
         if isinstance(plan, RaggedPlan):
             self._state.plan = plan.joined(source.dtype)
         else:
-            self._state.plan = ArrayPlan(source.dtype, _sizes(source.shape[1:])).joined(plan)
+            limit = facts_of(source).get("row_nbytes_max")
+            known = (plan.limit, plan.proven) if limit is None else (limit, True)
+            self._state.plan = ArrayPlan(source.dtype, _sizes(source.shape[1:]), *known).joined(plan)
         return source
 
     def _check_epoch(self, source: ArraySource) -> None:
@@ -187,7 +189,10 @@ class Array:
             raise Superseded(f"{self._where} shows what claim {epoch} wrote, ours is {self._around.epoch}")
 
     def _properties(self) -> Json:
-        return {OURS: {"epoch": self._around.epoch, "nonce": self._around.nonce}}
+        facts: Json = {"epoch": self._around.epoch, "nonce": self._around.nonce}
+        if isinstance(self._plan, ArrayPlan) and self._plan.proven:  # so that the next owner pads as far as we do
+            facts["row_nbytes_max"] = self._plan.limit
+        return {OURS: facts}
 
     def _metadata(self) -> Json:
         metadata: Json = clipped(self._state.spec)

@@ -2,31 +2,36 @@
 
 numpy itself would make 0.5 a 0 in an array of integers, and cut text to the length that the first one had. Here
 the plan of the array (its type and the shape of a row) is widened when a value asks for it, and what is shorter
-than the others is filled up with NaN.
+than the others is filled up with NaN. How far, the array's beginning says: one value must not make all others huge.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from .columns import numpy_dtype
+from .natural import Values, natural, of_type
+from .sizes import DIMENSIONS_MAX, REQUEST_NBYTES_MAX, ROW_NBYTES_MAX, is_padding_bearable, row_limit
 
-Values = npt.NDArray[Any]
-PADDING_MAX = 64  # how much larger than the first a later row may be, if it is large at all
-SMALL_ELEMENTS = 4_096
 _NUMBERS = "biufc"
+_NO_GAPS = "biu"  # they have no NaN
 
 
 @dataclass(frozen=True, slots=True)
 class ArrayPlan:
-    """What every row of the array is: its type, and its shape (no size is 0, for zarr has no such chunks)."""
+    """What every row of the array is: its type, and its shape (no size is 0, for zarr has no such chunks).
+
+    `limit` is what a row may weigh at most (bytes), however it is widened. It is `proven` by the first value that has
+    elements, which may raise it.
+    """
 
     dtype: np.dtype[Any]
     row_shape: tuple[int, ...]
+    limit: int = ROW_NBYTES_MAX
+    proven: bool = True
 
     @classmethod
     def begin(cls, spec: Mapping[str, Any], first: Any, *, untyped: bool = False) -> "ArrayPlan":
@@ -35,31 +40,63 @@ class ArrayPlan:
         `untyped`: what is declared is a guess, and texts are better known by themselves.
         """
         declared = numpy_dtype(spec.get("dtype_numpy"))
-        if untyped and first is not None and (found := _natural(first)) is not None and found.dtype.kind in "US":
+        if untyped and first is not None and (found := natural(first)) is not None and found.dtype.kind in "US":
             declared = None
-        value = None if first is None else _natural(first) if declared is None else _as(first, declared)
-        shape = value.shape if value is not None else tuple(size or 1 for size in spec.get("shape") or (1,))
+        value = None if first is None else natural(first) if declared is None else of_type(first, declared)
         if declared is None:
-            natural = value.dtype if value is not None and value.size else np.dtype(np.float64)
-            declared = _at_least_one(natural)
-        return cls(_at_least_one(declared), tuple(max(size, 1) for size in shape) or (1,))
+            dtype = value.dtype if value is not None and value.size else np.dtype(np.float64)
+        else:
+            dtype = _believed(declared, value)
+        sizes = tuple(max(size, 1) for size in spec.get("shape") or ())
+        claimed = math.prod(sizes) * dtype.itemsize
+        plan = cls(_at_least_one(dtype), _row_shape(value, sizes, claimed))
+        limit = row_limit(plan.row_nbytes, claimed if claimed <= ROW_NBYTES_MAX else 0)
+        return replace(plan, limit=limit, proven=value is not None and value.size > 0)
 
     def joined(self, other: "ArrayPlan") -> "ArrayPlan":
-        """Return a plan that holds what both hold; this one, where they have nothing in common."""
+        """Return a plan that holds what both hold; this one, where they have nothing in common, or it would be huge."""
         if len(self.row_shape) != len(other.row_shape):
             return self
         shape = tuple(map(max, self.row_shape, other.row_shape))
-        return ArrayPlan(_promoted(self.dtype, other.dtype) or self.dtype, shape)
+        known = self if self.proven else replace(self, limit=max(self.limit, other.limit), proven=other.proven)
+        wider = replace(known, dtype=_promoted(self.dtype, other.dtype) or self.dtype, row_shape=shape)
+        return wider if wider.row_nbytes <= known.limit else known
+
+    def proven_by(self, array: Values | None) -> "ArrayPlan":
+        """Return the plan with the limit that the first value sets which has elements."""
+        if self.proven or array is None or not array.size:
+            return self
+        return replace(self, limit=max(self.limit, row_limit(array.nbytes)), proven=True)
 
     @property
     def row_nbytes(self) -> int:
         """Bytes of a row, uncompressed."""
         return max(1, math.prod(self.row_shape) * self.dtype.itemsize)
 
+    def as_floats(self) -> "ArrayPlan":
+        """Return the plan for the same numbers with gaps among them."""
+        return replace(self, dtype=np.dtype(np.float64)) if self.dtype.kind in _NO_GAPS else self
+
     @property
     def missing(self) -> Any:
         """What stands where there is no value."""
         return _MISSING.get(self.dtype.kind, np.zeros((), self.dtype)[()])
+
+
+def _believed(declared: np.dtype[Any], value: Values | None) -> np.dtype[Any]:
+    """Return the declared type; of text that is declared to be absurdly long, one that its values may lengthen."""
+    number, proven = (max(value.size, 1), value.nbytes) if value is not None else (1, 0)
+    bearable = is_padding_bearable(number * declared.itemsize, proven)
+    return declared if bearable or declared.kind not in "US" else np.dtype(f"{declared.kind}1")
+
+
+def _row_shape(value: Values | None, declared: tuple[int, ...], claimed: int) -> tuple[int, ...]:
+    """Return the shape of the first row: its own, or what is declared, unless that is large and nothing proves it."""
+    if value is not None:
+        return tuple(size if value.size else 1 for size in value.shape) or (1,)
+    if len(declared) > DIMENSIONS_MAX:
+        return (1,)
+    return (declared if is_padding_bearable(claimed, 0) else (1,) * len(declared)) or (1,)
 
 
 _MISSING: dict[str, Any] = {"f": np.nan, "c": complex(np.nan, np.nan), "U": "", "S": b"", "M": "NaT", "m": "NaT"}
@@ -69,10 +106,10 @@ _MISSING: dict[str, Any] = {"f": np.nan, "c": complex(np.nan, np.nan), "U": "", 
 class Block:
     """Rows of an array. If `plan` is not the one that was asked for, it is wider: plan anew, then convert again.
 
+    They are laid out only when they are asked for, some at a time: all together may weigh far more than their values.
+
     Attributes
     ----------
-    array
-        Shape (rows, *plan.row_shape).
     misfits
         Positions among the values of those that cannot be a row, and why; there is no value in their rows.
     padded
@@ -82,40 +119,114 @@ class Block:
     """
 
     plan: ArrayPlan
-    array: Values
-    misfits: tuple[tuple[int, str], ...] = ()
-    padded: tuple[int, int] | None = None
-    rounded: bool = False
+    misfits: tuple[tuple[int, str], ...]
+    padded: tuple[int, int] | None
+    rounded: bool
+    _rows: "_Rows"
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def laid(self, begin: int, end: int) -> Values:
+        """Return rows as an array of shape (end - begin, *plan.row_shape)."""
+        array = np.full((end - begin, *self.plan.row_shape), self.plan.missing, self.plan.dtype)
+        for target, row in zip(array, self._rows.between(begin, end), strict=True):
+            row.put_into(target)
+        return array
 
 
 def block(values: Sequence[Any], plan: ArrayPlan) -> Block:
     """Return the values as rows of the plan's array, or of a wider one that the values ask for."""
-    rows = [_Row.of(value, plan) for value in values]
-    wanted = plan
-    for row in rows:
-        wanted = row.widened(wanted)
+    rows = _Rows(values, plan)
+    wanted = rows.gathered()
     # What has no value, or is shorter, is NaN: integers and truth values have none, so they become floats.
-    holes = any(row.array is None or row.array.shape != wanted.row_shape for row in rows)
-    if holes and wanted.dtype.kind in "biu":
-        wanted = replace(wanted, dtype=np.dtype(np.float64))
-    array = np.full((len(rows), *wanted.row_shape), wanted.missing, wanted.dtype)
-    for target, row in zip(array, rows, strict=True):
-        row.put_into(target)
-    return Block(
-        wanted,
-        array,
-        tuple((position, row.why) for position, row in enumerate(rows) if row.why),
-        _lengths(rows, wanted),
-        any(row.loses(wanted.dtype) for row in rows),
-    )
+    if wanted.dtype.kind in _NO_GAPS and not rows.shapes <= {wanted.row_shape}:
+        floats = wanted.as_floats()
+        if floats.row_nbytes <= wanted.limit:
+            wanted = floats
+        else:
+            rows.refuse_gaps(wanted.row_shape)
+    misfits = tuple(sorted(rows.refused.items()))
+    return Block(wanted, misfits, _lengths(rows.shapes, wanted), rows.lose(wanted.dtype), rows)
 
 
-def _lengths(rows: Sequence["_Row"], plan: ArrayPlan) -> tuple[int, int] | None:
-    shapes = {row.array.shape for row in rows if row.array is not None}
-    if shapes <= {plan.row_shape}:
+def _lengths(shapes: set[tuple[int, ...] | None], plan: ArrayPlan) -> tuple[int, int] | None:
+    sized = {shape for shape in shapes if shape is not None}
+    if sized <= {plan.row_shape}:
         return None
-    lengths = [shape[0] for shape in (*shapes, plan.row_shape)]  # of rows, and of the longest that came before
+    lengths = [shape[0] for shape in (*sized, plan.row_shape)]  # of rows, and of the longest that came before
     return min(lengths), max(lengths)
+
+
+class _Rows:
+    """Values on their way to be rows.
+
+    Attributes
+    ----------
+    refused
+        Why they are none, by position.
+    shapes
+        Of the rows; `None` where there is no value.
+    """
+
+    def __init__(self, values: Sequence[Any], plan: ArrayPlan) -> None:
+        self._values = values
+        self._plan = plan
+        self._kept: list[_Row] | None = []  # `None`: they are too many to be kept, and made again when they are needed
+        self._kept_nbytes = 0
+        self.refused: dict[int, str] = {}
+        self.shapes: set[tuple[int, ...] | None] = set()
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+    def gathered(self) -> ArrayPlan:
+        """Look at every value; return a plan that is wide enough for those that are rows."""
+        wanted = self._plan
+        for position, value in enumerate(self._values):
+            row = _Row.of(value, self._plan)
+            wanted = wanted.proven_by(row.array)
+            wider = row.widened(wanted)
+            # Where rows differ in length there are gaps, which integers have not: such become floats.
+            longer = wider.row_shape != wanted.row_shape
+            nbytes = (wider.as_floats() if longer else wider).row_nbytes
+            if wider is not wanted and nbytes > wanted.limit:
+                row = _Row(None, f"it would make every row {nbytes} bytes long, here {wanted.limit} at most")
+            else:
+                wanted = wider
+            self._take(position, value, row)
+        return wanted
+
+    def _take(self, position: int, value: Any, row: "_Row") -> None:
+        self.shapes.add(None if row.array is None else row.array.shape)
+        if row.why:
+            self.refused[position] = row.why
+        if self._kept is None:
+            return
+        if row.array is not None and row.array is not value:
+            self._kept_nbytes += row.array.nbytes
+        self._kept.append(row)
+        if self._kept_nbytes > REQUEST_NBYTES_MAX:
+            self._kept = None
+
+    def between(self, begin: int, end: int) -> "Iterator[_Row]":
+        """Yield rows; those that are refused have no value."""
+        for position in range(begin, end):
+            if position in self.refused:
+                yield _Row(None, self.refused[position])
+            else:
+                yield _Row.of(self._values[position], self._plan) if self._kept is None else self._kept[position]
+
+    def refuse_gaps(self, row_shape: tuple[int, ...]) -> None:
+        """Refuse values that would leave a gap in a row that has none."""
+        why = "no value, or a shorter one, in an array of integers that is too large to become one of floats"
+        for position, row in enumerate(self.between(0, len(self))):
+            if row.array is None or row.array.shape != row_shape:
+                self.refused.setdefault(position, why)
+
+    def lose(self, dtype: np.dtype[Any]) -> bool:
+        """Whether integers lose digits as elements of that type."""
+        return dtype.kind in "fc" and any(row.loses(dtype) for row in self.between(0, len(self)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,15 +240,13 @@ class _Row:
     def of(cls, value: Any, plan: ArrayPlan) -> "_Row":
         if value is None:
             return cls(None)
-        found = _as(value, plan.dtype)
+        found = of_type(value, plan.dtype)
         if found is None:
             return cls(None, "nested lists that are no array of this type")
         if found.ndim == 0:
             found = found.reshape((1,) * len(plan.row_shape))  # EPICS gives an array of one element as a number
         if found.ndim != len(plan.row_shape):
             return cls(None, f"{found.ndim} dimensions where there were {len(plan.row_shape)}")
-        if _is_too_large(found.size, plan):
-            return cls(None, f"{found.size} elements where there were {math.prod(plan.row_shape)}")
         return cls._of_kind(found, plan.dtype)
 
     @classmethod
@@ -150,11 +259,15 @@ class _Row:
         return cls(converted) if converted is not None else cls(None, f"{found.dtype.name} in an array of {dtype.name}")
 
     def widened(self, plan: ArrayPlan) -> ArrayPlan:
-        if self.array is None:
+        """Return the plan that holds this row, too; the very same, if that does. No value proves no size."""
+        array = self.array
+        if array is None or not array.size or (array.dtype == plan.dtype and array.shape == plan.row_shape):
             return plan
-        shape = tuple(map(max, plan.row_shape, self.array.shape))
-        dtype = plan.dtype if self._fits(plan.dtype) else _promoted(plan.dtype, self.array.dtype)
-        return ArrayPlan(dtype or plan.dtype, shape)
+        shape = tuple(map(max, plan.row_shape, array.shape))
+        dtype = plan.dtype if self._fits(plan.dtype) else _promoted(plan.dtype, array.dtype) or plan.dtype
+        if dtype == plan.dtype and shape == plan.row_shape:
+            return plan
+        return replace(plan, dtype=dtype, row_shape=shape)
 
     def _fits(self, dtype: np.dtype[Any]) -> bool:
         """Whether every element is the same in that type, whatever type it came in."""
@@ -177,73 +290,12 @@ class _Row:
         return self.array is not None and self.array.dtype.kind in "iu" and not self._is_kept_by(dtype)
 
     def put_into(self, target: Values) -> None:
-        if self.array is not None:
+        if self.array is not None and self.array.size:
             target[tuple(map(slice, self.array.shape))] = self.array
-
-
-def _is_too_large(size: int, plan: ArrayPlan) -> bool:
-    return size > max(SMALL_ELEMENTS, PADDING_MAX * math.prod(plan.row_shape))
 
 
 def _is_nan(array: Values) -> Any:
     return np.isnan(array) if array.dtype.kind in "fc" else np.False_
-
-
-def _natural(value: Any) -> Values | None:
-    """Return the value as an array of the type that it has by itself; `None` if it is none."""
-    if isinstance(value, np.ndarray):
-        return value
-    try:
-        array = np.array(_listed(value))
-    except (ValueError, OverflowError):
-        return None
-    if array.dtype.kind == "O":
-        return _of_objects(value)
-    # Beside text numpy makes text of numbers, too: then it was no array of one type.
-    return array if array.dtype.kind not in "US" or _are_texts(value) else None
-
-
-def _listed(value: Any) -> Any:
-    return list(map(_listed, value)) if isinstance(value, list | tuple) else value
-
-
-def _of_objects(value: Any) -> Values | None:
-    """Return an array of floats for numbers with gaps, or of any size; `None` for anything else."""
-    try:
-        array = np.array(_listed(value), dtype=object)
-        flat = [math.nan if item is None else item for item in array.ravel()]
-        if not all(isinstance(item, int | float) for item in flat):
-            return None
-        return np.array(flat, np.float64).reshape(array.shape)
-    except (ValueError, OverflowError, TypeError):
-        return None
-
-
-def _are_texts(value: Any) -> bool:
-    if isinstance(value, list | tuple):
-        return all(map(_are_texts, value))
-    # numpy cuts what ends with NUL.
-    return (isinstance(value, str) and value[-1:] != "\0") or (isinstance(value, bytes) and value[-1:] != b"\0")
-
-
-def _as(value: Any, dtype: np.dtype[Any]) -> Values | None:
-    return _records(value, dtype) if dtype.names else _natural(value)
-
-
-def _records(value: Any, dtype: np.dtype[Any]) -> Values | None:
-    """Return nested lists, whose innermost are records, as an array of a structured type."""
-    if isinstance(value, np.ndarray) and value.dtype == dtype:
-        return value
-    try:
-        return np.array(_tuples(value), dtype)
-    except (ValueError, TypeError, OverflowError):
-        return None
-
-
-def _tuples(value: Any) -> Any:
-    if not isinstance(value, list | tuple):
-        return value
-    return list(map(_tuples, value)) if value and isinstance(value[0], list | tuple) else tuple(value)
 
 
 def _promoted(one: np.dtype[Any], other: np.dtype[Any]) -> np.dtype[Any] | None:
@@ -278,14 +330,3 @@ def _converted(found: Values, dtype: np.dtype[Any]) -> Values | None:
     except (ValueError, UnicodeError):
         pass
     return None
-
-
-def one_row(value: Any, inner_shape: tuple[int | None, ...]) -> Values | None:
-    """Return an array of numbers of shape (any, *inner_shape), gaps as NaN; `None` for anything else."""
-    found = _natural(value) if value is not None else None
-    if found is not None and found.ndim == 0:
-        found = found.reshape((1,) * (1 + len(inner_shape)))
-    if found is not None and found.size == 0:
-        return np.zeros((0, *(size or 0 for size in inner_shape)))
-    wrong = found is None or found.dtype.kind not in "biuf" or found.shape[1:] != inner_shape
-    return None if wrong else found

@@ -14,6 +14,7 @@ import numpy as np
 import pyarrow as pa
 
 from .events import Event
+from .sizes import CELL_NBYTES, ITEM_NBYTES_MAX
 
 Store = Literal["table", "zarr", "ragged", "external"]
 ARRAY_SIZE_MAX = 16  # elements; TiledWriter puts longer arrays into zarr
@@ -24,6 +25,7 @@ LATE_COLUMNS_MAX = 1_500  # with those that come later; PostgreSQL takes 1 600
 ROW_BYTES_MAX = 8_000
 _FIXED_BYTES, _OTHER_BYTES = 8, 24
 PERMUTATIONS_MAX = 2**62
+DESCRIBED_MAX = 4_096  # characters, or fields, of a type: numpy needs a moment for each
 _KEYS: dict[str, pa.DataType] = {"seq_num": pa.int64(), "time": pa.float64()}
 _SCALARS: dict[str, pa.DataType] = {
     "integer": pa.int64(),
@@ -157,6 +159,11 @@ class Columns:
         return [self._part(names[begin : begin + size]) for begin in range(0, len(names), size)]
 
     @property
+    def row_nbytes(self) -> int:
+        """What a row takes in memory however little its event holds; text and lists take what they are, besides."""
+        return CELL_NBYTES * len(self.types)
+
+    @property
     def row_bytes(self) -> int:
         """The bytes that a row takes in PostgreSQL's table itself, at most."""
         fixed = sum(data_type in _FIXED for data_type in self.types.values())
@@ -197,14 +204,20 @@ def numpy_kind(dtype: Any) -> str:
 
 
 def numpy_dtype(described: Any) -> np.dtype[Any] | None:
-    """Return the type that a data key declares, in this machine's byte order; `None` for none that can be stored."""
+    """Return the type that a data key declares, in this machine's byte order; `None` for none that can be stored.
+
+    Text may be declared as long as it likes: nothing is laid out for it that its values do not prove.
+    """
     if isinstance(described, list | tuple):
         described = [tuple(field) if isinstance(field, list) else field for field in described]
+    if isinstance(described, str | list) and len(described) > DESCRIBED_MAX:
+        return None
     try:
         dtype = np.dtype(described or "O").newbyteorder("=")
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, SyntaxError):  # numpy parses `f8,f8` as Python
         return None
-    return None if dtype.hasobject else dtype
+    opaque = dtype.hasobject or (dtype.kind == "V" and not dtype.names)  # objects; bytes, or arrays, as elements
+    return None if opaque or (dtype.kind not in "US" and dtype.itemsize > ITEM_NBYTES_MAX) else dtype
 
 
 def store(spec: Mapping[str, Any], array_size_max: int = ARRAY_SIZE_MAX) -> Store:

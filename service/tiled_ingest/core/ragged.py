@@ -4,17 +4,22 @@ A dimension without a size has a column of offsets, the innermost values are one
 after the nodes of Awkward's form. What Tiled computes with `awkward.to_buffers` is computed here without it.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
-from .blocks import one_row
 from .columns import numpy_dtype
+from .natural import one_row
+from .sizes import DIMENSIONS_MAX, REQUEST_NBYTES_MAX, ROW_NBYTES_MAX
 
 CHUNK = "chunk_index"
+PARTS_MAX = 1_024  # of a value whose outer dimensions have fixed sizes
+_NUMBER_NBYTES = 8  # of an element, and of an offset
 _STORABLE = frozenset(["i1", "i2", "i4", "i8", "u1", "u2", "u4", "f4", "f8"])
 
 
@@ -43,15 +48,30 @@ class RaggedPlan:
     def _variable(self) -> list[int]:
         return [level for level, size in enumerate(self.row_shape) if size is None]
 
+    @property
+    def parts(self) -> int:
+        """How many offsets a value takes at least."""
+        return math.prod(size or 1 for size in self.row_shape[: max(self._variable)])
+
     def joined(self, dtype: np.dtype[Any]) -> "RaggedPlan":
         """Return the plan for values of that type, too."""
         return replace(self, dtype=_storable(np.promote_types(self.dtype, dtype)))
 
 
 def ragged_in_sql(spec: Mapping[str, Any]) -> bool:
-    """Whether SQL has a type for the values: text, truth values and complex numbers stay in the stream's table."""
+    """Whether SQL has a type for the values: text, truth values and complex numbers stay in the stream's table.
+
+    So do arrays of an absurd shape: of a fixed size before the last free one every missing value takes the offsets.
+    """
     declared = numpy_dtype(spec.get("dtype_numpy"))
-    return declared is not None and declared.kind in "iuf"
+    return declared is not None and declared.kind in "iuf" and _is_sane(tuple(spec["shape"]))
+
+
+def _is_sane(shape: tuple[int | None, ...]) -> bool:
+    last = max(level for level, size in enumerate(shape) if size is None)
+    outer, inner = (math.prod(size or 1 for size in part) for part in (shape[:last], shape[last:]))
+    positive = all(size is None or size > 0 for size in shape)
+    return positive and len(shape) <= DIMENSIONS_MAX and outer <= PARTS_MAX and inner * _NUMBER_NBYTES <= ROW_NBYTES_MAX
 
 
 def _storable(dtype: np.dtype[Any]) -> np.dtype[Any]:
@@ -60,7 +80,7 @@ def _storable(dtype: np.dtype[Any]) -> np.dtype[Any]:
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """Rows of a ragged array. If `plan` is not the one that was asked for, it is wider: plan anew, then convert again.
+    """Some rows of a ragged array.
 
     Attributes
     ----------
@@ -85,6 +105,70 @@ class Chunk:
         return pa.table([pa.array([index], pa.int64()), *columns], schema=schema)
 
 
+@dataclass(frozen=True, slots=True)
+class Chunks:
+    """Rows of a ragged array. If `plan` is not the one that was asked for, it is wider: plan anew, then convert again.
+
+    Where there are several chunks, each is made when it is asked for, so that only one of them takes memory.
+
+    Attributes
+    ----------
+    groups
+        The values of each chunk.
+    misfits
+        Positions among all values of those that are no such array, and why: they are empty.
+    """
+
+    plan: RaggedPlan
+    misfits: tuple[tuple[int, str], ...]
+    groups: Sequence[Sequence[Any]] = field(default=())
+    only: Chunk | None = None
+
+    def each(self) -> Iterator[Chunk]:
+        """Yield the chunks."""
+        yield from (self.only,) if self.only is not None else (chunk(group, self.plan) for group in self.groups)
+
+
+def chunks(values: Sequence[Any], plan: RaggedPlan) -> Chunks:
+    """Return the values as chunks of the plan's form, or of a wider type that they ask for."""
+    groups = list(_grouped(values, plan))
+    if len(groups) == 1:
+        made = chunk(values, plan)
+        return Chunks(made.plan, made.misfits, only=made)
+    misfits: list[tuple[int, str]] = []
+    rows = 0
+    for group in groups:
+        made = chunk(group, plan)
+        plan = made.plan
+        misfits += [(rows + position, why) for position, why in made.misfits]
+        rows += made.rows
+    return Chunks(plan, tuple(misfits), groups)
+
+
+def _grouped(values: Sequence[Any], plan: RaggedPlan) -> Iterator[Sequence[Any]]:
+    """Yield the values in groups that are bearable when they are laid out."""
+    begin, nbytes = 0, 0
+    for position, value in enumerate(values):
+        more = _NUMBER_NBYTES * (_elements(value) + plan.parts)
+        if position > begin and nbytes + more > REQUEST_NBYTES_MAX:
+            yield values[begin:position]
+            begin, nbytes = position, 0
+        nbytes += more
+    yield values[begin:]
+
+
+def _elements(value: Any) -> int:
+    """Return how many numbers and lists there are at most."""
+    if isinstance(value, np.ndarray):
+        elements: int = value.size + math.prod(value.shape[:-1])
+        return elements
+    if not isinstance(value, list | tuple):
+        return 1
+    if {list, tuple, np.ndarray}.isdisjoint(map(type, value)):
+        return len(value)
+    return len(value) + sum(map(_elements, value))
+
+
 def chunk(values: Sequence[Any], plan: RaggedPlan) -> Chunk:
     """Return the values as a chunk of the plan's form, or of a wider type that they ask for."""
     flat = _Flat(plan)
@@ -96,12 +180,17 @@ def chunk(values: Sequence[Any], plan: RaggedPlan) -> Chunk:
     return Chunk(wanted, len(values), columns, sum(leaf.size for leaf in leaves), misfits)
 
 
-def chunk_of(rows: int, columns: Mapping[str, Sequence[Any]], plan: RaggedPlan) -> Chunk:
-    """Return a chunk as a table of another type holds it, in the plan's type, which is at least as wide."""
+def chunk_of(rows: int, found: pa.Table, plan: RaggedPlan) -> Chunks:
+    """Return a chunk as the row of a table of another type holds it, in the plan's type, which is at least as wide."""
     *offsets, data = plan.schema.names[1:]
-    arrays = {name: np.asarray(columns[name], np.int64) for name in offsets}
-    values = np.asarray(columns[data], plan.dtype)
-    return Chunk(plan, rows, {**arrays, data: values}, values.size, ())
+    arrays = {name: _flat_column(found, name, np.dtype(np.int64)) for name in offsets}
+    values = _flat_column(found, data, plan.dtype)
+    return Chunks(plan, (), only=Chunk(plan, rows, {**arrays, data: values}, values.size, ()))
+
+
+def _flat_column(found: pa.Table, name: str, dtype: np.dtype[Any]) -> np.ndarray[Any, Any]:
+    flat = pc.list_flatten(found.column(name).combine_chunks())
+    return np.asarray(flat.to_numpy(zero_copy_only=False)).astype(dtype)
 
 
 class _Flat:
@@ -123,6 +212,9 @@ class _Flat:
             self._take([], self._empty(0))
             return "no array of the declared shape, or not of numbers"
         leaves = [leaf for leaf in parts[1] if leaf.size]
+        if sum(leaf.size for leaf in leaves) * _NUMBER_NBYTES > ROW_NBYTES_MAX:
+            self._take([], self._empty(0))
+            return f"more than {ROW_NBYTES_MAX} bytes"
         for leaf in leaves:
             self.plan = self.plan if _is_kept(leaf, self.plan.dtype) else self.plan.joined(leaf.dtype)
         self._take(leaves, parts[0])

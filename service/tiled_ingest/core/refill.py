@@ -19,11 +19,17 @@ from .record import Record
 from .rows import Batch, RowBuffer
 from .run import Run
 from .steps import Procedure, Surroundings, read_log
-from .stretch import Stretch
+from .stretch import ROW_BYTES_MIN, Stretch
+from .weigh import held_nbytes
 
 
 class Refill:
     """Accepted rows of `stream` before offset `stop`.
+
+    Parameters
+    ----------
+    rows_max, bytes_max
+        Of a batch.
 
     Attributes
     ----------
@@ -31,40 +37,51 @@ class Refill:
         Where to read on.
     """
 
-    def __init__(self, run: Run, stream: str, stop: int) -> None:
+    def __init__(self, run: Run, stream: str, stop: int, rows_max: int, bytes_max: int) -> None:
         self.next_offset = run.first_offset
         self.stop = stop
         self._run = run
         self._stream = stream
         self._renames = run.streams[stream].renames
         self._acceptance = Acceptance()
+        self._rows_max = rows_max
+        self._bytes_max = bytes_max
 
     @property
     def done(self) -> bool:
         """Whether all of the log was taken."""
         return self.next_offset >= self.stop
 
-    def take(self, chunk: LogRead, decode: Decode) -> Batch | None:
-        """Return the accepted rows of a chunk; `None` if it has none."""
+    def take(self, chunk: LogRead, decode: Decode) -> Iterator[Batch]:
+        """Yield the accepted rows of a chunk, in batches that are bearable when they become tables."""
         buffer = RowBuffer()
         for piece in decode.stretches([record for record in chunk.records if record.offset < self.stop]):
             if isinstance(piece, Stretch) and not self._renames:
-                self._take_stretch(piece, buffer)
+                yield from self._take_stretch(piece, buffer)
                 continue
             for record in piece.records if isinstance(piece, Stretch) else (piece,):
                 for event in self._accepted(record, decode):
-                    buffer.append(event, record.offset, record.nbytes)
+                    buffer.append(event, record.offset, max(ROW_BYTES_MIN, held_nbytes(event)))
+                    if self._is_full(buffer):
+                        yield buffer.take()
         self.next_offset = chunk.next_offset
-        return buffer.take() if buffer.rows else None
+        if buffer.rows:
+            yield buffer.take()
 
-    def _take_stretch(self, stretch: Stretch, buffer: RowBuffer) -> None:
+    def _is_full(self, buffer: RowBuffer) -> bool:
+        return buffer.rows >= self._rows_max or buffer.bytes >= self._bytes_max
+
+    def _take_stretch(self, stretch: Stretch, buffer: RowBuffer) -> Iterator[Batch]:
         ours = stretch.split(lambda descriptor: self._acceptance.is_of(descriptor, self._stream)).get(True)
         if ours is None:
             return
         is_new = self._acceptance.add_events(self._stream, ours.seq_nums, ours.uids)
-        if is_new.any():
-            ours = ours.take(np.flatnonzero(is_new))
-            buffer.extend(ours.packed, int(ours.weights.sum()))
+        rest = ours.take(np.flatnonzero(is_new))
+        while len(rest):
+            fitting, rest = rest.divided(self._rows_max - buffer.rows)
+            buffer.extend(fitting.packed, int(fitting.weights.sum()))
+            if self._is_full(buffer):
+                yield buffer.take()
 
     def _accepted(self, record: Record, decode: Decode) -> Iterator[Event]:
         try:
@@ -74,17 +91,21 @@ class Refill:
         if kind == "descriptor" and isinstance(doc, dict):
             self._note_descriptor(doc)
         elif isinstance(doc, Event | EventPage | BulkEvents):
-            yield from self._rows(doc)
+            yield from self._rows(doc, record.nbytes)
 
     def _note_descriptor(self, doc: dict[str, Any]) -> None:
         # One that was refused, since another run's has its uid, was none of ours.
         if doc.get("run_start") == self._run.uid and doc["uid"] in self._run.acceptance.descriptors:
-            self._acceptance.add_descriptor(doc["uid"], normalise_descriptor(doc).doc["name"])
+            normalised = normalise_descriptor(doc).doc
+            self._acceptance.add_descriptor(doc["uid"], normalised["name"], normalised["data_keys"])
 
-    def _rows(self, doc: Event | EventPage | BulkEvents) -> Iterator[Event]:
+    def _rows(self, doc: Event | EventPage | BulkEvents, nbytes: int) -> Iterator[Event]:
         if not isinstance(doc, BulkEvents) and not self._acceptance.is_of(doc.descriptor, self._stream):
             return
-        for event in rows_of(doc):
+        events = tuple(rows_of(doc))
+        if len(events) > 1 and not self._acceptance.bears((event.descriptor for event in events), nbytes):
+            return  # refused then, refused now
+        for event in events:
             if not self._acceptance.is_of(event.descriptor, self._stream):
                 continue
             if self._acceptance.add_event(self._stream, event.seq_num, event.uid):
@@ -97,12 +118,14 @@ class Logged:
     def __init__(self, around: Surroundings, run: Run, stream: str, stop: int) -> None:
         self._around = around
         self._where = "/".join((*run.path, stream))
-        self._refill = Refill(run, stream, stop)
+        rows_max = run.streams[stream].laid_rows_max(around.policy)
+        self._refill = Refill(run, stream, stop, rows_max, around.policy.bytes_max)
+        self._batches: Iterator[Batch] | None = None
 
     @property
     def done(self) -> bool:
         """Whether all of the log was taken."""
-        return self._refill.done
+        return self._refill.done and self._batches is None
 
     def next(self) -> Procedure[Batch | None]:
         """Return the next batch of accepted rows; `None` after the last.
@@ -112,12 +135,17 @@ class Logged:
         TiledRejected
             The log does not hold the run's beginning any more.
         """
-        while not self._refill.done:
-            chunk = yield from read_log(self._refill.next_offset, self._refill.stop)
-            if chunk.low > self._refill.next_offset:
-                begins = f"the log begins at {chunk.low}"
-                raise TiledRejected(f"{begins}, after the documents of {self._where} at {self._refill.next_offset}")
-            batch = self._refill.take(chunk, self._around.decode)
-            if batch is not None:
+        while not self.done:
+            if self._batches is None:
+                self._batches = self._refill.take((yield from self._read()), self._around.decode)
+            if (batch := next(self._batches, None)) is not None:
                 return batch
+            self._batches = None
         return None
+
+    def _read(self) -> Procedure[LogRead]:
+        chunk = yield from read_log(self._refill.next_offset, self._refill.stop)
+        if chunk.low > self._refill.next_offset:
+            begins = f"the log begins at {chunk.low}"
+            raise TiledRejected(f"{begins}, after the documents of {self._where} at {self._refill.next_offset}")
+        return chunk

@@ -16,6 +16,7 @@ import numpy as np
 
 from .errors import InvalidDocument
 from .policy import Policy
+from .sizes import ITEM_NBYTES_MAX
 
 SCALARS = frozenset({str, int, float, bool, type(None), bytes})
 _ARRAY_KEYS = frozenset({"nd", "type", "kind", "shape", "data"})
@@ -23,6 +24,7 @@ _DTYPE = re.compile(r"[<>|=]?[?biufcSUVmM][0-9]{0,8}(\[[0-9]{0,6}[A-Za-z]{1,3}\]
 _FIELDS_MAX = 4_096  # of a structured type; numpy itself needs a moment for each
 _FIELD_LEVELS_MAX = 8
 _DIMENSIONS_MAX = 32
+EMPTY_LISTS_MAX = 1_024  # that an array without elements, which costs its publisher nothing, may become
 
 
 class Reviver:
@@ -179,6 +181,8 @@ def _array(fields: Mapping[str, Any], elements_max: int) -> np.ndarray[Any, Any]
         dtype = _dtype(fields["type"])
         if math.prod(shape) * dtype.itemsize != len(data):
             raise InvalidDocument("bad_array", f"{len(data)} bytes for shape {shape} of {dtype.itemsize} bytes each")
+        if not data and dtype.itemsize > ITEM_NBYTES_MAX:  # numpy needs room for one element even so
+            raise InvalidDocument("bad_array", "an absurd type for no data")
         return np.ndarray(shape, dtype, data)
     except (TypeError, ValueError, OverflowError) as error:
         raise InvalidDocument("bad_array", "numpy refuses the declared type or shape") from error
@@ -197,8 +201,11 @@ def _shape(shape: Any, elements_max: int) -> tuple[int, ...]:
         raise InvalidDocument("bad_array", "the shape is no short list")
     if not all(type(size) is int and size >= 0 for size in shape):
         raise InvalidDocument("bad_array", "a size is no natural number")
-    if 0 in shape and math.prod(max(1, size) for size in shape) > elements_max:
-        raise InvalidDocument("bad_array", "an absurd shape for no data")
+    if 0 in shape:
+        # As lists it is as many as the sizes before the first 0 say.
+        lists = math.prod(shape[: shape.index(0)])
+        if lists > EMPTY_LISTS_MAX or math.prod(max(1, size) for size in shape) > elements_max:
+            raise InvalidDocument("bad_array", "an absurd shape for no data")
     return tuple(shape)
 
 

@@ -24,6 +24,7 @@ from .shelf import REBUILD
 from .states import Action, Trigger
 from .stream import Stream
 from .stretch import ROW_BYTES_MIN, Stretch
+from .weigh import held_nbytes
 from .writes import Path
 
 UID_CHARS_MAX = 200  # of a node's key: what is longer, or cannot be printed, breaks readers that list the catalog
@@ -304,7 +305,7 @@ class Runs:
         name, uid = normalised.doc["name"], doc["uid"]
         _check_key(name, "a stream's name")
         self._check_descriptor(run, uid)
-        if not run.acceptance.add_descriptor(uid, name):
+        if not run.acceptance.add_descriptor(uid, name, normalised.doc["data_keys"]):
             self._count("descriptor", "duplicate")
             return
         run.reached(record.offset)
@@ -369,9 +370,12 @@ class Runs:
         # All of a document counts, or nothing: so all its streams are looked up first.
         named = {event.descriptor: run.acceptance.stream_of(event.descriptor) for event in events}
         streams = {descriptor: run.streams[name] for descriptor, name in named.items()}
-        nbytes = max(record.nbytes // max(len(events), 1), ROW_BYTES_MIN)
-        self.weight += nbytes * len(events)
+        if len(events) > 1 and not run.acceptance.bears((event.descriptor for event in events), record.nbytes):
+            raise InvalidDocument("too_large", f"{len(events)} rows of tables as wide as those of its descriptors")
+        least = max(record.nbytes // max(len(events), 1), ROW_BYTES_MIN)
         for event in events:
+            nbytes = max(least, held_nbytes(event))
+            self.weight += nbytes
             stream = streams[event.descriptor]
             if run.acceptance.add_event(stream.name, event.seq_num, event.uid):
                 self._add_row(run, stream, rename_reserved(event, stream.renames), record, nbytes, now_s)

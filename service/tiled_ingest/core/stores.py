@@ -14,11 +14,13 @@ from typing import Any, Protocol
 import numpy as np
 import pyarrow as pa
 
-from .blocks import ArrayPlan, Block, Values, block
+from .blocks import ArrayPlan, Block, block
 from .errors import TiledRejected
+from .natural import Values
 from .patience import insist
-from .ragged import CHUNK, Chunk, RaggedPlan, chunk, chunk_of
+from .ragged import CHUNK, Chunks, RaggedPlan, chunk_of, chunks
 from .reconcile import rows_at
+from .sizes import spans
 from .steps import Procedure, Surroundings
 from .writes import (
     Append,
@@ -36,12 +38,11 @@ from .writes import (
 )
 
 Plan = ArrayPlan | RaggedPlan
-Converted = Block | Chunk
+Converted = Block | Chunks
 Tags = tuple[str, ...] | None
 
 CHUNK_NBYTES = 2**20  # of a regular array: small batches write their chunk again and again, large ones write many
 CHUNK_ROWS_MAX = 10_000
-REQUEST_NBYTES_MAX = 32_000_000
 EPOCH_MAX = 10**9
 _ASSET = re.compile(r"a(\d{10})\d{10}")
 
@@ -80,7 +81,7 @@ class Store(Protocol):
 
 def converted(values: Sequence[Any], plan: Plan) -> Converted:
     """Return the values as rows of the plan, or of a wider one."""
-    return block(values, plan) if isinstance(plan, ArrayPlan) else chunk(values, plan)
+    return block(values, plan) if isinstance(plan, ArrayPlan) else chunks(values, plan)
 
 
 def empty_source(plan: Plan, properties: Json) -> ArraySource:
@@ -138,10 +139,9 @@ class RegularStore:
         self._asset = asset
 
     def writes(self, converted: Block) -> Iterator[PatchArray]:
-        """Yield patches of a bearable size."""
-        step = max(1, REQUEST_NBYTES_MAX // self.plan.row_nbytes)
-        for begin in range(0, len(converted.array), step):
-            yield PatchArray(self.path, self.rows + begin, converted.array[begin : begin + step])
+        """Yield patches of a bearable size; the rows of each are laid out when it is asked for."""
+        for begin, end in spans(len(converted), self.plan.row_nbytes):
+            yield PatchArray(self.path, self.rows + begin, converted.laid(begin, end))
 
     def arrived(self, around: Surroundings, lane: str, request: PatchArray) -> Procedure[bool]:
         """Whether the rows of a patch read as they were written.
@@ -158,13 +158,12 @@ class RegularStore:
 
     def wrote(self, converted: Block) -> None:
         """Count the rows."""
-        self.rows += len(converted.array)
+        self.rows += len(converted)
 
     def reads(self) -> Iterator[ReadArray]:
         """Yield reads of a bearable size."""
-        step = max(1, REQUEST_NBYTES_MAX // self.plan.row_nbytes)
-        for begin in range(0, self.rows, step):
-            yield ReadArray(self.path, begin, min(begin + step, self.rows), self.plan.dtype, self.plan.row_shape)
+        for begin, end in spans(self.rows, self.plan.row_nbytes):
+            yield ReadArray(self.path, begin, end, self.plan.dtype, self.plan.row_shape)
 
     def read(self, answer: Values, plan: ArrayPlan) -> Iterator[Block]:
         """Yield the rows as one block."""
@@ -190,32 +189,39 @@ class RaggedStore:
         self._properties = properties
         self._chunks: list[int] = []
         self._size = 0
+        self._sent: list[tuple[int, int]] = []  # rows and elements of chunks that are not all confirmed yet
 
-    def writes(self, converted: Chunk) -> Iterator[Append]:
-        """Yield one append, of one row."""
-        yield Append(self.path, converted.table(len(self._chunks)))
+    def writes(self, converted: Chunks) -> Iterator[Append]:
+        """Yield appends of one row each: a chunk, made when it is asked for."""
+        self._sent = []
+        for index, each in enumerate(converted.each(), len(self._chunks)):
+            self._sent.append((each.rows, each.size))
+            yield Append(self.path, each.table(index))
 
     def arrived(self, around: Surroundings, lane: str, request: Append) -> Procedure[bool]:
         """Whether the table has the row, too."""
-        return (yield from rows_at(around, lane, self.path, CHUNK)) == len(self._chunks) + request.table.num_rows
+        index: int = request.table.column(CHUNK)[0].as_py()
+        return (yield from rows_at(around, lane, self.path, CHUNK)) == index + 1
 
-    def wrote(self, converted: Chunk) -> None:
+    def wrote(self, _converted: Chunks) -> None:
         """Count the rows, by chunk."""
-        self.rows += converted.rows
-        self._size += converted.size
-        self._chunks.append(converted.rows)
+        for rows, size in self._sent:
+            self.rows += rows
+            self._size += size
+            self._chunks.append(rows)
+        self._sent = []
 
     def reads(self) -> Iterator[ReadRows]:
         """Yield one read, of all chunks."""
         yield ReadRows(self.path, tuple(self.plan.schema.names))
 
-    def read(self, answer: pa.Table, plan: RaggedPlan) -> Iterator[Chunk]:
+    def read(self, answer: pa.Table, plan: RaggedPlan) -> Iterator[Chunks]:
         """Yield the chunks that were confirmed; one that came since, whose reply was lost, is left out."""
-        found = {row.pop(CHUNK): row for row in answer.to_pylist()}
+        places = {index: place for place, index in enumerate(answer.column(CHUNK).to_pylist())}
         for index, rows in enumerate(self._chunks):
-            if index not in found:
+            if index not in places:
                 raise TiledRejected(f"chunk {index} of {'/'.join(self.path)} is gone")
-            yield chunk_of(rows, found[index], plan)
+            yield chunk_of(rows, answer.slice(places[index], 1), plan)
 
     def shown_by(self, node: ArraySource) -> ArraySource:
         """Return the node's source with our table, and the chunks that are in it."""

@@ -16,6 +16,7 @@ from .offsets import Hold
 from .policy import Policy
 from .ragged import RaggedPlan, ragged_in_sql
 from .rows import Batch, RowBuffer
+from .sizes import rows_at_once
 from .stores import Plan, Store
 from .stretch import Stretch
 from .tally import Tally
@@ -273,7 +274,12 @@ class Stream:
     def room(self, rows: Stretch, policy: Policy) -> int:
         """How many of these rows may follow in the open batch: at least one, and with the last of them it is full."""
         until_full = np.searchsorted(np.cumsum(rows.weights), policy.bytes_max - self._buffer.bytes) + 1
-        return max(1, min(policy.rows_max - self._buffer.rows, int(until_full)))
+        rows_max = min(policy.rows_max, self.laid_rows_max(policy))
+        return max(1, min(rows_max - self._buffer.rows, int(until_full)))
+
+    def laid_rows_max(self, policy: Policy) -> int:
+        """How many rows may become tables together: those of wide tables weigh more there than in their messages."""
+        return rows_at_once(sum(part.columns.row_nbytes for part in self.parts), policy.bytes_max)
 
     def seal_if_full(self, policy: Policy) -> None:
         """Close the open batch when a further record would make it too large. A record's rows stay together.
@@ -282,7 +288,7 @@ class Stream:
         """
         if self._buffer.rows >= policy.rows_max:
             self._seal("rows")
-        elif self._buffer.bytes >= policy.bytes_max:
+        elif self._buffer.bytes >= policy.bytes_max or self._buffer.rows >= self.laid_rows_max(policy):
             self._seal("bytes")
         else:
             return
