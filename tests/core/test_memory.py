@@ -409,7 +409,7 @@ def test_a_waiting_event_counts_what_it_takes(name: str) -> None:
     finally:
         tracemalloc.stop()
     assert isinstance(held, Event)
-    assert took <= 8 * max(message.nbytes, ROW_BYTES_MIN, held_nbytes(held))
+    assert took <= 16 * max(message.nbytes, ROW_BYTES_MIN, held_nbytes(held))
 
 
 def test_an_ordinary_event_counts_its_bytes() -> None:

@@ -374,7 +374,8 @@ class Runs:
             raise InvalidDocument("too_large", f"{len(events)} rows of tables as wide as those of its descriptors")
         least = max(record.nbytes // max(len(events), 1), ROW_BYTES_MIN)
         for event in events:
-            nbytes = max(least, held_nbytes(event))
+            held = held_nbytes(event)
+            nbytes = held if held > 2 * least else least  # ordinary events count as those that are read as bytes do
             self.weight += nbytes
             stream = streams[event.descriptor]
             if run.acceptance.add_event(stream.name, event.seq_num, event.uid):
