@@ -394,7 +394,7 @@ def test_each_limit_refuses() -> None:
 
 def test_hostile_messages_cost_little_time_and_memory() -> None:
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    began = time.perf_counter()
+    began = time.process_time()
     for body in (
         b"\xdd\xff\xff\xff\xff" * 1_000_000,
         b"\x90" * 20_000_000,
@@ -402,8 +402,16 @@ def test_hostile_messages_cost_little_time_and_memory() -> None:
     ):
         refused(record(HEAD + b"\xdd" + len(body).to_bytes(4, "big") + body))
     refused(record(msgpack.dumps(("start", start(x={**ND, b"shape": [2**31, 2**31]})))))
-    assert time.perf_counter() - began < 5
+    taken_s = time.process_time() - began
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 200_000  # kilobytes
+    assert taken_s < 20 * _one_look_at_each_byte_s()
+
+
+def _one_look_at_each_byte_s() -> float:
+    """A yardstick of the machine as it is now."""
+    began = time.process_time()
+    sum(b"\x90" * 20_000_000)
+    return time.process_time() - began
 
 
 SEEDS = [msgpack.dumps((kind, doc)) for kind, doc in DOCUMENTS] + [

@@ -6,7 +6,7 @@ from typing import Any
 from .errors import InvalidDocument
 from .events import Event
 
-# A sixth of what they take in memory at most: what the buffers may hold is counted by bytes in Kafka, and Python's
+# A sixteenth of what they take in memory at most: what the buffers may hold is counted by bytes in Kafka, and Python's
 # objects take about six times as much; but an empty list is one byte there, and 72 here.
 _ENTRY, _CONTAINER, _TEXT, _NUMBER = 18, 12, 10, 0
 _CONTAINERS = frozenset({list, dict})

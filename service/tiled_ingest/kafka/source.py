@@ -24,6 +24,8 @@ from .topics import Topics
 from .waiting import in_thread
 
 _HEARD_S_MAX = 0.1  # the commits of many partitions follow each other: one question is enough
+_OUT_S_MAX = 30.0  # so long may a member that was counted out take to join again
+_ASK_S_MAX = 3.0  # for the members of the group
 _WAKE_S_MAX = 0.2
 
 Homes = tuple[Home, ...]
@@ -84,6 +86,7 @@ class Source:
         self._claims: list[Assigned] = []
         self._failure: IngestError | None = None
         self._heard_s = float("-inf")
+        self._out_since_s: float | None = None  # the group went on without us, and we have heard of no return
         self._topics = Topics(bootstrap_servers, properties, call_s_max)
         self._consumer = ck.Consumer(made | {"error_cb": self._on_error})
         self._lag = Lag(self._consumer, self._topics)
@@ -108,6 +111,7 @@ class Source:
             The service must end.
         """
         self._rebalanced = False
+        self._see_whether_we_are_members()
         messages = self._consumer.consume(1, timeout_s)
         if messages and records_max > 1:
             # A second call: `consume` would otherwise wait for all of them until the time is over.
@@ -155,13 +159,35 @@ class Source:
         for answer in answers:
             if answer.error:
                 raise self._unconfirmed(answer.error)
+        self._out_since_s = None
 
     def _unconfirmed(self, error: Any) -> CommitError:
         """Translate a commit's error; where access lists refuse it, the next poll ends all: trying again is no use."""
         why = stopping_error(error)
         if isinstance(why, Forbidden):
             self._failure = self._failure or why
-        return commit_error(error)
+        translated = commit_error(error)
+        if translated.fenced:
+            self._went_out()
+        return translated
+
+    def _went_out(self) -> None:
+        self._out_since_s = self._out_since_s or time.monotonic()
+
+    def _see_whether_we_are_members(self) -> None:
+        """End a process whose client stays out of the group for ever, while it believes to be in it.
+
+        librdkafka 2.16 may do so under the `consumer` protocol, where the network was cut and the coordinator moved.
+        """
+        if self._out_since_s is None or time.monotonic() - self._out_since_s < _OUT_S_MAX:
+            return
+        self._out_since_s = time.monotonic()
+        members = self._topics.members(self._group_id, _ASK_S_MAX)
+        if members is not None and self._consumer.memberid() not in members:
+            raise KafkaUnavailable(
+                f"the group went on without us, and for {_OUT_S_MAX:g} s the client has not joined it again: "
+                "only a new process can go on"
+            )
 
     def _hear_coordinator(self, home: Home) -> None:
         """Fail within a limit if the coordinator is silent.
@@ -225,6 +251,7 @@ class Source:
         if self._closing:
             return
         self._rebalanced = True
+        self._out_since_s = None
         homes = [home_of(place) for place in places]
         claims = look_up(self._consumer, self._topics, homes, self._nonce, self._call_s_max)
         starts = [start_of(claim, self._start_latest) for claim in claims]
@@ -250,6 +277,7 @@ class Source:
     def _on_lost(self, _: Any, places: list[Any]) -> None:
         homes = tuple(home_of(place) for place in places)
         self._owned -= set(homes)
+        self._went_out()
         if not self._closing:
             self._tell_lost(homes)
         self._let_go(homes)

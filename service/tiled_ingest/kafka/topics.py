@@ -104,6 +104,14 @@ class Topics:
         finally:
             beside.close()
 
+    def members(self, group: str, limit_s: float) -> set[str] | None:
+        """Return the ids of a group's members; `None` if Kafka does not answer in time."""
+        try:
+            future = self.admin.describe_consumer_groups([group], request_timeout=limit_s)[group]
+            return {member.member_id for member in future.result(limit_s).members}
+        except (ck.KafkaException, TimeoutError):
+            return None
+
     def message_bytes_max(self, topic: str) -> int:
         """Return the largest batch, in bytes, that the topic accepts."""
 
