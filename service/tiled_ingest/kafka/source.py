@@ -86,7 +86,9 @@ class Source:
         self._claims: list[Assigned] = []
         self._failure: IngestError | None = None
         self._heard_s = float("-inf")
-        self._out_since_s: float | None = None  # the group went on without us, and we have heard of no return
+        self._member_s = time.monotonic()  # when we last heard that we are a member, or asked
+        self._in_doubt = False  # whether the group went on without us since
+        self._never_sure = made.get("group.protocol") == "consumer"
         self._topics = Topics(bootstrap_servers, properties, call_s_max)
         self._consumer = ck.Consumer(made | {"error_cb": self._on_error})
         self._lag = Lag(self._consumer, self._topics)
@@ -159,7 +161,7 @@ class Source:
         for answer in answers:
             if answer.error:
                 raise self._unconfirmed(answer.error)
-        self._out_since_s = None
+        self._are_members()
 
     def _unconfirmed(self, error: Any) -> CommitError:
         """Translate a commit's error; where access lists refuse it, the next poll ends all: trying again is no use."""
@@ -172,20 +174,24 @@ class Source:
         return translated
 
     def _went_out(self) -> None:
-        self._out_since_s = self._out_since_s or time.monotonic()
+        if not self._in_doubt:
+            self._in_doubt, self._member_s = True, time.monotonic()
+
+    def _are_members(self) -> None:
+        self._in_doubt, self._member_s = False, time.monotonic()
 
     def _see_whether_we_are_members(self) -> None:
         """End a process whose client stays out of the group for ever, while it believes to be in it.
 
-        librdkafka 2.16 may do so under the `consumer` protocol, where the network was cut and the coordinator moved.
+        librdkafka 2.16 may do so under the `consumer` protocol when the network was cut, without a word or callback.
         """
-        if self._out_since_s is None or time.monotonic() - self._out_since_s < _OUT_S_MAX:
+        if not (self._in_doubt or self._never_sure) or time.monotonic() - self._member_s < _OUT_S_MAX:
             return
-        self._out_since_s = time.monotonic()
+        self._member_s = time.monotonic()
         members = self._topics.members(self._group_id, _ASK_S_MAX)
         if members is not None and self._consumer.memberid() not in members:
             raise KafkaUnavailable(
-                f"the group went on without us, and for {_OUT_S_MAX:g} s the client has not joined it again: "
+                f"the group does not have us any more, and the client has not joined it again within {_OUT_S_MAX:g} s: "
                 "only a new process can go on"
             )
 
@@ -251,7 +257,7 @@ class Source:
         if self._closing:
             return
         self._rebalanced = True
-        self._out_since_s = None
+        self._are_members()
         homes = [home_of(place) for place in places]
         claims = look_up(self._consumer, self._topics, homes, self._nonce, self._call_s_max)
         starts = [start_of(claim, self._start_latest) for claim in claims]
