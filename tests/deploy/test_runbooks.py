@@ -12,6 +12,7 @@ from tiled_ingest.settings import load
 from tiled_ingest.tools.check import check
 
 FIRE_S_MAX = 90.0
+VISITS = 3
 CALM = frozenset(
     {"TiledIngestDeadLetter", "TiledIngestOffsetGap", "TiledIngestRebalanceStorm"}
 )  # they last for minutes
@@ -75,13 +76,16 @@ def test_members_that_come_and_go(live: Live) -> None:
     settings = {name: value for name, value in live.service.settings.items() if not name.startswith("http.")}
     del settings["kafka.instance_id"]
     guest = Service(live.service.folder, settings, "guest")
+    before = live.service.metric("tiled_ingest_rebalances_total")
     try:
-        for _ in range(2):
+        for _ in range(VISITS):
             guest.start_claimed()
             assert guest.stop() == 0
         fires(live, "RebalanceStorm")
     finally:
         guest.kill()
+    # Once for each rebalance, not for each of the partitions: to come makes two, to go one.
+    assert live.service.metric("tiled_ingest_rebalances_total") - before <= 3 * VISITS
 
 
 def test_every_alert_was_fired_for_real(live: Live) -> None:
