@@ -34,6 +34,7 @@ SHORTER = (
     (r"> 300$", "> 3"),  # BacklogOld
     (r"> 302400$", "> 4"),  # RetentionRisk
     (r"> 86400$", "> 5"),  # RunStuckOpen
+    (r"(process_start_time_seconds|\(tiled_ingest_build_info.*)\[15m\]", r"\1[60s]"),  # Restarting
     (r"(rebalances_total.*)\[15m\]", r"\1[3m]"),
     (r'le="30.0"', 'le="5.0"'),  # BudgetBurn
     (r"\[1h\]", "[20s]"),

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import time
+from functools import partial
+
 import confluent_kafka as ck
 from confluent_kafka.admin import AdminClient
 
@@ -70,6 +73,19 @@ def test_a_service_that_is_gone_while_retention_deletes_what_it_has_not_read(liv
     fires(live, "OffsetGap")
     assert live.service.metric("tiled_ingest_offset_gap_messages_total") == len(lost)
     assert live.prometheus.alerts()["TiledIngestOffsetGap"]["topic"] == live.topic
+
+
+def test_a_service_that_ends_again_and_again(live: Live) -> None:
+    until_s = time.monotonic() + 2 * FIRE_S_MAX
+    while "TiledIngestRestarting" not in live.prometheus.alerts():
+        assert time.monotonic() < until_s, "Restarting does not fire"
+        live.service.kill()
+        live.service.start().wait_for("started")
+        seen = f"process_start_time_seconds > {time.time() - 30}"
+        live.prometheus.wait_until(partial(live.prometheus.query, seen), "it is scraped")
+        time.sleep(1)
+    live.service.wait_for("claimed")
+    ends(live, "Restarting")
 
 
 def test_members_that_come_and_go(live: Live) -> None:

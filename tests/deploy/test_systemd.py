@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
@@ -22,7 +23,7 @@ from tests.system.scene import client_of
 from tiled_ingest.demo.broker import Broker
 from tiled_ingest.demo.processes import Process, free_port
 from tiled_ingest.demo.tiled_server import TiledServer
-from tiled_ingest.settings import Limits
+from tiled_ingest.settings import Limits, load
 
 UNIT = ROOT / "deploy" / "systemd" / "tiled-ingest@.service"
 MERGED = ("sh", "-c", 'exec "$@" 2>&1', "sh")  # standard error beside standard output
@@ -68,6 +69,10 @@ def test_systemd_waits_until_writes_are_drained_and_committed() -> None:
     (stop_s,) = re.findall(r"^TimeoutStopSec=(\d+)$", UNIT.read_text(), re.MULTILINE)
     limits = Limits()
     assert int(stop_s) >= limits.drain_s_max + limits.commit_s_max + 10
+
+
+def test_the_example_settings_are_settings_and_keep_the_page_to_the_machine() -> None:
+    assert load(UNIT.with_name("example.yaml"), {}, {}).http.host == "127.0.0.1"
 
 
 # ---------------------------------------------------------------- the service in the unit's sandbox
@@ -154,6 +159,10 @@ def test_the_service_brings_documents_into_tiled_in_the_units_sandbox(
             service.kill()
         client = client_of(tiled)
         found = {uid: compare_run(client, uid, run) for uid, run in by_run(publication.published).items()}
+    closed = [line for text in log.read_text().splitlines() if (line := json.loads(text))["event"] == "run_closed"]
+    plans = {doc["uid"]: doc["plan_name"] for kind, doc in publication.published if kind == "start"}
+    assert {line["run"]: line["plan"] for line in closed} == plans
+    assert all({"state", "rows", "seconds", "scan_id"} <= line.keys() for line in closed)
     assert (len(found), [text for texts in found.values() for text in texts]) == (3, [])
 
 

@@ -12,9 +12,9 @@ import msgspec
 import pytest
 from confluent_kafka.admin import AclOperation, AclPermissionType, AdminClient, ResourceType
 
+from tests.rig import application
 from tests.rig.accounts import Accounts
 from tests.rig.acls import impose, rule
-from tests.rig.application import define_tags
 from tests.rig.secure import secure_broker
 from tiled_ingest.core.writes import CreateContainer, Done
 from tiled_ingest.demo.broker import Broker, KafkaBroker
@@ -341,14 +341,15 @@ def test_files_of_the_last_documents_are_looked_for(
     assert passed(findings)
 
 
-def test_access_tags_on_a_server_with_a_policy(broker: Any, topic: Any) -> None:
-    policy = {"access_control": {"access_policy": "tests.rig.application:EverybodyMay"}}
+def test_access_tags_on_a_server_with_a_policy(broker: Any, topic: Any, tmp_path: Path) -> None:
+    (tmp_path / "everybody.py").write_text(Path(application.__file__).read_text())  # Tiled imports from its own folder
+    policy = {"access_control": {"access_policy": "everybody:EverybodyMay", "args": {}}}
     name = topic()
     run = a_run()
     run[0][1]["tiled_access_tags"] = ["proposal-8"]
     publish(broker, name, run, partition=0, key=b"a")
-    with TiledServer(config=policy) as tiled:
-        define_tags(tiled.folder / "catalog.db", ["proposal-7"])
+    with TiledServer(tmp_path, config=policy) as tiled:
+        application.define_tags(tiled.folder / "catalog.db", ["proposal-7"])
         findings = check(settings(broker, tiled, name), tags=["proposal-7", "proposal-9"])
         found = by_name(findings)
         assert found["tiled access tags"].detail.startswith("the server has an access policy")

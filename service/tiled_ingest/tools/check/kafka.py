@@ -26,6 +26,7 @@ LOGIN_REFUSED = frozenset(
     {KafkaError._AUTHENTICATION, KafkaError.SASL_AUTHENTICATION_FAILED, KafkaError._SSL}  # noqa: SLF001
 )
 VAGUE = frozenset({KafkaError._ALL_BROKERS_DOWN})  # noqa: SLF001
+OTHER_PROTOCOL = "does this port want TLS or a login (security.protocol)?"
 CAUSES_MAX = 3  # one for each broker that was tried
 
 
@@ -72,7 +73,8 @@ def _no_kafka(where: str, errors: list[KafkaError], error: KafkaException) -> Fi
     hint = "check kafka.bootstrap_servers, the network, security.protocol (a TLS port hangs up on plain text)"
     # The call itself only says that time is over; why no connection came about is told beside it.
     causes = dict.fromkeys(without_times(each.str()) for each in errors if each.code() not in VAGUE)
-    why = "; ".join(list(causes)[:CAUSES_MAX]) or said(error)
+    # It tells who refuses or cannot be found; that a broker hangs up on what it does not understand it tells nobody.
+    why = "; ".join(list(causes)[:CAUSES_MAX]) or f"{said(error)}; connected, and hung up or silent: {OTHER_PROTOCOL}"
     return Finding("kafka", "failed", f"{where} does not answer: {why}", hint)
 
 
