@@ -50,9 +50,10 @@ def _asked(session: Session, settings: Settings, seen: Seen) -> Findings:
     yield _scopes(found.value)
     made = trial.Trial(session, found.value.scopes)
     yield from made.writing()
-    yield from readers.live(session, made.path)
-    yield from files.look(session, made.path, seen.files)
-    yield from made.removed()
+    if made.is_there:
+        yield from readers.live(session, made.path)
+        yield from files.look(session, made.path, seen.files)
+        yield from made.removed()
     yield from tags.look(session, (), seen.tags_asked, seen.tags)
     yield from _routes(session, settings, seen.topics)
 

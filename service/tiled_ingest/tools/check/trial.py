@@ -73,15 +73,19 @@ class Trial:
             source = self._written()
         except _RefusedError as error:
             hint = "give the key the scopes " + ", ".join(sorted(SCOPES_NEEDED)) + ", and Tiled storage for tables"
+            hint += "" if self._passes else f"; of an earlier check's storage: remove the node {KEPT}"
             yield Finding("tiled writing", "failed", str(error), hint)
         else:
             yield Finding("tiled writing", "ok", "created, appended, read back, switched")
             yield _storage(source)
 
+    @property
+    def is_there(self) -> bool:
+        """Whether its container could be made."""
+        return isinstance(perform(self._session, GetNode(self.path)), Done)
+
     def removed(self) -> Findings:
         """Remove it, if it is one that passes."""
-        if not isinstance(perform(self._session, GetNode(self.path)), Done):
-            return
         if not self._passes:
             detail = f"the key may not delete (`run` never does): the node {KEPT} stays, for the next check"
             yield Finding("tiled clean-up", "ok", detail)
