@@ -114,9 +114,10 @@ def test_a_tiled_that_is_away_wakes_somebody_and_all_is_quiet_after(live: Live) 
     live.prometheus.wait_until(lambda: loud <= live.prometheus.alerts().keys(), "all fire", 90)
     assert live.prometheus.alerts()["TiledIngestStalled"]["topic"] == live.topic
     assert live.prometheus.query("tiled_ingest_oldest_unsettled_age_seconds > 3")
-    live.publish()
     # What comes in is seen while nothing can be settled.
-    (incoming, settled, *_) = next(queries for title, queries in panels().items() if title.startswith("Documents in"))
+    incoming, settled, *_ = next(queries for title, queries in panels().items() if title.startswith("Documents in"))
+    live.prometheus.wait_until(lambda: value_of(live, settled) == 0, "nothing was settled for a while", 90)
+    live.publish()
     live.prometheus.wait_until(lambda: value_of(live, incoming) > 0, "documents in")
     assert value_of(live, settled) == 0
     live.tiled.restart()
