@@ -43,6 +43,11 @@ def of_process(name: str) -> str:
     return f"{name} * on (namespace, job, instance) group_left (beamline) {metric('build_info')}"
 
 
+# What is published: what is settled, and what lag grows by meanwhile. Known also while intake is paused.
+INCOMING = (
+    f"clamp_min(sum({rate('offsets_committed_total', TOPIC)})"
+    f" + sum(deriv({metric('consumer_lag_messages', TOPIC)}[$__rate_interval])), 0)"
+)
 LAG = f"max by (namespace, beamline, topic, partition) ({metric('consumer_lag_messages', TOPIC)})"
 
 
@@ -135,8 +140,10 @@ def lag() -> Iterator[Panel]:
 def flow() -> Iterator[Panel]:
     """Panels of what goes in and what comes out."""
     yield graph(
-        "Documents in and out", "Offsets committed (in) beside documents by what became of them (out), per second.",
-        (f"sum({rate('offsets_committed_total', TOPIC)})", "committed"),
+        "Documents in and out", "Records that come into Kafka (in), beside those that are settled, and what became of "
+        "the documents (out), per second. More in than settled: the backlog grows.",
+        (INCOMING, "in"),
+        (f"sum({rate('offsets_committed_total', TOPIC)})", "settled"),
         (f"sum by (result) ({rate('documents_total')})", "{{result}}"),
     )  # fmt: skip
     yield graph("Events written", "", (f"sum by (beamline) ({rate('events_total')})", "{{beamline}}"), unit="wps")

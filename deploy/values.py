@@ -28,6 +28,8 @@ SECRET_PROPERTIES = (
     "ssl.key.pem",
     "ssl.keystore.password",
 )
+# No login and no query, in which a key could stand: this goes into a ConfigMap.
+PLAIN_ADDRESS = r"^https?://[^/?#@]+(/[^?#]*)?$"
 
 
 def schema() -> Schema:
@@ -64,6 +66,7 @@ def _settings() -> tuple[Schema, Schema]:
     kafka, tiled = definitions["Kafka"], definitions["Tiled"]
     for name in ("api_key", "api_key_file"):
         del tiled["properties"][name]  # `secrets.tiledApiKey`
+    tiled["properties"]["uri"]["pattern"] = PLAIN_ADDRESS
     kafka["required"] = ["bootstrap_servers"]
     allowed = kafka["properties"]["properties"]["additionalProperties"]
     kafka["properties"]["properties"] |= {

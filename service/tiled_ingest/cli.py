@@ -92,12 +92,22 @@ def demo(
 
 
 @app.command()
-def check(config: Config = None, overrides: Overrides = None, as_json: AsJson = False) -> None:
+def check(
+    config: Config = None,
+    overrides: Overrides = None,
+    files: Annotated[
+        list[str] | None, typer.Option("--file", help="A detector's file that Tiled must be able to read; repeatable.")
+    ] = None,
+    tags: Annotated[
+        list[str] | None, typer.Option("--access-tag", help="An access tag that runs will have; may be repeated.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
     """Look at each thing that the service needs; exit status 1 if something is missing."""
     settings = _settings(config, overrides)
     from tiled_ingest.tools import check as checking  # noqa: PLC0415
 
-    findings = checking.check(settings)
+    findings = checking.check(settings, files or (), tags or ())
     _print_findings(findings, settings.secrets(), as_json=as_json)
     raise typer.Exit(0 if checking.passed(findings) else FAILED)
 

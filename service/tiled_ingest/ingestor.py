@@ -151,7 +151,6 @@ class Ingestor:
 
     def revoked(self, homes: tuple[Home, ...]) -> None:
         """Drain and commit what the group takes back, while it is still ours."""
-        self._watch.rebalanced()
         self._forget(homes)
         self._step(fx.Revoked(homes))
         self._pump_until(lambda: self._engine.drained(homes))
@@ -159,7 +158,6 @@ class Ingestor:
 
     def lost(self, homes: tuple[Home, ...]) -> None:
         """Forget what may have another owner already."""
-        self._watch.rebalanced()
         self._forget(homes)
         self._step(fx.Released(homes))
 

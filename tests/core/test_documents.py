@@ -21,6 +21,7 @@ from tiled_ingest.core.documents import (
     clipped,
     config_update,
     content_hash,
+    named,
     normalise_descriptor,
     rename_reserved,
     rename_reserved_page,
@@ -223,3 +224,16 @@ def test_events_follow_the_renames() -> None:
     page = EventPage("d", ["u"], [1.0], [1], {"time": [5]}, {"time": [6.0]})
     assert rename_reserved_page(page, {"time": "time_"}).data == {"time_": [5]}
     assert rename_reserved_page(page, {}) is page
+
+
+@pytest.mark.parametrize(
+    ("start", "expected"),
+    [
+        ({"plan_name": "grid_scan", "scan_id": 7}, {"plan": "grid_scan", "scan_id": 7}),
+        ({}, {}),
+        ({"plan_name": None, "scan_id": "7"}, {}),
+        ({"plan_name": "x" * 1000}, {"plan": "x" * 200}),
+    ],
+)
+def test_what_people_call_a_run_by(start: dict[str, Any], expected: dict[str, Any]) -> None:
+    assert named(start) == expected

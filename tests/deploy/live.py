@@ -34,7 +34,8 @@ SHORTER = (
     (r"> 300$", "> 3"),  # BacklogOld
     (r"> 302400$", "> 4"),  # RetentionRisk
     (r"> 86400$", "> 5"),  # RunStuckOpen
-    (r"(rebalances_total.*)\[15m\]\)\) > 6$", r"\1[60s])) > 1"),
+    (r"(process_start_time_seconds|\(tiled_ingest_build_info.*)\[15m\]", r"\1[60s]"),  # Restarting
+    (r"(rebalances_total.*)\[15m\]", r"\1[3m]"),
     (r'le="30.0"', 'le="5.0"'),  # BudgetBurn
     (r"\[1h\]", "[20s]"),
     (r"\[5m\]", "[10s]"),

@@ -155,6 +155,10 @@ def test_every_secret_of_the_settings_is_a_mounted_file(values: Path) -> None:
     "argument",
     [
         f"settings.tiled.api_key={SENTINEL}",
+        f"settings.tiled.uri=https://tiled.example.org/api/v1?api_key={SENTINEL}",
+        f"settings.tiled.uri=https://user:{SENTINEL}@tiled.example.org/api/v1",
+        f"settings.tiled.uri=https://{SENTINEL}@tiled.example.org",
+        f"settings.tiled.uri=https://tiled.example.org#{SENTINEL}",
         f"settings.kafka.properties.sasl\\.password={SENTINEL}",
         f"settings.kafka.properties.ssl\\.key\\.password={SENTINEL}",
         f"secrets.tiledApiKey={SENTINEL}",
@@ -322,6 +326,8 @@ def test_notes_say_what_to_do_next() -> None:
     said = run([helm(), "install", "release", CHART, "--dry-run=client", "--values", BEAMLINE])
     notes = said.partition("NOTES:")[2]
     assert "helm test release" in notes
+    assert "registry.example.org/tiled-ingest:1" in notes  # whose image it is: none is published
+    assert "image.repository" in notes
     assert "port-forward deployment/release-tiled-ingest" in notes
     assert "xyz-tiled-ingest.dead-letters" in notes
     assert "no `secrets.tiledApiKey`" not in notes

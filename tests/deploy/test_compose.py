@@ -56,6 +56,15 @@ def test_every_mounted_file_is_there() -> None:
     assert {CHART / "files" / "alerts.yaml", CHART / "files" / "dashboard.json"} <= set(sources)
 
 
+def test_the_broker_keeps_its_records_in_its_volume() -> None:
+    """Not only beside it: then they go with the container. The image's own place is under /tmp."""
+    kafka = services()["kafka"]
+    mounted = {target for name, target in (each.split(":") for each in kafka["volumes"]) if not name.startswith(".")}
+    assert kafka["environment"].get("KAFKA_LOG_DIRS") in mounted
+    composed = yaml.safe_load(FILES[0].read_text())
+    assert {each.split(":")[0] for each in kafka["volumes"]} <= set(composed["volumes"])
+
+
 def test_images_are_pinned_and_ports_are_local() -> None:
     for name, service in services().items():
         assert re.search(r":(v?\d[\w.]*|dev)$", service["image"]), name

@@ -114,6 +114,12 @@ def test_a_tiled_that_is_away_wakes_somebody_and_all_is_quiet_after(live: Live) 
     live.prometheus.wait_until(lambda: loud <= live.prometheus.alerts().keys(), "all fire", 90)
     assert live.prometheus.alerts()["TiledIngestStalled"]["topic"] == live.topic
     assert live.prometheus.query("tiled_ingest_oldest_unsettled_age_seconds > 3")
+    # What comes in is seen while nothing can be settled.
+    incoming, settled, *_ = next(queries for title, queries in panels().items() if title.startswith("Documents in"))
+    live.prometheus.wait_until(lambda: value_of(live, settled) == 0, "nothing was settled for a while", 90)
+    live.publish()
+    live.prometheus.wait_until(lambda: value_of(live, incoming) > 0, "documents in")
+    assert value_of(live, settled) == 0
     live.tiled.restart()
     live.prometheus.wait_until(lambda: "TiledIngestBudgetBurn" in live.prometheus.alerts(), "what came late", 90)
     live.prometheus.wait_until(lambda: not quiet & live.prometheus.alerts().keys(), "quiet after", 90)
@@ -131,6 +137,11 @@ def test_every_panel_shows_data(live: Live) -> None:
         if not [each for each in live.prometheus.query(_with_variables(query)) if each["value"][1] != "NaN"]
     ]
     assert empty == []
+
+
+def value_of(live: Live, query: str) -> float:
+    """The one value that a panel's query has now."""
+    return float(live.prometheus.query(_with_variables(query))[0]["value"][1])
 
 
 def _with_variables(query: str) -> str:

@@ -6,6 +6,7 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -97,6 +98,10 @@ def text(browser: Browser, selector: str) -> str:
     return str(browser.find_element(By.CSS_SELECTOR, selector).text)
 
 
+def has(browser: Browser, selector: str, words: str) -> bool:
+    return words in text(browser, selector)
+
+
 def rows(browser: Browser, table: str) -> int:
     return len(browser.find_elements(By.CSS_SELECTOR, f"#{table} tbody tr"))
 
@@ -142,6 +147,37 @@ def test_it_goes_on_by_itself(browser: Browser, page: Callable[[Snapshot], str],
     wait(lambda: "Idle" in text(browser, "#state"))
 
 
+SELECT = """
+    const range = document.createRange();
+    range.selectNodeContents(document.querySelector('#closed tbody td:nth-child(2)'));
+    getSelection().removeAllRanges(); getSelection().addRange(range);
+"""
+
+
+def test_what_somebody_selects_stays_selected(
+    browser: Browser, page: Callable[[Snapshot], str], health: Health
+) -> None:
+    """To copy a uid takes longer than the page's two seconds."""
+    page(CROWDED)
+    browser.execute_script(SELECT)
+    for shown in ("1,010", "2,020"):
+        health.update(replace(CROWDED, runs=(run(0, rows=int(shown.replace(",", ""))), *CROWDED.runs[1:])))
+        wait(partial(has, browser, "#runs", shown))
+    assert browser.execute_script("return getSelection().toString()") == "uid-0000"
+    assert text(browser, "#runs").count("younger ones") == 1
+
+
+def test_a_time_of_another_day_has_its_date(browser: Browser, page: Callable[[Snapshot], str]) -> None:
+    """A beamline looks at it on Monday."""
+    (closed,) = BUSY.closed
+    lasting = replace(BUSY, closed=(closed, {**closed, "at": time.time() - 3 * 86_400}))
+    page(lasting)
+    today, earlier = (each.text for each in browser.find_elements(By.CSS_SELECTOR, "#closed tbody td:first-child"))
+    date = browser.execute_script("return new Date(Date.now() - 3 * 864e5).toLocaleDateString()")
+    assert earlier.startswith(f"{date} ")
+    assert "/" not in today
+
+
 def test_it_says_when_the_service_is_gone(browser: Browser, health: Health) -> None:
     server = HealthServer("127.0.0.1", 0, CollectorRegistry(), health)
     browser.get(f"http://127.0.0.1:{server.port}/")
@@ -165,9 +201,14 @@ def test_it_fits_a_phone(browser: Browser, page: Callable[[Snapshot], str]) -> N
     page(BUSY)
     wide = browser.execute_script("return document.documentElement.scrollWidth - window.innerWidth")
     picture(browser, "phone")
+    right = browser.execute_script(
+        "return [...document.querySelectorAll('#partitions tbody td')].map((td) => td.getBoundingClientRect().right)"
+    )
     browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
     browser.set_window_size(before["width"], before["height"])
     assert wide <= 0
+    assert len(right) == 6
+    assert max(right[:4]) <= 390  # lag and age stand on the screen, without a scroll sideways
 
 
 def test_what_messages_say_is_text(browser: Browser, page: Callable[[Snapshot], str]) -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import time
+from functools import partial
+
 import confluent_kafka as ck
 from confluent_kafka.admin import AdminClient
 
@@ -12,6 +15,7 @@ from tiled_ingest.settings import load
 from tiled_ingest.tools.check import check
 
 FIRE_S_MAX = 90.0
+VISITS = 3
 CALM = frozenset(
     {"TiledIngestDeadLetter", "TiledIngestOffsetGap", "TiledIngestRebalanceStorm"}
 )  # they last for minutes
@@ -71,17 +75,33 @@ def test_a_service_that_is_gone_while_retention_deletes_what_it_has_not_read(liv
     assert live.prometheus.alerts()["TiledIngestOffsetGap"]["topic"] == live.topic
 
 
+def test_a_service_that_ends_again_and_again(live: Live) -> None:
+    until_s = time.monotonic() + 2 * FIRE_S_MAX
+    while "TiledIngestRestarting" not in live.prometheus.alerts():
+        assert time.monotonic() < until_s, "Restarting does not fire"
+        live.service.kill()
+        live.service.start().wait_for("started")
+        seen = f"process_start_time_seconds > {time.time() - 30}"
+        live.prometheus.wait_until(partial(live.prometheus.query, seen), "it is scraped")
+        time.sleep(1)
+    live.service.wait_for("claimed")
+    ends(live, "Restarting")
+
+
 def test_members_that_come_and_go(live: Live) -> None:
     settings = {name: value for name, value in live.service.settings.items() if not name.startswith("http.")}
     del settings["kafka.instance_id"]
     guest = Service(live.service.folder, settings, "guest")
+    before = live.service.metric("tiled_ingest_rebalances_total")
     try:
-        for _ in range(2):
+        for _ in range(VISITS):
             guest.start_claimed()
             assert guest.stop() == 0
         fires(live, "RebalanceStorm")
     finally:
         guest.kill()
+    # Once for each rebalance, not for each of the partitions: to come makes two, to go one.
+    assert live.service.metric("tiled_ingest_rebalances_total") - before <= 3 * VISITS
 
 
 def test_every_alert_was_fired_for_real(live: Live) -> None:

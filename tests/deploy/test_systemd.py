@@ -1,16 +1,34 @@
-"""The systemd unit, by systemd's own word."""
+"""The systemd unit: by systemd's own word, and with the service in its sandbox."""
 
 from __future__ import annotations
 
+import json
+import os
 import re
+import signal
+import sys
+import urllib.request
+from ctypes.util import find_library
 from pathlib import Path
 
-from tests.deploy.tools import ROOT, program, run
-from tiled_ingest.settings import Limits
+import pytest
+import yaml
+
+from tests.deploy.sandbox import LIBRARY, USER, Unit, confined, filtered
+from tests.deploy.tools import ROOT, not_run, program, run
+from tests.rig.fixtures import TopicFactory
+from tests.rig.reader import compare_run
+from tests.system.publishing import Publication, by_run, interleaved, runs
+from tests.system.scene import client_of
+from tiled_ingest.demo.broker import Broker
+from tiled_ingest.demo.processes import Process, free_port
+from tiled_ingest.demo.tiled_server import TiledServer
+from tiled_ingest.settings import Limits, load
 
 UNIT = ROOT / "deploy" / "systemd" / "tiled-ingest@.service"
 MERGED = ("sh", "-c", 'exec "$@" 2>&1', "sh")  # standard error beside standard output
 EXPOSURE_MAX = 2.0  # of 10; systemd calls that OK
+KEPT = (Path(sys.base_prefix), ROOT)  # what would lie under /opt
 
 
 def installed(root: Path, text: str) -> Path:
@@ -51,3 +69,129 @@ def test_systemd_waits_until_writes_are_drained_and_committed() -> None:
     (stop_s,) = re.findall(r"^TimeoutStopSec=(\d+)$", UNIT.read_text(), re.MULTILINE)
     limits = Limits()
     assert int(stop_s) >= limits.drain_s_max + limits.commit_s_max + 10
+
+
+def test_the_example_settings_are_settings_and_keep_the_page_to_the_machine() -> None:
+    assert load(UNIT.with_name("example.yaml"), {}, {}).http.host == "127.0.0.1"
+
+
+# ---------------------------------------------------------------- the service in the unit's sandbox
+
+
+@pytest.fixture
+def sandbox() -> None:
+    program("systemd-analyze", "systemd")
+    if not find_library("seccomp"):
+        not_run(f"{LIBRARY} is not installed (Debian's package: libseccomp2)")
+
+
+@pytest.fixture
+def rooted(sandbox: None) -> None:
+    if os.geteuid() != 0:
+        not_run("only root can go into the unit's sandbox")
+
+
+@pytest.fixture
+def killing(tmp_path: Path) -> Path:
+    """The unit, but what it forbids is the service's end."""
+    path = tmp_path / "killing.service"
+    path.write_text(re.sub(r"^SystemCallErrorNumber=.*\n", "", UNIT.read_text(), flags=re.MULTILINE))
+    return path
+
+
+def ends(tmp_path: Path, command: list[str]) -> int:
+    process = Process("a command of the unit", command, tmp_path / "log")
+    process.start()
+    return process.wait(60)
+
+
+@pytest.mark.usefixtures("sandbox")
+@pytest.mark.parametrize("module", ["tiled_ingest.wiring", "bluesky_tiled_plugins.writing.consolidators", "pandas"])
+def test_what_the_service_imports_may_be_imported_under_the_units_filter(module: str, tmp_path: Path) -> None:
+    status = ends(tmp_path, filtered(UNIT, [sys.executable, "-c", f"import {module}"]))
+    assert (status, (tmp_path / "log").read_text()) == (0, "")
+
+
+@pytest.mark.usefixtures("sandbox")
+def test_a_filter_that_kills_the_service_would_be_seen(killing: Path, tmp_path: Path) -> None:
+    """As the first one did: numpy's OpenBLAS calls mbind when it is imported."""
+    assert ends(tmp_path, filtered(killing, [sys.executable, "-c", "import numpy"])) == -signal.SIGSYS
+
+
+@pytest.mark.usefixtures("rooted")
+def test_the_sandbox_forbids_what_the_unit_forbids(tmp_path: Path) -> None:
+    """Else the next test would show nothing."""
+    tried = """if True:
+        import os, socket, sys
+        def refused(what, *arguments):
+            try:
+                what(*arguments)
+            except OSError as error:
+                return error.errno
+        assert refused(open, "/etc/here", "w") and refused(open, sys.prefix + "/here", "w")
+        open("/tmp/here", "w").close()
+        assert os.listdir("/tmp") == ["here"] and not os.path.exists("/proc/meminfo")
+        assert refused(os.setuid, 0) == 1 and refused(os.sched_setaffinity, 0, [0]) == 1
+        assert refused(socket.socket, socket.AF_NETLINK) == 97 and not refused(socket.socket, socket.AF_INET)
+        assert "CapBnd:\\t0000000000000000" in open("/proc/self/status").read()
+    """
+    status = ends(tmp_path, confined(UNIT, [sys.executable, "-c", tried], KEPT, {"PATH": "/usr/bin:/bin"}))
+    assert (status, (tmp_path / "log").read_text()) == (0, "")
+
+
+@pytest.mark.usefixtures("rooted")
+def test_the_service_brings_documents_into_tiled_in_the_units_sandbox(
+    broker: Broker, topic: TopicFactory, tmp_path: Path
+) -> None:
+    name, port, log = topic("systemd"), free_port(), tmp_path / "service.log"
+    publication = Publication(broker.bootstrap_servers, name, interleaved(runs()))
+    publication.publish()
+    with TiledServer() as tiled:
+        etc = laid_out(tmp_path / "etc", broker, name, tiled, port)
+        service = Process("the service", started(etc), log)
+        service.start()
+        try:
+            service.wait_until(lambda: log.read_text().count('"run_closed"') == 3, limit_s=60)
+            assert urllib.request.urlopen(f"http://127.0.0.1:{port}/readyz", timeout=5).status == 200
+            service.send(signal.SIGTERM)
+            assert service.wait(30) == 0
+        finally:
+            service.kill()
+        client = client_of(tiled)
+        found = {uid: compare_run(client, uid, run) for uid, run in by_run(publication.published).items()}
+    closed = [line for text in log.read_text().splitlines() if (line := json.loads(text))["event"] == "run_closed"]
+    plans = {doc["uid"]: doc["plan_name"] for kind, doc in publication.published if kind == "start"}
+    assert {line["run"]: line["plan"] for line in closed} == plans
+    assert all({"state", "rows", "seconds", "scan_id"} <= line.keys() for line in closed)
+    assert (len(found), [text for texts in found.values() for text in texts]) == (3, [])
+
+
+def laid_out(folder: Path, broker: Broker, topic: str, tiled: TiledServer, port: int) -> Path:
+    """Lay settings and key out as under /etc/tiled-ingest; the key as systemd's credential has it."""
+    settings = {
+        "beamline": "xyz",
+        "kafka": {"bootstrap_servers": broker.bootstrap_servers, "group_id": topic, "topics": [topic]},
+        "tiled": {"uri": tiled.uri},
+        "http": {"host": "127.0.0.1", "port": port},
+    }
+    folder.mkdir()
+    (folder / "xyz.yaml").write_text(yaml.safe_dump(settings))
+    credentials = folder / "credentials"
+    credentials.mkdir()
+    key = credentials / "tiled-api-key"
+    key.write_text(tiled.api_key)
+    os.chown(key, USER, USER)
+    key.chmod(0o400)
+    return folder
+
+
+def started(etc: Path) -> list[str]:
+    """Return what the unit starts, of this environment and with these files, in the unit's sandbox."""
+    unit = Unit(UNIT.read_text())
+    program_, *arguments = unit.only("ExecStart").replace("/etc/tiled-ingest", "/mnt").replace("%i", "xyz").split()
+    assert Path(program_).name == "tiled-ingest"
+    name, _, value = unit.only("Environment").partition("=")
+    # HOME as systemd gives it to a dynamic user.
+    env = {"PATH": "/usr/bin:/bin", "LANG": "C.UTF-8", "HOME": "/", name: value.replace("%d", "/mnt/credentials")}
+    command = [str(Path(sys.executable).with_name("tiled-ingest")), *arguments]
+    return confined(UNIT, command, KEPT, env, files=etc)

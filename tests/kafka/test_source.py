@@ -206,6 +206,28 @@ def test_a_revoked_partition_is_committed_inside_the_callback(
     assert not first.lost
 
 
+@pytest.mark.parametrize("protocol", [QUICK, {"group.protocol": "consumer"}], ids=["classic", "consumer"])
+def test_assignments_are_counted_once_however_many_partitions(
+    protocol: dict[str, str], member: MemberFactory, topic: TopicFactory
+) -> None:
+    """A second member comes and goes, once: with twelve partitions as with one."""
+    name = topic(partitions=12)
+    first = member(name, properties=protocol).poll_until(lambda it: len(it.source.assigned) == 12)
+    alone = first.source.assignments
+    second = member(name, properties=protocol)
+    until_s = time.monotonic() + 30
+    while len(second.source.assigned) < 6 and time.monotonic() < until_s:
+        first.poll()
+        second.poll()
+    second.source.close()
+    first.poll_until(lambda it: len(it.source.assigned) == 12)
+    assert len(first.revoked) == 6
+    # The alert on a storm counts with this: 3 for one that comes and goes (to come takes a cooperative group two).
+    assert alone == 1
+    assert 1 <= first.source.assignments - alone <= 3
+    assert 1 <= second.source.assignments <= 2
+
+
 def test_the_commit_of_a_partition_that_is_not_ours_is_not_sent(
     member: MemberFactory, topic: TopicFactory, produce: Produce
 ) -> None:

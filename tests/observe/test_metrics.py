@@ -85,7 +85,7 @@ def test_rare_labels_start_at_zero(registry: CollectorRegistry, metrics: Metrics
         (Tell("ambiguous", {"outcome": "switched"}), "ambiguous_writes_total", {"outcome": "switched"}, 1),
         (Tell("gap", {"topic": "t", "count": 4}), "offset_gap_messages_total", {"topic": "t"}, 4),
         (Tell("commit_failed"), "commit_failures_total", {}, 1),
-        (Tell("rebalance"), "rebalances_total", {}, 1),
+        (Tell("rebalance", {"count": 2}), "rebalances_total", {}, 2),
     ],
 )  # fmt: skip
 def test_what_is_told_is_counted(

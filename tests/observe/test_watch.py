@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from prometheus_client import CollectorRegistry
 
+from tiled_ingest.core import effects as fx
 from tiled_ingest.core.record import Home
 from tiled_ingest.core.snapshot import EngineSnapshot, PartitionView
 from tiled_ingest.observe.health import Health
@@ -48,7 +49,7 @@ def watch(health: Health) -> Watch:
 
 def turn(watch: Watch, loop: Loop) -> None:
     seen: Any = loop
-    watch.turned(seen, SimpleNamespace(last_error="", lag=dict))
+    watch.turned(seen, SimpleNamespace(last_error="", assignments=0, lag=dict))
 
 
 @pytest.mark.parametrize(
@@ -90,6 +91,7 @@ WEEK_S = 7 * 86_400.0
 
 class Source:
     last_error = ""
+    assignments = 0
 
     def __init__(self, ends: dict[Home, int]) -> None:
         self.ends = ends
@@ -126,3 +128,20 @@ def test_what_has_not_come_yet_does_not_make_a_settled_record_old() -> None:
     snapshot = seen(view(0, received=10, settled=10, age_s=WEEK_S), end=11)
     assert snapshot.oldest_unsettled_age_s == 0
     assert snapshot.lag == {"t[0]": 1}
+
+
+# ---------------------------------------------------------------- rebalances
+
+
+def test_a_rebalance_is_counted_once_however_many_partitions_it_brings() -> None:
+    registry = CollectorRegistry()
+    watch = Watch(Metrics(registry, "sim", "1"), Health(60))
+    source = Source({Home("t", partition): 10 for partition in range(12)})
+    counted = []
+    for assignments in (0, 1, 1, 3):
+        source.assignments = assignments
+        for home in source.ends:
+            watch.came(fx.Assigned(home, "id", None, "", 0, 10, "nonce"))
+        watch.turned(Loop(), source)  # type: ignore[arg-type]
+        counted.append(registry.get_sample_value("tiled_ingest_rebalances_total", {"beamline": "sim"}))
+    assert counted == [0, 1, 1, 3]

@@ -47,11 +47,12 @@ def application(
     nodes = from_uri(uri, writable_storage=storage, init_if_not_exists=True, **catalog)
     with Context.from_app(build_app(nodes, access_policy=EverybodyMay() if tags else None)) as context:
         if tags:
-            _define(folder / "catalog.db", tags)
+            define_tags(folder / "catalog.db", tags)
         yield context
 
 
-def _define(path: Path, tags: Sequence[str]) -> None:
-    with closing(sqlite3.connect(path)) as database, database:
+def define_tags(catalog: Path, tags: Sequence[str]) -> None:
+    """Define access tags in a catalog's database, an SQLite file."""
+    with closing(sqlite3.connect(catalog)) as database, database:
         rows = [(tag,) for tag in tags]
         database.executemany("INSERT INTO access_tags (name, is_public) VALUES (?, false)", rows)

@@ -82,8 +82,9 @@ class Link:
         with self._lock:
             self._open |= {client, server}
         for source, sink in ((client, server), (server, client)):
-            source.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            source.settimeout(None)
+            with contextlib.suppress(OSError):  # reset meanwhile
+                source.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                source.settimeout(None)
             threading.Thread(target=self._pass, args=(source, sink), name="link", daemon=True).start()
 
     def _pass(self, source: socket.socket, sink: socket.socket) -> None:

@@ -89,8 +89,8 @@ def test_the_scopes_that_we_ask_for_are_enough(scene: Scene, accounts: Accounts)
     do_everything(scene, service)
     said = findings(service)
     assert passed(said), said
-    # The storage is embedded, the trial's node is left, the topic holds what is no document, and the root has no spec.
-    warned = {"tiled storage", "tiled clean-up", f"records of {scene.topic}", "tiled spec of /"}
+    # The storage is embedded, nobody can watch, the topic holds what is no document, and the root has no spec.
+    warned = {"tiled storage", "tiled streaming", f"records of {scene.topic}", "tiled spec of /"}
     assert {each.name for each in said if each.verdict == "warning"} == warned
 
 

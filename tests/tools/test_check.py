@@ -2,6 +2,8 @@
 
 import socket
 import uuid
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import confluent_kafka as ck
@@ -10,12 +12,16 @@ import msgspec
 import pytest
 from confluent_kafka.admin import AclOperation, AclPermissionType, AdminClient, ResourceType
 
+from tests.rig import application
+from tests.rig.accounts import Accounts
 from tests.rig.acls import impose, rule
+from tests.rig.secure import secure_broker
 from tiled_ingest.core.writes import CreateContainer, Done
 from tiled_ingest.demo.broker import Broker, KafkaBroker
 from tiled_ingest.demo.tiled_server import TiledServer
 from tiled_ingest.settings import Settings, load
 from tiled_ingest.tiled.layout import perform
+from tiled_ingest.tiled.probe import SCOPES_NEEDED
 from tiled_ingest.tiled.session import Session
 from tiled_ingest.tools.check import Finding, check, passed
 
@@ -57,9 +63,9 @@ def by_name(findings: list[Finding]) -> dict[str, Finding]:
     return {finding.name: finding for finding in findings}
 
 
-def keys(tiled_server: Any) -> list[str]:
+def keys(tiled_server: Any, node: str = "") -> list[str]:
     answer = httpx.get(
-        f"{tiled_server.uri}/search/", headers={"Authorization": f"Apikey {tiled_server.api_key}"}
+        f"{tiled_server.uri}/search/{node}", headers={"Authorization": f"Apikey {tiled_server.api_key}"}
     ).raise_for_status()
     return [item["id"] for item in answer.json()["data"]]
 
@@ -227,6 +233,192 @@ def test_a_node_that_is_not_there(broker: Any, tiled_server: Any, topic: Any) ->
     uri = f"{tiled_server.uri}/metadata/nowhere"
     found = by_name(check(settings(broker, tiled_server, topic(), tiled__uri=uri)))
     assert "failed" in {found[name].verdict for name in ("tiled", "tiled login") if name in found}
+
+
+# ---------------------------------------------------------------- what is left behind
+
+
+def test_least_rights_leave_one_node_however_often(broker: Any, topic: Any, tmp_path: Path) -> None:
+    """And nothing in a beamline's node, where `client[-1]` would be it."""
+    accounts = Accounts(tmp_path / "tiled")
+    try:
+        accounts.start()
+        session = Session.at(accounts.tiled.uri, accounts.tiled.api_key)
+        assert isinstance(perform(session, CreateContainer((), "xyz", {}, (), None)), Done)
+        session.close()
+        routes = '[{"topic": ".*", "path": "xyz"}]'
+        given = settings(
+            broker, accounts.tiled, topic(), tiled__api_key=accounts.key(SCOPES_NEEDED), tiled__routes=routes
+        )
+        for _ in range(3):
+            findings = check(given)
+            found = by_name(findings)
+            assert passed(findings), findings
+            assert found["tiled writing"].verdict == found["tiled clean-up"].verdict == "ok"
+            assert found["tiled node xyz"].detail == "is there; we may create nodes"
+        assert sorted(keys(accounts.tiled)) == ["tiled-ingest-check", "xyz"]
+        assert keys(accounts.tiled, "xyz") == []
+        lacking = settings(broker, accounts.tiled, topic(), tiled__routes=routes,
+                           tiled__api_key=accounts.key(SCOPES_NEEDED - {"create:node"}))  # fmt: skip
+        assert by_name(check(lacking))["tiled node xyz"].verdict == "failed"
+    finally:
+        accounts.tiled.stop()
+
+
+# ---------------------------------------------------------------- streaming, files, access tags
+
+
+@pytest.mark.parametrize(("config", "verdict"), [({}, "warning"), ({"streaming_cache": {"uri": "memory"}}, "ok")])
+def test_whether_runs_can_be_watched(
+    broker: Any, topic: Any, tiled_duckdb: Any, config: dict[str, Any], verdict: str
+) -> None:
+    with TiledServer(config=config) as tiled:
+        found = by_name(check(settings(broker, tiled, topic())))["tiled streaming"]
+    assert found.verdict == verdict
+    assert ("streaming_cache" in found.hint) is (verdict == "warning")
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """A folder that Tiled may read, and one that it may not, with a file each."""
+    made = {name: tmp_path_factory.mktemp(name) for name in ("readable", "elsewhere")}
+    for folder in made.values():
+        (folder / "frames.h5").write_bytes(b"whatever it is")
+        (folder / "empty.h5").touch()
+    return made
+
+
+@pytest.fixture(scope="module")
+def reading(folders: dict[str, Path]) -> Iterator[TiledServer]:
+    with TiledServer(readable_folders=[folders["readable"]]) as made:
+        yield made
+
+
+def test_files_that_tiled_can_read_or_not(
+    broker: Any, topic: Any, reading: TiledServer, folders: dict[str, Path]
+) -> None:
+    readable, elsewhere = folders["readable"], folders["elsewhere"]
+    asked = {
+        f"{readable}/frames.h5": ("ok", "Tiled's server reads it"),
+        f"{readable}/empty.h5": ("ok", "Tiled's server reads it"),
+        f"file://localhost{readable}/gone.h5": ("failed", "does not see it"),
+        f"{readable}/": ("ok", "may read there"),
+        f"{elsewhere}/frames.h5": ("failed", "not where Tiled's server may read"),
+        f"{elsewhere}/": ("failed", "not where Tiled's server may read"),
+        "s3://bucket/key": ("warning", "no file: address"),
+    }
+    findings = check(settings(broker, reading, topic()), asked)
+    found = [each for each in findings if each.name.startswith("file ")]
+    assert [each.verdict for each in found] == [verdict for verdict, _ in asked.values()]
+    assert [words in each.detail for each, (_, words) in zip(found, asked.values(), strict=True)] == [True] * 7
+    assert all(each.hint for each in found if each.verdict != "ok")
+    assert (readable / "frames.h5").read_bytes() == b"whatever it is"  # the trial's nodes are gone, the files are not
+    assert not keys(reading)
+
+
+def test_files_are_looked_for_where_they_will_be_registered(
+    broker: Any, topic: Any, reading: TiledServer, folders: dict[str, Path]
+) -> None:
+    for place, verdict in ((str(folders["readable"]), "ok"), ("/nowhere", "failed")):
+        patches = f'[{{"match": "^/ioc", "replace": "{place}"}}]'
+        findings = check(settings(broker, reading, topic(), tiled__patches=patches), ["/ioc/frames.h5"])
+        assert by_name(findings)[f"file {place}/frames.h5"].verdict == verdict
+
+
+def test_files_of_the_last_documents_are_looked_for(
+    broker: Any, topic: Any, reading: TiledServer, folders: dict[str, Path]
+) -> None:
+    name = topic()
+    run = a_run()
+    resource = {"uid": uuid.uuid4().hex, "data_key": "x", "mimetype": "application/x-hdf5", "parameters": {}}
+    there, away = (f"file://localhost{folder}/frames.h5" for folder in folders.values())
+    resources = [("stream_resource", {**resource, "run_start": run[0][1]["uid"], "uri": uri}) for uri in (there, away)]
+    publish(broker, name, [run[0], *resources, run[1]], partition=0, key=b"a")
+    findings = check(settings(broker, reading, name))
+    found = by_name(findings)
+    assert found[f"file {folders['readable']}/frames.h5"].verdict == "ok"
+    assert found[f"file {folders['elsewhere']}/frames.h5"].verdict == "warning"
+    assert passed(findings)
+
+
+def test_access_tags_on_a_server_with_a_policy(broker: Any, topic: Any, tmp_path: Path) -> None:
+    (tmp_path / "everybody.py").write_text(Path(application.__file__).read_text())  # Tiled imports from its own folder
+    policy = {"access_control": {"access_policy": "everybody:EverybodyMay", "args": {}}}
+    name = topic()
+    run = a_run()
+    run[0][1]["tiled_access_tags"] = ["proposal-8"]
+    publish(broker, name, run, partition=0, key=b"a")
+    with TiledServer(tmp_path, config=policy) as tiled:
+        application.define_tags(tiled.folder / "catalog.db", ["proposal-7"])
+        findings = check(settings(broker, tiled, name), tags=["proposal-7", "proposal-9"])
+        found = by_name(findings)
+        assert found["tiled access tags"].detail.startswith("the server has an access policy")
+        verdicts = [found[f"tiled access tag proposal-{number}"].verdict for number in (7, 8, 9)]
+        assert verdicts == ["ok", "warning", "failed"]
+        assert "not defined" in found["tiled access tag proposal-9"].detail
+        # This policy lets nobody delete: the trial's node is left, and told; for the tags nothing was made.
+        (left,) = keys(tiled)
+        assert left in found["tiled clean-up"].hint
+
+
+def test_access_tags_on_a_server_without_a_policy(broker: Any, topic: Any, tiled_duckdb: Any) -> None:
+    found = by_name(check(settings(broker, tiled_duckdb, topic())))["tiled access tags"]
+    assert (found.verdict, "no access policy" in found.detail) == ("ok", True)
+    found = by_name(check(settings(broker, tiled_duckdb, topic()), tags=["proposal-7"]))["tiled access tags"]
+    assert (found.verdict, "proposal-7" in found.detail) == ("warning", True)
+
+
+# ---------------------------------------------------------------- Kafka that is not as it should be
+
+
+def test_records_that_were_deleted_before_they_were_read(broker: Any, topic: Any, tiled_duckdb: Any) -> None:
+    name = topic()
+    publish(broker, name, a_run() * 5, partition=0, key=b"a")
+    given = settings(broker, tiled_duckdb, name)
+    assert by_name(check(given))[f"offsets of {name}"].detail == "nothing is committed yet"
+    admin = AdminClient({"bootstrap.servers": broker.bootstrap_servers})
+
+    def commit(offset: int) -> None:
+        place = ck.TopicPartition(name, 0, offset)
+        asked = [ck.ConsumerGroupTopicPartitions(given.kafka.group_id, [place])]
+        admin.alter_consumer_group_offsets(asked)[given.kafka.group_id].result(20)
+
+    commit(2)
+    assert by_name(check(given))[f"offsets of {name}"].verdict == "ok"
+    place = ck.TopicPartition(name, 0, 6)
+    admin.delete_records([place])[place].result(20)
+    found = by_name(check(given))[f"offsets of {name}"]
+    assert (found.verdict, "wants 2, the log holds 6 to 10" in found.detail) == ("failed", True)
+    assert "--accept-gap" in found.hint
+    commit(6)
+    assert by_name(check(given))[f"offsets of {name}"].verdict == "ok"
+
+
+@pytest.mark.parametrize(
+    ("servers", "properties", "reason"),
+    [
+        ("no.such.host.invalid:9092", {}, "resolve"),
+        ("127.0.0.1:1", {}, "Connection refused"),
+        (None, {"security.protocol": "ssl"}, "SSL handshake failed"),
+    ],
+)
+def test_why_kafka_does_not_answer(
+    broker: Any, topic: Any, tiled_duckdb: Any, servers: str | None, properties: dict[str, str], reason: str
+) -> None:
+    changes = {"kafka__bootstrap_servers": servers or broker.bootstrap_servers}
+    changes["kafka__properties"] = msgspec.json.encode(properties).decode()
+    (found,) = [
+        each for each in check(settings(broker, tiled_duckdb, topic(), **changes)) if each.name.startswith("kafka")
+    ]
+    assert (found.verdict, reason in found.detail) == ("failed", True), found
+
+
+def test_plain_text_on_a_port_with_tls(tiled_duckdb: Any, tmp_path: Path) -> None:
+    secure = secure_broker(tmp_path / "kafka")
+    with secure.broker:
+        given = settings(secure, tiled_duckdb, "t")
+        found = by_name(check(given))["kafka"]
+    assert (found.verdict, "security.protocol" in found.detail) == ("failed", True), found
 
 
 def test_nobody_is_there(broker: Any, tiled_server: Any, topic: Any) -> None:

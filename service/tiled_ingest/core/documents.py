@@ -15,6 +15,7 @@ from . import names
 from .events import Event, EventPage
 from .writes import Spec
 
+NAME_CHARS_MAX = 200  # of a plan, in the log
 SPECS_MAX = 20  # Tiled refuses a node with more
 _INT_MAX = 2**53 - 1  # the largest integer that JSON's readers agree on
 _UNSTORABLE = re.compile("[\0\ud800-\udfff]")
@@ -75,6 +76,13 @@ def run_metadata(start: Mapping[str, Any]) -> dict[str, Any]:
     """Return what the run's node keeps of its start document."""
     hidden = ("tiled_access_tags", "tiled_specs")
     return {key: clipped(value) for key, value in start.items() if key not in hidden}
+
+
+def named(start: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what people call a run by, for its line in the log: `plan` and `scan_id`, as far as its start has them."""
+    plan, scan = start.get("plan_name"), start.get("scan_id")
+    found: dict[str, Any] = {"plan": plan[:NAME_CHARS_MAX]} if isinstance(plan, str) else {}
+    return found | ({"scan_id": scan} if isinstance(scan, int) else {})
 
 
 def access_tags(start: Mapping[str, Any]) -> tuple[str, ...] | None:

@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 from .datasets import OURS, facts_of
-from .documents import access_tags, clipped, content_hash, run_metadata, specs, stream_metadata
+from .documents import access_tags, clipped, content_hash, named, run_metadata, specs, stream_metadata
 from .errors import InvalidDocument, TiledRejected
 from .letters import belongs, letter, letters_of
 from .patience import Bare, create, insist
@@ -322,7 +322,8 @@ def close_run(around: Surroundings, run: Run) -> Procedure[None]:
     yield from insist(around, run.uid, CloseStreams(tuple(_streams_to_close(run))))
     yield from announce(around, run, facts)
     run.meet(Trigger.CLOSED)
-    around.tell("run_closed", run=run.uid, state=state, rows=sum(run.rows.values()), since_s=run.opened_s)
+    known = named(run.start)
+    around.tell("run_closed", run=run.uid, **known, state=state, rows=sum(run.rows.values()), since_s=run.opened_s)
 
 
 def announce(around: Surroundings, run: Run, facts: Mapping[str, Any]) -> Procedure[None]:

@@ -76,6 +76,7 @@ class Source:
     ) -> None:
         made = props.group_consumer(bootstrap_servers, group_id, properties, instance_id)
         self.last_error = ""
+        self.assignments = 0  # how often the group gave us our partitions, or told us that they stay
         self._incremental = props.is_incremental(made)
         self._wanted, self._start_latest, self._nonce = list(topics), start_latest, nonce
         self._group_id = group_id
@@ -258,6 +259,7 @@ class Source:
             return
         self._rebalanced = True
         self._are_members()
+        self.assignments += 1
         homes = [home_of(place) for place in places]
         claims = look_up(self._consumer, self._topics, homes, self._nonce, self._call_s_max)
         starts = [start_of(claim, self._start_latest) for claim in claims]

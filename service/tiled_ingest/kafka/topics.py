@@ -82,7 +82,11 @@ class Topics:
         return self._ask(homes, OffsetSpec.latest(), limit_s)
 
     def committed(self, group: str, homes: Sequence[Home]) -> dict[Home, int]:
-        """Return a group's committed offsets, 0 without one, without being a member of it.
+        """Return a group's committed offsets, 0 without one, as `commits` does."""
+        return {home: offset or 0 for home, offset in self.commits(group, homes).items()}
+
+    def commits(self, group: str, homes: Sequence[Home]) -> dict[Home, int | None]:
+        """Return a group's committed offsets, `None` without one, without being a member of it.
 
         A member's own question would wait on its connection, behind its request to join, until a member that died is
         counted out; and the admin's, when the group's coordinator is not there yet or moves, ends the process with
@@ -92,12 +96,12 @@ class Topics:
             return {}
         beside = ck.Consumer(props.lone_consumer(self._bootstrap_servers, group, self._properties))
 
-        def ask(limit_s: float) -> dict[Home, int]:
+        def ask(limit_s: float) -> dict[Home, int | None]:
             places = beside.committed([ck.TopicPartition(*home) for home in homes], timeout=limit_s)
             for place in places:
                 if place.error:
                     raise ck.KafkaException(place.error)
-            return {Home(place.topic, place.partition): max(place.offset, 0) for place in places}
+            return {Home(it.topic, it.partition): it.offset if it.offset >= 0 else None for it in places}
 
         try:
             return self._insist(ask, "committed offsets")
@@ -131,7 +135,7 @@ class Topics:
             if self._complaint is None:
                 raise
             told = self._complaint
-            why = f"{told.name()}: {_without_times(told.str())}"
+            why = f"{told.name()}: {without_times(told.str())}"
             raise stopping_error(told) or KafkaUnavailable(f"{what}: {why}") from error
 
     def _hear(self, error: Any) -> None:
@@ -162,6 +166,6 @@ def is_named(topic: str, entries: Sequence[str]) -> bool:
     return any(re.search(entry, topic) if entry.startswith("^") else entry == topic for entry in entries)
 
 
-def _without_times(text: str) -> str:
+def without_times(text: str) -> str:
     """Leave out how long it took, so that the same complaint has the same words."""
     return text.partition(" (after ")[0]

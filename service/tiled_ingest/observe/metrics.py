@@ -15,7 +15,7 @@ event              fields                                          metrics
 `ambiguous`        `outcome`                                       `ambiguous_writes_total{outcome}`
 `gap`              `topic`, `count`                                `offset_gap_messages_total{topic}`
 `commit_failed`                                                    `commit_failures_total`
-`rebalance`                                                        `rebalances_total`
+`rebalance`        `count`                                         `rebalances_total`
 =================  ==============================================  =======================================
 
 Any other event (`run_opened`, `switched`, `retrying`, ...) is for the log alone. The process's own CPU and memory are
@@ -129,7 +129,7 @@ class Metrics:
             "ambiguous": lambda f: self._ambiguous.labels(beamline, f["outcome"]).inc(),
             "gap": lambda f: self._gaps.labels(beamline, f["topic"]).inc(f["count"]),
             "commit_failed": lambda _: self._commit_failures.inc(),
-            "rebalance": lambda _: self._rebalances.inc(),
+            "rebalance": lambda f: self._rebalances.inc(f["count"]),
         }
 
     def _counter(self, name: str, text: str, *labels: str) -> Counter:
@@ -184,7 +184,7 @@ class Metrics:
         self._flushes = self._from_zero(self._counter("flushes", "Batches by what ended them", "reason"), FLUSH_REASONS)
 
     def _make_state(self) -> None:
-        self._rebalances = self._plain("rebalances", "Times that the group gave or took partitions")
+        self._rebalances = self._plain("rebalances", "Rebalances of the group that this member took part in")
         self._runs = self._from_zero(self._counter("runs", "Closed runs", "state"), RUN_STATES)
         self._ambiguous = self._from_zero(
             self._counter("ambiguous_writes", "Writes of unknown outcome, by how they were resolved", "outcome"),

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 import structlog
 
-from tiled_ingest.core.effects import Assigned, Input, Records, Tell
+from tiled_ingest.core.effects import Input, Records, Tell
 from tiled_ingest.core.engine import Engine
 from tiled_ingest.core.record import Home
 from tiled_ingest.core.snapshot import EngineSnapshot
@@ -42,10 +42,11 @@ LEVELS = {
 }
 
 
-class Lagging(Protocol):
-    """The consumer, as far as its lag goes."""
+class Watched(Protocol):
+    """The consumer, as far as it is watched."""
 
     last_error: str
+    assignments: int  # since the start
 
     def lag(self) -> Mapping[Home, tuple[int | None, int]]:
         """Position and end of each partition."""
@@ -60,6 +61,7 @@ class Watch:
         self._log = structlog.get_logger("tiled_ingest")
         self._looked_s = 0.0
         self._progress = 0
+        self._assignments = 0
         self._paused: set[Home] = set()
         self._kafka_error = ""
         self._closed: deque[Mapping[str, Any]] = deque(maxlen=REMEMBERED_MAX)
@@ -88,12 +90,6 @@ class Watch:
         """Count what came from Kafka."""
         if isinstance(given, Records):
             self._metrics.told(Tell("bytes", {"count": sum(len(record.value or b"") for record in given.records)}))
-        elif isinstance(given, Assigned):
-            self.rebalanced()
-
-    def rebalanced(self) -> None:
-        """Count a rebalance."""
-        self._metrics.told(Tell("rebalance", {}))
 
     def paused(self, homes: Iterable[Home]) -> None:
         """Note that intake is paused."""
@@ -109,15 +105,22 @@ class Watch:
         """The loop makes progress."""
         self._health.beat(time.monotonic())
 
-    def turned(self, engine: Engine, source: Lagging) -> None:
+    def turned(self, engine: Engine, source: Watched) -> None:
         """The loop made one turn; about once a second, look at where everything stands."""
         if self._makes_progress(engine):
             self.alive()
         self._metrics.polled(time.time())
+        self._count_rebalances(source.assignments)
         if time.monotonic() - self._looked_s >= LOOK_EVERY_S:
             self._looked_s = time.monotonic()
             self._heed(source.last_error)
             self._look(engine.snapshot(), source.lag())
+
+    def _count_rebalances(self, assignments: int) -> None:
+        """One for each time that the group assigned us anything, however many partitions came or stayed."""
+        if new := assignments - self._assignments:
+            self._assignments = assignments
+            self._metrics.told(Tell("rebalance", {"count": new}))
 
     def kafka_is_away(self, error: str) -> None:
         """Nothing can be done before Kafka answers: say so, once, and show it."""

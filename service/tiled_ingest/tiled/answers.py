@@ -62,7 +62,7 @@ def of_status(status: int, headers: Mapping[str, str], body: bytes, secret: str 
     body
         The answer's body, or its beginning where the rest was not read.
     """
-    if 200 <= status < 300:
+    if 200 <= status < 300 or status == 101:  # 101: the websocket that was asked for
         return None
     said = _detail(body)
     detail = clean(f"{status} {said}", secret)

@@ -4,6 +4,8 @@ Tiled's own client retries creates and metadata updates, and so hides that they 
 goes through the context's HTTP client and leaves every retry to the engine.
 """
 
+import base64
+import secrets
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 from urllib.parse import quote
@@ -90,6 +92,12 @@ class Session:
     def server_info(self) -> httpx.Response | Outcome:
         """Ask Tiled who it is (JSON); needs no login."""
         return self.request("GET", "", None, headers={"Accept": "application/json"})
+
+    def subscribe(self, path: Path) -> httpx.Response | Outcome:
+        """Ask to be told of what comes to a node, as those who watch a run do, and hang up at once."""
+        key = base64.b64encode(secrets.token_bytes(16)).decode()
+        handshake = {"Connection": "Upgrade", "Upgrade": "websocket", "Sec-WebSocket-Version": "13"}
+        return self.request("GET", "stream/single", path, headers={**handshake, "Sec-WebSocket-Key": key})
 
 
 def understood(answer: httpx.Response | Outcome, read: Callable[[bytes], Any]) -> Outcome:

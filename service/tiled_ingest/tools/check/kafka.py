@@ -6,11 +6,12 @@ from typing import Any
 from confluent_kafka import ConsumerGroupState, KafkaError, KafkaException
 from confluent_kafka.admin import AdminClient
 
-from tiled_ingest.kafka.topics import is_named
+from tiled_ingest.core.policy import Policy
+from tiled_ingest.kafka.topics import is_named, without_times
 from tiled_ingest.settings import Settings
 
-from . import records, rights, topics
-from .findings import ANSWER_S_MAX, Finding, Findings, counted
+from . import reach, records, rights, topics
+from .findings import ANSWER_S_MAX, Finding, Findings, Seen, counted
 from .topics import said
 
 ASK_AGAIN_S = 0.25
@@ -24,41 +25,44 @@ COORDINATOR_MOVES = frozenset(
 LOGIN_REFUSED = frozenset(
     {KafkaError._AUTHENTICATION, KafkaError.SASL_AUTHENTICATION_FAILED, KafkaError._SSL}  # noqa: SLF001
 )
+VAGUE = frozenset({KafkaError._ALL_BROKERS_DOWN})  # noqa: SLF001
+OTHER_PROTOCOL = "does this port want TLS or a login (security.protocol)?"
+CAUSES_MAX = 3  # one for each broker that was tried
 
 
-def look(settings: Settings) -> tuple[list[Finding], list[str]]:
-    """Return the findings, and the names of the topics: those that exist, or, without Kafka, those that are named."""
+def look(settings: Settings, policy: Policy, seen: Seen) -> Findings:
+    """Look at Kafka; `seen` learns the topics (those that exist, or, without Kafka, those that are named) and more."""
+    seen.topics = [topic for topic in settings.kafka.topics if not topic.startswith("^")]
     errors: list[KafkaError] = []
     try:
         # librdkafka's own lines would stand between ours: what matters comes through `error_cb`.
         admin = AdminClient({**settings.kafka.client_properties(), "error_cb": errors.append, "log_level": 0})
     except KafkaException as error:
-        return [Finding("kafka", "failed", said(error), "correct kafka.properties")], _plain(settings)
+        yield Finding("kafka", "failed", said(error), "correct kafka.properties")
+        return
     try:
         existing = admin.list_topics(timeout=ANSWER_S_MAX).topics
     except KafkaException as error:
         admin.poll(0)
-        return [_no_kafka(settings.kafka.bootstrap_servers, errors, error)], _plain(settings)
-    names = sorted(name for name in existing if is_named(name, settings.kafka.topics))
-    return list(_asked(settings, admin, existing, names)), names
+        yield _no_kafka(settings.kafka.bootstrap_servers, errors, error)
+        return
+    seen.topics = sorted(name for name in existing if is_named(name, settings.kafka.topics))
+    partitions = {name: len(existing[name].partitions) for name in seen.topics}
+    yield from _asked(settings, admin, existing, partitions)
+    yield from records.look(settings, policy, partitions, seen)
+    yield from reach.look(settings, partitions)
+    yield _group(settings, admin)
 
 
-def _plain(settings: Settings) -> list[str]:
-    return [topic for topic in settings.kafka.topics if not topic.startswith("^")]
-
-
-def _asked(settings: Settings, admin: AdminClient, existing: dict[str, Any], names: list[str]) -> Findings:
+def _asked(settings: Settings, admin: AdminClient, existing: dict[str, Any], partitions: dict[str, int]) -> Findings:
     yield Finding("kafka", "ok", f"{settings.kafka.bootstrap_servers} answers")
     yield Finding("kafka login", "ok", settings.kafka.protocol)
-    partitions = {name: len(existing[name].partitions) for name in names}
     dead = settings.kafka.dead_letter_topic
     yield from topics.look(settings, admin, partitions, dead_letters=dead in existing)
     if completed := settings.kafka.completed_topic:
         yield topics.completed(completed, exists=completed in existing)
     written = [name for name in (dead, completed) if name]
-    yield from rights.look(admin, names, [name for name in written if name in existing])
-    yield from records.look(settings, partitions)
-    yield _group(settings, admin)
+    yield from rights.look(admin, partitions, [name for name in written if name in existing])
 
 
 def _no_kafka(where: str, errors: list[KafkaError], error: KafkaException) -> Finding:
@@ -67,7 +71,11 @@ def _no_kafka(where: str, errors: list[KafkaError], error: KafkaException) -> Fi
             hint = "check security.protocol, sasl.* and ssl.* in kafka.properties"
             return Finding("kafka login", "failed", reported.str(), hint)
     hint = "check kafka.bootstrap_servers, the network, security.protocol (a TLS port hangs up on plain text)"
-    return Finding("kafka", "failed", f"{where} does not answer: {said(error)}", hint)
+    # The call itself only says that time is over; why no connection came about is told beside it.
+    causes = dict.fromkeys(without_times(each.str()) for each in errors if each.code() not in VAGUE)
+    # It tells who refuses or cannot be found; that a broker hangs up on what it does not understand it tells nobody.
+    why = "; ".join(list(causes)[:CAUSES_MAX]) or f"{said(error)}; connected, and hung up or silent: {OTHER_PROTOCOL}"
+    return Finding("kafka", "failed", f"{where} does not answer: {why}", hint)
 
 
 def _group(settings: Settings, admin: AdminClient) -> Finding:

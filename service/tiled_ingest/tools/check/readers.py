@@ -9,6 +9,7 @@ from tiled_ingest.tiled import wire
 from tiled_ingest.tiled.session import Params, Session
 
 from .findings import Finding, Findings
+from .trial import told
 
 RUN_SPEC, CATALOG_SPEC = "BlueskyRun", "CatalogOfBlueskyRuns"
 DOCUMENTS = "application/json-seq"  # what `run.documents()` asks for
@@ -21,6 +22,16 @@ def look(session: Session, parents: Iterable[Path]) -> Findings:
         yield _exporter(wire.load(info.content).get("formats") or {})
     for parent in parents:
         yield from _spec(session, parent)
+
+
+def live(session: Session, path: Path) -> Findings:
+    """Look whether somebody could watch this node grow."""
+    answer = session.subscribe(path)
+    if isinstance(answer, httpx.Response):
+        yield Finding("tiled streaming", "ok", "runs can be watched live")
+        return
+    hint = "give the server's settings streaming_cache: {uri: 'redis://...'}, and let proxies pass websockets"
+    yield Finding("tiled streaming", "warning", f"nobody can watch a run live: {told(answer)}", hint)
 
 
 def _exporter(formats: Json) -> Finding:

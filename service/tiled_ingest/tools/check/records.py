@@ -8,15 +8,19 @@ import time
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from tiled_ingest.core.decode import Decoder
+from tiled_ingest.core.documents import access_tags
 from tiled_ingest.core.errors import Forbidden, IngestError, InvalidDocument
+from tiled_ingest.core.policy import Policy
 from tiled_ingest.core.record import Home, Record
 from tiled_ingest.kafka.log_reader import LogReader
 from tiled_ingest.kafka.topics import Topics
 from tiled_ingest.settings import Settings, revealed
 
-from .findings import ANSWER_S_MAX, Finding, Findings, counted
+from . import files
+from .findings import ANSWER_S_MAX, Finding, Findings, Seen, counted
 
 RECORDS = 200  # the last of each partition
 PARTITIONS_MAX = 50  # of each topic: enough to see how it is published
@@ -26,8 +30,8 @@ LOOK_S_MAX = 30.0  # at all topics
 ONE_KEY = "give all documents of a run one key when publishing (the run's uid, or one for the session)"
 
 
-def look(settings: Settings, partitions: Mapping[str, int]) -> Findings:
-    """Look at the last records of each topic, beside the group: no offset moves."""
+def look(settings: Settings, policy: Policy, partitions: Mapping[str, int], seen: Seen) -> Findings:
+    """Look at the last records of each topic, beside the group: no offset moves. `seen` learns what they name."""
     kafka = settings.kafka
     properties = revealed(kafka.properties)
     asked = Topics(kafka.bootstrap_servers, properties, ANSWER_S_MAX)
@@ -38,7 +42,7 @@ def look(settings: Settings, partitions: Mapping[str, int]) -> Findings:
             if time.monotonic() > until_s:
                 yield Finding(f"records of {name}", "warning", f"not looked at: {LOOK_S_MAX:g} s are over", "ask again")
             else:
-                yield _topic(asked, reader, Sample(Decoder(settings.policy())), name, number)
+                yield _topic(asked, reader, Sample(Decoder(policy), seen), name, number)
     finally:
         reader.close()
 
@@ -48,6 +52,7 @@ class Sample:
     """What a sample shows."""
 
     decode: Decoder
+    seen: Seen
     records: int = 0
     keyless: int = 0
     unreadable: list[str] = field(default_factory=list)  # codes
@@ -64,6 +69,14 @@ class Sample:
             return
         if isinstance(document, dict) and (run := document.get("uid" if kind == "start" else "run_start")):
             self.homes[run].add(record.partition)
+        if isinstance(document, dict):
+            self._note(kind, document)
+
+    def _note(self, kind: str, document: Mapping[str, Any]) -> None:
+        if kind == "start":
+            self.seen.tags.update(access_tags(document) or ())
+        elif (file := files.named_in(kind, document)) and file not in self.seen.files:
+            self.seen.files.append(file)
 
     @property
     def scattered(self) -> list[str]:

@@ -15,27 +15,27 @@ from tiled_ingest.tiled.layout import find_container
 from tiled_ingest.tiled.probe import VERSION_MIN, Found, probe, server_version
 from tiled_ingest.tiled.session import Session
 
-from . import readers, trial
-from .findings import Finding, Findings
+from . import files, readers, tags, trial
+from .findings import Finding, Findings, Seen
 
 SKEW_S_MAX = 5.0
 PARENTS_MAX = 20  # of the routes: each is tried
 
 
-def look(settings: Settings, topics: Sequence[str]) -> Findings:
-    """Look at Tiled, and at the nodes in which these topics' runs would be created."""
+def look(settings: Settings, seen: Seen) -> Findings:
+    """Look at Tiled, and at the nodes in which the runs of these topics would be created."""
     try:
         session = Session.at(settings.tiled.uri, settings.tiled.key, timeout_s=settings.tiled.timeout_s)
     except Forbidden as error:
         yield Finding("tiled", "failed", str(error), "correct tiled.uri or tiled.api_key")
         return
     try:
-        yield from _asked(session, settings, topics)
+        yield from _asked(session, settings, seen)
     finally:
         session.close()
 
 
-def _asked(session: Session, settings: Settings, topics: Sequence[str]) -> Findings:
+def _asked(session: Session, settings: Settings, seen: Seen) -> Findings:
     uri = settings.tiled.uri
     version = server_version(session)  # needs no login
     if not isinstance(version, Done):
@@ -48,8 +48,14 @@ def _asked(session: Session, settings: Settings, topics: Sequence[str]) -> Findi
         yield _no_entry(found)
         return
     yield _scopes(found.value)
-    yield from trial.writing(session)
-    yield from _routes(session, settings, topics)
+    made = trial.Trial(session, found.value.scopes)
+    yield from made.writing()
+    if made.is_there:
+        yield from readers.live(session, made.path)
+        yield from files.look(session, made.path, seen.files)
+        yield from made.removed()
+    yield from tags.look(session, (), seen.tags_asked, seen.tags)
+    yield from _routes(session, settings, seen.topics)
 
 
 def _no_entry(outcome: Outcome) -> Finding:
