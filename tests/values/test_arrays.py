@@ -53,6 +53,10 @@ KINDS: dict[str, tuple[dict[str, Any], list[Any], Any]] = {
     "integers and 0.5": (array("<i8"), [ramp(1, dtype=np.int64), ramp(2) + 0.5], np.stack([ramp(1), ramp(2) + 0.5])),
     "0.5, then integers": (array(), [ramp(1) + 0.5, ramp(2, dtype=np.int64)], np.stack([ramp(1) + 0.5, ramp(2)])),
     "too large for the type": (array("<u1"), [[1] * 20, [300] * 20], np.array([[1] * 20, [300] * 20], np.int64)),
+    "a sign in unsigned ones": (array("<u2"), [np.full(20, -1, np.int16)], np.full((1, 20), -1, np.int32)),
+    "too large for signed ones": (array("<i2"), [np.full(20, 40_000, np.uint16)], np.full((1, 20), 40_000, np.int32)),
+    "2**63 in signed ones": (array("<i8"), [[2**63] * 20], np.full((1, 20), 2.0**63)),
+    "-1 in 64 unsigned bits": (array("<u8"), [[1] * 20, [-1] * 20], np.array([[1.0] * 20, [-1.0] * 20])),
     "longer text": (array("<U2", 2), [["ab", "c"], ["abcdef", "g"]], np.array([["ab", "c"], ["abcdef", "g"]])),
     "longer": (
         array("<i8"),
@@ -69,6 +73,9 @@ KINDS: dict[str, tuple[dict[str, Any], list[Any], Any]] = {
 RAGGED: dict[str, tuple[dict[str, Any], list[Any], list[Any]]] = {
     "ragged floats": (array("<f8", None), [[1.5], [2.5, 3.5], []], [[1.5], [2.5, 3.5], []]),
     "ragged integers": (array("<i8", None), [np.array([1, 2]), [3]], [[1, 2], [3]]),
+    "ragged 2**63": (array("<i8", None), [[2**63] * 3, [1]], [[2.0**63] * 3, [1.0]]),
+    "ragged -1 in unsigned ones": (array("|u1", None), [[-1], np.array([200], np.uint8)], [[-1], [200]]),
+    "ragged integers of no type": (array(None, None), [[2**53 + 1], [1]], [[2**53 + 1], [1]]),
     "ragged integers, then 0.5": (array("<i8", None), [[1, 2], [0.5]], [[1.0, 2.0], [0.5]]),
     "rows of three": (
         array("<f8", None, 3),
@@ -115,6 +122,32 @@ def test_every_kind_of_array_reads_as_it_was_sent(stage: Stage, reader: Any, uid
     assert stream.base["internal"].columns == ["seq_num", "time", "x", "ts_a", "ts_x"]
     assert dict(stream.read().sizes) == {"time": 3, "dim_int_5": 5}
     assert stream.base["a"].metadata == {**KINDS["longer"][0], "source": "s", "dtype_numpy": "float64"}
+
+
+ROUNDED: dict[str, tuple[dict[str, Any], list[Any]]] = {
+    "signed and unsigned": (array("<u8"), [[-1, 2**63 + 1] * 10]),
+    "unsigned, then signed": (array("<u8"), [[2**63 + 1] * 20, [-1] * 20]),
+    "a gap": (array("<i8"), [[2**53 + 1, None] * 10]),
+    "ragged": (array("<f8", None), [[2**53 + 1]]),
+    "ragged, no such type in SQL": (array("<u8", None), [[2**64 - 1]]),
+    "ragged, then floats": (array("<i8", None), [[2**53 + 1], [0.5]]),
+}
+
+
+@pytest.mark.parametrize("one_by_one", [False, True], ids=["one batch", "a batch each"])
+def test_where_no_type_holds_all_digits_a_note_says_so(
+    stage: Stage, reader: Any, uid: str, *, one_by_one: bool
+) -> None:
+    documents = run_of_streams(uid, ROUNDED)
+    (stage.publish_one_by_one if one_by_one else stage.publish)(documents)
+    assert stage.codes == []
+    notes = reader[uid].metadata["notes"]
+    text = "Integers of key 'a' in stream '{}' lost digits: the array became one of floats."
+    assert [kind for kind in ROUNDED if text.format(kind) not in notes] == []
+    for kind, (_, values) in ROUNDED.items():
+        held = reader[uid][kind].base["a"].read().tolist()
+        nearest = [[float("nan") if n is None else float(n) for n in value] for value in values]
+        assert repr(held) == repr(nearest), kind
 
 
 def test_text_in_an_array_of_numbers_is_missing_there_and_a_dead_letter(stage: Stage, reader: Any, uid: str) -> None:

@@ -120,7 +120,8 @@ class ArrayState:
 
     def begin(self, first: Any) -> Plan:
         """Return the plan by the data key and the first value."""
-        return RaggedPlan.begin(self.spec) if self.ragged else ArrayPlan.begin(self.spec, first, untyped=self.untyped)
+        kind = RaggedPlan if self.ragged else ArrayPlan
+        return kind.begin(self.spec, first, untyped=self.untyped)
 
 
 class Stream:

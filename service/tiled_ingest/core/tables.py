@@ -8,8 +8,9 @@ from dataclasses import replace
 
 import pyarrow as pa
 
+from .cells import is_ours, wider
 from .columns import Columns, column_type
-from .datasets import OURS, check_epoch, facts_of, is_wider, same_types
+from .datasets import OURS, check_epoch, facts_of, same_types
 from .documents import access_tags, clipped
 from .errors import TiledRejected, TooLarge
 from .patience import Bare, Patience, create, insist
@@ -202,8 +203,10 @@ class Table:
         columns = self._columns
         for column in node.source.schema if node.source else ():
             planned = columns.types.get(column.name)
-            if planned is not None and is_wider(column.type, planned):
-                columns = columns.widened(column.name, column.type)
+            if planned is None or not is_ours(column.type, text=column.name in columns.untyped):
+                continue
+            if (both := wider(planned, column.type)) != planned:
+                columns = columns.widened(column.name, both)
         self._part.columns = columns
 
     # ------------------------------------------------------------ ownership
