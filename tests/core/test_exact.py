@@ -15,6 +15,7 @@ from tiled_ingest.core.exact import kept_in, rounded_from
 from tiled_ingest.core.ragged import RaggedPlan, chunk
 
 INTEGERS = ("|i1", "|u1", "<i2", "<u2", "<i4", "<u4", "<i8", "<u8")
+WIDTHS: dict[int, Any] = {2: 16, 4: 32, 8: 64}
 TYPES = ("|b1", *INTEGERS, "<f2", "<f4", "<f8")
 EDGES = [sign * 2**power + off for power in (7, 8, 11, 15, 16, 24, 31, 32, 53, 63, 64) for sign in (1, -1) for off in
          (-1, 0, 1)]  # fmt: skip
@@ -26,13 +27,14 @@ def exactly(number: Any) -> Fraction | str:
 
 @st.composite
 def arrays(draw: st.DrawFn) -> np.ndarray[Any, Any]:
-    dtype = np.dtype(draw(st.sampled_from(TYPES)))
+    dtype: np.dtype[Any] = np.dtype(draw(st.sampled_from(TYPES)))
+    numbers: st.SearchStrategy[Any]
     if dtype.kind in "iu":
         limits = np.iinfo(dtype)
         edges = [edge for edge in EDGES if limits.min <= edge <= limits.max]
         numbers = st.sampled_from(edges) | st.integers(int(limits.min), int(limits.max))
     elif dtype.kind == "f":
-        numbers = st.floats(width=8 * dtype.itemsize) | st.sampled_from([0.0, -1.0, 2.0**15, -(2.0**15)])
+        numbers = st.floats(width=WIDTHS[dtype.itemsize]) | st.sampled_from([0.0, -1.0, 2.0**15, -(2.0**15)])
     else:
         numbers = st.booleans()
     return np.array(draw(st.lists(numbers, min_size=1, max_size=4)), dtype)

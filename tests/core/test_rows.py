@@ -320,12 +320,12 @@ def test_what_several_values_ask_for_is_the_widest() -> None:
 def test_lists_among_single_values_make_the_column_one_of_lists(
     values: list[Any], begun: pa.DataType, expected: pa.DataType, held: list[Any]
 ) -> None:
-    for given in (values, values[::-1]):
-        cells = converted(given, begun)
+    for sent in (values, values[::-1]):
+        cells = converted(sent, begun)
         assert (cells.wider, cells.misfits) == (expected, ())
-        wide = converted(given, expected)
+        wide = converted(sent, expected)
         assert wide.wider is None
-        assert wide.array.to_pylist() == (held if given is values else held[::-1])
+        assert wide.array.to_pylist() == (held if sent is values else held[::-1])
 
 
 def test_what_is_no_list_of_values_leaves_the_column_as_it_is() -> None:
@@ -361,7 +361,7 @@ def test_nothing_is_lost_in_text() -> None:
     ]
     cells = converted(values, TEXT)
     assert cells.misfits == ()
-    assert [json.loads(text) for text in cells.array.to_pylist()] == [
+    assert [json.loads(str(text)) for text in cells.array.to_pylist()] == [
         [long.tolist()] * 2,
         {"image": long.reshape(40, 50).tolist(), "n": 3},
         long.tolist(),

@@ -4,7 +4,7 @@ Arrow itself would make 0.5 a 0 in a column of integers, and true a 1.0 in one o
 Whole columns take one call; only where a value is not of the column's own kind each value is looked at.
 """
 
-import datetime
+import datetime as dt
 import itertools
 import json
 from collections.abc import Sequence
@@ -277,7 +277,7 @@ def _jsonable(value: Any) -> Any:
     raise TypeError(f"no JSON for {type(value).__name__}")
 
 
-_SPELLED = (complex, datetime.date, datetime.time, Decimal, Fraction, PurePath, UUID)
+_SPELLED = (complex, dt.date, dt.time, Decimal, Fraction, PurePath, UUID)
 _BY_TYPE = {pa.int64(): _integer, pa.float64(): _number, pa.bool_(): _truth, pa.string(): _string}
 
 

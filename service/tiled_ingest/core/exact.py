@@ -1,4 +1,4 @@
-"""Whether numbers are the same in another type: conversion itself wraps integers around, and drops digits, in silence."""
+"""Whether numbers are the same in another type: conversion itself wraps integers around, and drops digits, unsaid."""
 
 import math
 from collections.abc import Iterator

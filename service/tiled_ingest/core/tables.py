@@ -90,7 +90,7 @@ class Table:
             if (yield from self._send(share, built, patience)):
                 self._note_rounded(built)
                 self._part.confirmed += self._part.tally(share.keys)
-                found = {*(misfit.row_index for misfit in built.misfits), *_rows_with(batch, built.unplanned)}
+                found = self._misfits_of(batch, built)
                 misfits.update(misfit for misfit in found if share.start <= misfit < share.stop)
                 row = share.stop
         return misfits
@@ -127,9 +127,19 @@ class Table:
         built = self._built_or_widened(batch)
         if built is not None:
             self._note_rounded(built)
-            rows = {*(misfit.row_index for misfit in built.misfits), *_rows_with(batch, built.unplanned)}
-            self._misfits.update(int(batch.offsets[row]) for row in rows)
+            self._misfits.update(int(batch.offsets[row]) for row in self._misfits_of(batch, built))
         return built
+
+    def _misfits_of(self, batch: Batch, built: TableResult) -> set[int]:
+        """Return the rows with values that are not in the table though they are not null."""
+        lost = built.unplanned
+        if self._around.policy.leaves_out_strays:
+            strays = lost - self._stream.data_keys.keys()
+            for key in sorted(strays):
+                note = f"no descriptor names '{key}'; what events say of it is not in Tiled."
+                self._run.notes.append(f"Stream '{self._stream.name}': {note}")
+            lost -= strays
+        return {*(misfit.row_index for misfit in built.misfits), *_rows_with(batch, lost)}
 
     def _arrived(self, share: Share, outcome: Outcome) -> Procedure[bool]:
         """Look for an append whose reply was lost."""
