@@ -1,5 +1,6 @@
 """Arrays that have a node of their own: what readers see of every kind, after any cut into batches and any crash."""
 
+import json
 from typing import Any
 
 import numpy as np
@@ -163,6 +164,41 @@ def test_only_events_that_have_the_key_are_rows(stage: Stage, reader: Any, uid: 
     stage.publish_one_by_one(run_of(uid, {"x": {"dtype": "number"}, "a": array()}, rows))
     assert_array_equal(stored(reader, uid), np.stack([ramp(2), ramp(4)]))
     assert reader[uid]["primary"].base["internal"].read()["ts_a"].notna().tolist() == [False, True, False, True]
+
+
+FILLED = {"dtype": "array", "shape": [2, 2], "dtype_numpy": "<f8", "external": "FILESTORE:"}
+
+
+def filled_run(uid: str, values: list[Any], filled: list[bool]) -> list[Any]:
+    """Return the documents of a run with an external key `a`; what is not filled is a datum's id."""
+    documents = run_of(uid, {"a": FILLED, "x": {"dtype": "number"}}, [{"a": value, "x": 0.5} for value in values])
+    flags = iter(filled)
+    return [(kind, {**doc, "filled": {"a": next(flags)}} if kind == "event" else doc) for kind, doc in documents]
+
+
+@pytest.mark.parametrize("lives", [1, 2])
+def test_arrays_of_external_keys_that_events_hold_themselves_are_arrays(
+    stage: Stage, reader: Any, uid: str, lives: int
+) -> None:
+    values: list[Any] = [[[1.0, 2.0], [3.0, 4.0]], None, [np.array([5, 6]), np.array([7, 8])], "datum/1"]
+    documents = filled_run(uid, values, [True, True, True, False])
+    stage.publish(documents[:4])
+    if lives > 1:
+        stage.begin()  # another owner, who counts the rows that are there
+    stage.publish(documents[4:])
+    assert stage.codes == []
+    assert_array_equal(stored(reader, uid), [[[1.0, 2.0], [3.0, 4.0]], [[5.0, 6.0], [7.0, 8.0]]])
+    base = reader[uid]["primary"].base
+    assert set(base["internal"].columns) == {"seq_num", "time", "x", "ts_a", "ts_x"}
+    assert reader[uid].metadata["tiled_ingest"]["state"] == "incomplete", "its datum never came"
+
+
+def test_what_is_filled_after_a_datum_was_named_is_kept_as_text(stage: Stage, reader: Any, uid: str) -> None:
+    """The node of the key's name is that of its files."""
+    stage.publish(filled_run(uid, ["datum/1", [np.arange(2_000), [1]]], [False, True]))
+    assert stage.codes == []
+    (held,) = reader[uid]["primary"].base["internal"].read(["a"])["a"].dropna()
+    assert json.loads(held) == [list(range(2_000)), [1]]
 
 
 DEATHS = [

@@ -81,7 +81,7 @@ class Array:
         TiledRejected
             Tiled refuses these rows.
         """
-        positions, values = batch.present(self._state.key)
+        positions, values = self._present(batch)
         if not values:
             return set()
         patience = Patience(self._around, self._run.uid)
@@ -97,6 +97,9 @@ class Array:
         self._note(rows)
         yield from self._show(store)
         return {positions[position] for position, _ in rows.misfits}
+
+    def _present(self, batch: Batch) -> tuple[list[int], list[object]]:
+        return batch.present(self._state.key, external=self._state.external)
 
     def _fitted(self, values: list[object]) -> Converted:
         """Convert the values; where they prove the plan too narrow, widen it."""
@@ -139,7 +142,7 @@ class Array:
     def _first_value(self, upto: int) -> Procedure[object | None]:
         batches = Logged(self._around, self._run, self._stream.name, upto)
         while self._state.rows and (batch := (yield from batches.next())) is not None:
-            values: list[object] = batch.present(self._state.key)[1]
+            values = self._present(batch)[1]
             if values:
                 return values[0]
         return None
@@ -250,7 +253,7 @@ class Array:
         written, batches = Tally(), Logged(self._around, self._run, self._stream.name, upto)
         while (batch := (yield from batches.next())) is not None:
             written += Tally.of(batch.keys)
-            positions, values = batch.present(self._state.key)
+            positions, values = self._present(batch)
             rows = converted(values, store.plan) if values else None
             if rows is not None and not (yield from self._put(store, rows, patience)):
                 return False

@@ -78,7 +78,7 @@ class Columns:
         """
         data_keys: Mapping[str, Any] = descriptor["data_keys"]
         external = frozenset(key for key, spec in data_keys.items() if "external" in spec)
-        internal = [key for key in data_keys if key not in external or first.filled.get(key)]
+        internal = [*(key for key in data_keys if key not in external), *_filled(data_keys, first)]
         ordered = [key for key in _ordered(internal, first.data) if key not in elsewhere]
         data = {key: column_type(data_keys[key], first.data.get(key)) for key in ordered}
         stamps = {f"ts_{key}": pa.float64() for key in _ordered(internal, first.timestamps)}
@@ -129,7 +129,8 @@ class Columns:
 
     def with_key(self, name: str, data_type: pa.DataType, *, untyped: bool = False) -> "Columns | None":
         """Return the columns with those of a further data key, in a table that takes them; else `None`."""
-        taken = f"ts_{name}" in self.types  # a key whose time stamps would share a column stays without one
+        ours = {name.lower(), f"ts_{name}".lower()}  # a key that would share a column with another stays without one
+        taken = any(known.lower() in ours for known in self.types)
         wider = self.widened(name, data_type)
         if taken or len(wider.types) > LATE_COLUMNS_MAX or wider.row_bytes > ROW_BYTES_MAX:
             return None
@@ -178,6 +179,18 @@ class Columns:
     def has_keys(self) -> bool:
         """Whether `seq_num` and `time`, which name a row, are among the columns (of a split table, in one part)."""
         return _KEYS.keys() <= self.types.keys()
+
+
+def _filled(data_keys: Mapping[str, Any], first: Event) -> list[str]:
+    """Return the external keys that have columns: SQL does not tell case apart, so none that is called like another."""
+    taken = {name.lower() for key, spec in data_keys.items() if "external" not in spec for name in (key, f"ts_{key}")}
+    found: list[str] = []
+    for key, spec in data_keys.items():
+        columns = {key.lower(), f"ts_{key}".lower()}
+        if "external" in spec and first.filled.get(key) and not columns & taken:
+            found.append(key)
+            taken |= columns
+    return found
 
 
 def _ordered(keys: list[str], first: Mapping[str, Any]) -> list[str]:
