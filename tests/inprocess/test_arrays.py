@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from typing import Any
 
@@ -52,6 +53,19 @@ def test_an_array_that_proves_too_narrow_keeps_its_rows(client: Any, kind: str, 
     else:
         assert_array_equal(found, expected)
     assert facts(client, uid_of(documents))["state"] == "complete"
+
+
+@pytest.mark.parametrize("batch_size", [1, 10])
+@pytest.mark.parametrize("short", [[1.0, 2.0], []])
+def test_rows_of_different_length_are_told_of_in_the_log(
+    client: Any, caplog: pytest.LogCaptureFixture, short: list[float], batch_size: int
+) -> None:
+    documents = run_of("array", [line(1.0), short, short], shape=[20], dtype_numpy="<f8")
+    with caplog.at_level(logging.WARNING):
+        give(TiledWriter(client, batch_size=batch_size), documents)
+    text = f"Array lengths for key 'x' in stream 'primary' are not consistent: min={len(short)}, max=20"
+    told = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
+    assert told == [f"{text}; the arrays are padded with NaNs."]
 
 
 @pytest.mark.parametrize("fault", ["reply_lost", "late", "never"])

@@ -123,9 +123,15 @@ class Array:
             least, most = self._state.lengths or lengths
             self._state.lengths = least, most = min(least, lengths[0]), max(most, lengths[1])
             text = f"Array lengths for {where} are not consistent: min={least}, max={most}"
-            self._state.notes["lengths"] = f"{text}; the arrays are padded with NaNs."
+            self._say("lengths", f"{text}; the arrays are padded with NaNs.")
         if getattr(rows, "rounded", False):
-            self._state.notes["rounded"] = f"Integers of {where} lost digits: the array became one of floats."
+            self._say("rounded", f"Integers of {where} lost digits: the array became one of floats.")
+
+    def _say(self, about: str, note: str) -> None:
+        """Note it for the run; tell it, too, once in each wording."""
+        if self._state.notes.get(about) != note:
+            self._around.tell("array_changed", run=self._run.uid, stream=self._stream.name, detail=note)
+        self._state.notes[about] = note
 
     def write_anew(self, upto: int) -> Procedure[set[int]]:
         """Show a store of our own with the values of all accepted events before offset `upto`.

@@ -181,5 +181,8 @@ class Driver:
         if effect.event == "run_failed":
             self.failed = True
             self._problems.append(TiledRejected(effect.fields["error"]))
+        if effect.event == "array_changed":  # in TiledWriter's words
+            logger.warning("%s", effect.fields["detail"])
+            return
         level = logging.WARNING if effect.event in _WARNINGS else logging.DEBUG
         logger.log(level, "%s %s", effect.event, dict(effect.fields))
