@@ -13,6 +13,7 @@ from .compare import ABSENT, Difference
 from .tree import REBUILT
 
 NUMBERS = re.compile(r"bool|u?int(8|16|32|64)|float|double|(large_)?list<item: (?P<of>bool|u?int\d+|float|double)>")
+NUMERIC = ("bool", "int64", "double")  # 8 bytes in a row
 ROW_BYTES_MAX = 8_000  # docs/values.md
 
 

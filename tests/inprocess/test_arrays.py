@@ -99,3 +99,23 @@ def test_a_column_in_a_later_part_of_a_split_table_becomes_wider(client: Any) ->
     held = {name: values for part in parts for name, values in base[part].read().items()}
     assert sorted(held["k0000"]) == sorted(held["k0599"]) == [0.5, 1.0, 2.0, 3.0]
     assert facts(client, uid_of(documents))["state"] == "complete"
+
+
+@pytest.mark.parametrize(
+    ("dtype", "values", "expected"),
+    [
+        ("number", [1.5, None, [2.5, 3.5]], [[1.5], None, [2.5, 3.5]]),
+        ("integer", [1, [2, 0.5], 3], [[1.0], [2.0, 0.5], [3.0]]),
+        ("integer", [2**53 + 1, [1], 0.5], [[2.0**53], [1.0], [0.5]]),
+    ],
+)
+def test_rows_that_are_there_become_lists_when_a_list_comes(
+    client: Any, dtype: str, values: list[Any], expected: list[Any]
+) -> None:
+    documents = run_of(dtype, values)
+    give(TiledWriter(client, batch_size=1), documents)
+    uid = uid_of(documents)
+    held = client[uid]["primary"].base["internal"].read().sort_values("seq_num")["x"]
+    assert [None if value is None else list(value) for value in held] == expected
+    lost = "Column 'x' of stream 'primary' holds floats: integers in it lost digits."
+    assert (lost in client[uid].metadata["notes"]) == (2**53 + 1 in values)

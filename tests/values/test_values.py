@@ -176,3 +176,12 @@ def test_metadata_that_json_or_postgresql_cannot_hold(stage: Stage, reader: Any,
     assert {key: start[key] for key in more} == {
         "big": 2**53 - 1, "nan": None, "infinite": 2**53 - 1, "nul": "a\ufffdb", "small": 1.5,
     }  # fmt: skip
+
+
+def test_digits_that_earlier_rows_lose_when_their_column_becomes_wider_are_noted(
+    stage: Stage, reader: Any, uid: str
+) -> None:
+    documents = run_of(uid, {"n": INTEGER}, [{"n": 2**53 + 1}, {"n": 0.5}])
+    stage.publish_one_by_one(documents)
+    assert table(stage, uid, "primary", "internal")["n"] == [2.0**53, 0.5]
+    assert "Column 'n' of stream 'primary' holds floats: integers in it lost digits." in reader[uid].metadata["notes"]

@@ -19,7 +19,7 @@ from .rows import Batch, Share, TableResult
 from .run import Run
 from .steps import Procedure, Surroundings
 from .stream import Part, Stream
-from .switch import Switch
+from .switch import Switch, note_rounded
 from .writes import (
     Append,
     CreateTable,
@@ -88,7 +88,7 @@ class Table:
             if self._columns is not columns:
                 continue  # an earlier claim had widened a column
             if (yield from self._send(share, built, patience)):
-                self._note_rounded(built)
+                note_rounded(self._run, self._stream, built.rounded)
                 self._part.confirmed += self._part.tally(share.keys)
                 found = self._misfits_of(batch, built)
                 misfits.update(misfit for misfit in found if share.start <= misfit < share.stop)
@@ -126,7 +126,7 @@ class Table:
     def _built_noting(self, batch: Batch) -> TableResult | None:
         built = self._built_or_widened(batch)
         if built is not None:
-            self._note_rounded(built)
+            note_rounded(self._run, self._stream, built.rounded)
             self._misfits.update(int(batch.offsets[row]) for row in self._misfits_of(batch, built))
         return built
 
@@ -191,11 +191,6 @@ class Table:
             self._part.columns = self._columns.widened(name, data_type)
             self._note_type(name, data_type)
         return None
-
-    def _note_rounded(self, built: TableResult) -> None:
-        for name in sorted(built.rounded):
-            note = f"Column '{name}' of stream '{self._stream.name}' holds floats: integers in it lost digits."
-            self._run.notes.append(note)
 
     def _add_columns(self, unplanned: Iterable[str]) -> bool:
         """Columns for keys that the descriptor knows but the first event did not have (or not filled)."""
