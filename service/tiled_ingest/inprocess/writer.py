@@ -80,7 +80,8 @@ class TiledWriter:
     batch_size
         Rows (or frames) that are written together; <= 1 writes each at once.
     max_array_size
-        Longer arrays (elements) in events get a node of their own; 0: all arrays, -1: none.
+        Longer arrays (elements) in events get a node of their own, and those of several dimensions; 0: all arrays;
+        -1: none for its length.
     validate
         Deprecated: have Tiled read each run after its stop.
     ignore_errors
