@@ -62,7 +62,7 @@ def test_a_block_holds_the_numbers_that_were_sent_or_says_that_it_does_not(decla
         plan = held.plan
     assert held.misfits == ()
     sent = [exactly(number) for row in rows for number in row.tolist()]
-    assert held.rounded or [exactly(number) for number in held.array.ravel().tolist()] == sent
+    assert held.rounded or [exactly(number) for number in held.laid(0, len(held)).ravel().tolist()] == sent
 
 
 @settings(max_examples=500, deadline=None)
@@ -93,7 +93,7 @@ def test_no_integer_wraps_around(declared: str, value: Any, dtype: str) -> None:
     plan = ArrayPlan.begin({"dtype_numpy": declared}, value)
     held = block([value], block([value], plan).plan)
     assert held.plan.dtype == np.dtype(dtype)
-    assert held.array.tolist() == [list(value)]
+    assert held.laid(0, len(held)).tolist() == [list(value)]
     assert not held.rounded
 
 
