@@ -20,7 +20,7 @@ from tiled_ingest.core.errors import InvalidDocument
 
 from .documents import facts, uid_of
 
-EXAMPLES = 40
+EXAMPLES = 20
 EDGES = [
     0,
     1,
