@@ -10,7 +10,7 @@ from tiled.adapters.sql import COLUMN_NAME_PATTERN, is_safe_identifier
 from tiled_ingest.core.names import beside, renames
 
 NUMBER = {"dtype": "number", "shape": [], "source": "s"}
-EXTERNAL = {**NUMBER, "external": "FILE:"}
+EXTERNAL = {**NUMBER, "external": "EXTERNAL:"}
 ODD = st.sampled_from(
     ["time", "TIME", "seq_num", "ts_x", "TS_x", "x", "X", "a(b)", "a/b", "ü" * 40, "internal", "", ".", "ctid"]
 )
@@ -65,7 +65,19 @@ def test_of_two_that_differ_in_case_the_first_keeps_its_name() -> None:
     assert set(renames({"x": NUMBER, "X": NUMBER})) == {"X"}
 
 
+def test_names_of_external_data_may_differ_in_case_alone() -> None:
+    """They are nodes' names: only SQL's columns do not tell case apart."""
+    assert renames({"Cam": EXTERNAL, "cam": EXTERNAL}) == {}
+    assert renames({"Cam": NUMBER, "cam": EXTERNAL}) == {}
+    assert renames({"Cam": EXTERNAL, "cam": NUMBER, "Time": EXTERNAL}) == {}
+    assert set(renames({"Cam": EXTERNAL, "x": NUMBER, "X": NUMBER})) == {"X"}
+
+
 def test_a_later_key_stands_beside_the_known_ones() -> None:
-    assert beside("b", ["a"]) == "b"
-    assert beside("A", ["a"]) != "A"
-    assert beside("ts_a", ["a"]) != "ts_a"
+    known = {"a": NUMBER, "Cam": EXTERNAL}
+    assert beside("b", NUMBER, known) == "b"
+    assert beside("A", NUMBER, known) != "A"
+    assert beside("ts_a", NUMBER, known) != "ts_a"
+    assert beside("cam", NUMBER, known) == "cam"
+    assert beside("A", EXTERNAL, known) == "A"
+    assert beside("ts_a", EXTERNAL, known) != "ts_a"

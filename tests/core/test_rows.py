@@ -1,6 +1,9 @@
 """From events to tables: nothing changes silently, and one call for a column gives what one call a value gives."""
 
+import json
 import math
+from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tiled_ingest.core.cells import converted, one_by_one, wider
-from tiled_ingest.core.columns import Columns
+from tiled_ingest.core.columns import Columns, column_type
 from tiled_ingest.core.events import Event, EventPage
 from tiled_ingest.core.rows import Batch, Misfit, RowBuffer, TableResult
 
@@ -159,10 +162,10 @@ CASES: list[tuple[pa.DataType, Any, Any]] = [
     (INT, 10**400, WHY),
     (INT, "1", WHY),
     (INT, b"1", WHY),
-    (INT, [1], WHY),
+    (INT, [1], pa.list_(INT)),
     (INT, {}, WHY),
     (INT, 1j, WHY),
-    (INT, np.array([1]), WHY),
+    (INT, np.array([1]), pa.list_(INT)),
     (FLOAT, 1, 1.0),
     (FLOAT, True, 1.0),
     (FLOAT, 0.5, 0.5),
@@ -174,7 +177,7 @@ CASES: list[tuple[pa.DataType, Any, Any]] = [
     (FLOAT, 10**400, WHY),
     (FLOAT, "nan", WHY),
     (FLOAT, "OFF", WHY),
-    (FLOAT, [0.5], WHY),
+    (FLOAT, [0.5], pa.list_(FLOAT)),
     (FLOAT, b"1", WHY),
     (FLOAT, 1j, WHY),
     (BOOL, True, True),
@@ -185,7 +188,7 @@ CASES: list[tuple[pa.DataType, Any, Any]] = [
     (BOOL, 2**63, FLOAT),
     (BOOL, 2**63 + 1, WHY),
     (BOOL, "x", WHY),
-    (BOOL, [True], WHY),
+    (BOOL, [True], pa.list_(BOOL)),
     (TEXT, "a", "a"),
     (TEXT, "", ""),
     (TEXT, b"ab", "ab"),
@@ -297,3 +300,98 @@ def test_numbers_are_kept_whatever_the_column(values: list[Any], data_type: pa.D
 def test_what_several_values_ask_for_is_the_widest() -> None:
     assert wider(None, INT) == INT
     assert wider(FLOAT, INT) == FLOAT
+
+
+# ---------------------------------------------------------------- lists where single values were declared, and texts
+
+
+@pytest.mark.parametrize(
+    ("values", "begun", "expected", "held"),
+    [
+        ([1.5, [2.5, 3.5]], FLOAT, pa.list_(FLOAT), [[1.5], [2.5, 3.5]]),
+        ([1, [2, 3]], INT, pa.list_(INT), [[1], [2, 3]]),
+        ([[True, False], True], BOOL, pa.list_(BOOL), [[True, False], [True]]),
+        ([1, [2, 0.5]], INT, pa.list_(FLOAT), [[1.0], [2.0, 0.5]]),
+        ([[1], 0.5], INT, pa.list_(FLOAT), [[1.0], [0.5]]),
+        ([True, np.array([2, 3])], BOOL, pa.list_(INT), [[1], [2, 3]]),
+        ([None, []], INT, pa.list_(INT), [None, []]),
+    ],
+)
+def test_lists_among_single_values_make_the_column_one_of_lists(
+    values: list[Any], begun: pa.DataType, expected: pa.DataType, held: list[Any]
+) -> None:
+    for sent in (values, values[::-1]):
+        cells = converted(sent, begun)
+        assert (cells.wider, cells.misfits) == (expected, ())
+        wide = converted(sent, expected)
+        assert wide.wider is None
+        assert wide.array.to_pylist() == (held if sent is values else held[::-1])
+
+
+def test_what_is_no_list_of_values_leaves_the_column_as_it_is() -> None:
+    values = [1.5, ["a"], [[1.5]], [{}]]
+    cells = converted(values, FLOAT)
+    assert cells.wider is None
+    assert [row for row, _ in cells.misfits] == [1, 2, 3]
+
+
+def test_a_misfit_in_a_list_counts_wherever_it_stands() -> None:
+    big, inexact = 2**63, 2**63 + 1
+    for value in ([big, inexact], [inexact, big], [0.5, inexact], [inexact, 0.5]):
+        cells = converted([value], pa.list_(INT))
+        assert (len(cells.misfits), cells.wider) == (1, None), value
+
+
+def test_text_where_nobody_said_what_an_array_is_of() -> None:
+    assert converted([1.5, "a"], FLOAT, untyped=True).wider == TEXT
+    assert converted([1.5, ["a"]], FLOAT, untyped=True).wider == pa.list_(TEXT)
+    assert converted([[1.5], "a"], pa.list_(FLOAT), untyped=True).wider == pa.list_(TEXT)
+
+
+def test_nothing_is_lost_in_text() -> None:
+    long = np.arange(2_000.0)
+    values = [
+        [long, long],
+        {"image": long.reshape(40, 50), "n": np.int16(3)},
+        long,
+        [b"ab", np.str_("c")],
+        np.array(["2026-11-23T01:02:03.000000004"], "M8[ns]"),
+        [np.complex128(1 + 2j), datetime(2026, 11, 23, tzinfo=UTC), Path("/a")],
+        np.array([(1, 0.5)], [("n", "<i4"), ("x", "<f8")]),
+    ]
+    cells = converted(values, TEXT)
+    assert cells.misfits == ()
+    assert [json.loads(str(text)) for text in cells.array.to_pylist()] == [
+        [long.tolist()] * 2,
+        {"image": long.reshape(40, 50).tolist(), "n": 3},
+        long.tolist(),
+        ["ab", "c"],
+        ["2026-11-23T01:02:03.000000004"],
+        ["(1+2j)", "2026-11-23 00:00:00+00:00", "/a"],
+        [[1, 0.5]],
+    ]
+    assert [row for row, _ in converted([[b"\xff"], [object()], {(1,): 2}], TEXT).misfits] == [0, 1, 2]
+
+
+@pytest.mark.parametrize(
+    ("spec", "first", "expected"),
+    [
+        ({"dtype": "number", "shape": [3]}, [1.5, 2.5, 3.5], pa.list_(FLOAT)),
+        ({"dtype": "integer", "shape": []}, np.array([1, 2]), pa.list_(INT)),
+        ({"dtype": "boolean", "shape": [1]}, (True,), pa.list_(BOOL)),
+        ({"dtype": "number", "shape": [3]}, 1.5, FLOAT),
+        ({"dtype": "number", "shape": [2, 2]}, [[1.5], [2.5]], FLOAT),
+        ({"dtype": "string", "shape": [2]}, ["a", "b"], pa.list_(TEXT)),
+        ({"dtype": "string", "shape": [2]}, ["a", 1], TEXT),
+        ({"dtype": "string", "shape": [2]}, [], TEXT),
+        ({"dtype": "array", "shape": [1]}, 1.5, FLOAT),
+        ({"dtype": "array", "shape": [], "dtype_numpy": "<i4"}, np.array(1), INT),
+        ({"dtype": "array", "shape": [1]}, [1.5], pa.list_(FLOAT)),
+        ({"dtype": "array", "shape": [1]}, None, pa.list_(FLOAT)),
+        ({"dtype": "array", "shape": [3]}, 1.5, pa.list_(FLOAT)),
+    ],
+)
+def test_the_first_value_tells_lists_from_single_values(
+    spec: dict[str, Any], first: Any, expected: pa.DataType
+) -> None:
+    assert column_type(spec, first) == expected

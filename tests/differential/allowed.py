@@ -5,12 +5,15 @@ What is not on this list fails the differential test; what is on it and never me
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from .compare import ABSENT, Difference
+from .tree import REBUILT
 
-NUMERIC = ("bool", "int64", "double")
+NUMBERS = re.compile(r"bool|u?int(8|16|32|64)|float|double|(large_)?list<item: (?P<of>bool|u?int\d+|float|double)>")
+NUMERIC = ("bool", "int64", "double")  # 8 bytes in a row
 ROW_BYTES_MAX = 8_000  # docs/values.md
 
 
@@ -46,7 +49,15 @@ def _kind_from_descriptor(found: Difference) -> bool:
     """A column's type: theirs is that of the first batch's values; so a boolean under `integer` is 1 here."""
     if isinstance(found.theirs, bool) and not isinstance(found.ours, bool):
         return "data" in found.field and found.ours == found.theirs
-    return found.field[:2] == ("structure", "columns") and found.theirs != found.ours and found.theirs is not ABSENT
+    if found.field[:2] != ("structure", "columns"):
+        return False
+    theirs, ours = NUMBERS.fullmatch(str(found.theirs)), NUMBERS.fullmatch(str(found.ours))
+    return theirs is not None and ours is not None and bool(theirs["of"]) == bool(ours["of"])
+
+
+def _rebuilt(found: Difference) -> bool:
+    """The order of the columns of a table that had to be built anew; which columns there are is compared beside."""
+    return found.field == ("structure", "order") and found.ours == REBUILT and found.theirs is not ABSENT
 
 
 def _own_notes(found: Difference) -> bool:
@@ -84,6 +95,7 @@ ALLOWED: Sequence[Allowed] = (
     Allowed("Our own facts about a run", _own_metadata),
     Allowed("Our own facts about a table", _own_properties),
     Allowed("The type of a column comes from the descriptor", _kind_from_descriptor),
+    Allowed("The columns of a table that was built anew", _rebuilt, met_by_sources=False),
     Allowed("The rows of an array are in a store of ours", _own_stores),
     Allowed("A table of wide rows", _wide_rows, not_on="postgresql"),
     Allowed("An infinity in metadata", _infinity, not_on="postgresql"),

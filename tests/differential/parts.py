@@ -45,4 +45,5 @@ def _only(table: Node, names: Collection[str]) -> Node:
         rows[tuple(cell for cell in row if cell[0] in names)] += count
     columns = {name: kind for name, kind in columns_of(table).items() if name in names}
     metadata = {name: said for name, said in table.metadata.items() if name in names}
-    return replace(table, metadata=metadata, structure={**table.structure, "columns": columns}, values=rows)
+    structure = {**table.structure, "columns": columns, "order": sorted(columns)}  # parts are sorted
+    return replace(table, metadata=metadata, structure=structure, values=rows)

@@ -67,16 +67,29 @@ def _listed(value: Any) -> Any:
 
 
 def _assets(run: Any, documents: list[Any], names: Mapping[str, str]) -> Iterator[str]:
-    """Each file that the documents name belongs to the node of its key, and so many rows are there."""
+    """The files that the documents name for a key belong to its node: those and no others, in their order."""
     resources = {doc["uid"]: doc for name, doc in documents if name in ("resource", "stream_resource")}
+    wanted: dict[tuple[str, str], list[str]] = {}
     for stream, key, resource in dict.fromkeys(_references(documents, names)):
+        wanted.setdefault((stream, key), []).append(_path_of(resources[resource]))
+    for (stream, key), paths in wanted.items():
         if key not in run[stream].base:
             yield f"stream {stream!r}: no node {key!r}"
             continue
-        assets = run[stream].base[key].data_sources()[0].assets
-        wanted = _path_of(resources[resource])
-        if not any(urlsplit(asset.data_uri).path.startswith(wanted) for asset in assets):
-            yield f"stream {stream!r}, {key!r}: {wanted} is not among {len(assets)} files"
+        assets = sorted(run[stream].base[key].data_sources()[0].assets, key=lambda asset: asset.num or 0)
+        found = [_named(urlsplit(asset.data_uri).path, paths) for asset in assets]
+        if list(dict.fromkeys(found)) != list(dict.fromkeys(paths)):
+            yield f"stream {stream!r}, {key!r}: files {found} instead of {paths}"
+        if len({asset.data_uri for asset in assets}) != len(assets):
+            yield f"stream {stream!r}, {key!r}: a file is there twice"
+        if [asset.num for asset in assets] not in ([None], [*range(len(assets))]):
+            yield f"stream {stream!r}, {key!r}: files are numbered {[asset.num for asset in assets]}"
+
+
+def _named(path: str, resources: list[str]) -> str:
+    """Return which of the resources a file belongs to: it is the file, or the folder or beginning of a sequence's."""
+    fitting = [resource for resource in resources if path.startswith(resource)]
+    return max(fitting, key=len, default=path)
 
 
 def _references(documents: list[Any], names: Mapping[str, str]) -> Iterator[tuple[str, str, str]]:

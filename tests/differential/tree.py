@@ -23,6 +23,7 @@ _OCTETS = "application/octet-stream"
 _DATASET = frozenset({"table_name", "dataset_id"})  # numbers that the server gives: which rows of a shared SQL table
 
 Path = tuple[str, ...]
+REBUILT = "rebuilt"  # instead of the order of a table's columns
 
 
 @dataclass(frozen=True)
@@ -113,7 +114,10 @@ def _rows(content: bytes) -> Counter[Any]:
 
 
 def cell(value: Any) -> Any:
-    """Return a value that can be hashed and compared; NaN is a null, as the server returns it."""
+    """Return a value that can be hashed and compared.
+
+    NaN is a null: the server, which has tables in pandas on their way, returns null for either, also within lists.
+    """
     if isinstance(value, list | tuple):
         return tuple(map(cell, value))
     return None if isinstance(value, float) and math.isnan(value) else value
@@ -130,12 +134,20 @@ def _structure(said: Mapping[str, Any]) -> Any:
     if structure is None or family == "container":
         return None
     if family == "table":
-        return {**{key: structure[key] for key in ("npartitions", "resizable")}, "columns": _columns(structure)}
+        columns = _columns(structure)
+        plain = {key: structure[key] for key in ("npartitions", "resizable")}
+        return {**plain, "columns": columns, "order": REBUILT if _is_rebuilt(said) else list(columns)}
     plain = {key: value for key, value in structure.items() if key != "chunks"}
     if plain.get("dims"):
         sizes = zip(plain["dims"], plain["shape"], strict=True)
         plain["dims"] = [f"dim_int({size})" if name.startswith("dim_int_") else name for name, size in sizes]
     return plain
+
+
+def _is_rebuilt(said: Mapping[str, Any]) -> bool:
+    """Whether it is another dataset than the first one of its node: such a one has its own order of columns."""
+    properties = [source.get("properties") or {} for source in said.get("data_sources") or ()]
+    return any(len(facts.get("tiled_ingest", {}).get("orders", ())) > 1 for facts in properties)
 
 
 def _columns(structure: Mapping[str, Any]) -> dict[str, str]:

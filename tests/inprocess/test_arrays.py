@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from typing import Any
 
@@ -54,6 +55,19 @@ def test_an_array_that_proves_too_narrow_keeps_its_rows(client: Any, kind: str, 
     assert facts(client, uid_of(documents))["state"] == "complete"
 
 
+@pytest.mark.parametrize("batch_size", [1, 10])
+@pytest.mark.parametrize("short", [[1.0, 2.0], []])
+def test_rows_of_different_length_are_told_of_in_the_log(
+    client: Any, caplog: pytest.LogCaptureFixture, short: list[float], batch_size: int
+) -> None:
+    documents = run_of("array", [line(1.0), short, short], shape=[20], dtype_numpy="<f8")
+    with caplog.at_level(logging.WARNING):
+        give(TiledWriter(client, batch_size=batch_size), documents)
+    text = f"Array lengths for key 'x' in stream 'primary' are not consistent: min={len(short)}, max=20"
+    told = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
+    assert told == [f"{text}; the arrays are padded with NaNs."]
+
+
 @pytest.mark.parametrize("fault", ["reply_lost", "late", "never"])
 @pytest.mark.parametrize(
     ("more", "kind"), [(LONG, PatchArray), (LONG, PutArray), (RAGGED, Append), (RAGGED, CreateTable)]
@@ -85,3 +99,23 @@ def test_a_column_in_a_later_part_of_a_split_table_becomes_wider(client: Any) ->
     held = {name: values for part in parts for name, values in base[part].read().items()}
     assert sorted(held["k0000"]) == sorted(held["k0599"]) == [0.5, 1.0, 2.0, 3.0]
     assert facts(client, uid_of(documents))["state"] == "complete"
+
+
+@pytest.mark.parametrize(
+    ("dtype", "values", "expected"),
+    [
+        ("number", [1.5, None, [2.5, 3.5]], [[1.5], None, [2.5, 3.5]]),
+        ("integer", [1, [2, 0.5], 3], [[1.0], [2.0, 0.5], [3.0]]),
+        ("integer", [2**53 + 1, [1], 0.5], [[2.0**53], [1.0], [0.5]]),
+    ],
+)
+def test_rows_that_are_there_become_lists_when_a_list_comes(
+    client: Any, dtype: str, values: list[Any], expected: list[Any]
+) -> None:
+    documents = run_of(dtype, values)
+    give(TiledWriter(client, batch_size=1), documents)
+    uid = uid_of(documents)
+    held = client[uid]["primary"].base["internal"].read().sort_values("seq_num")["x"]
+    assert [None if value is None else list(value) for value in held] == expected
+    lost = "Column 'x' of stream 'primary' holds floats: integers in it lost digits."
+    assert (lost in client[uid].metadata["notes"]) == (2**53 + 1 in values)

@@ -24,6 +24,7 @@ from bluesky_tiled_plugins import TiledWriter as Theirs
 from bluesky_tiled_plugins.writing.tiled_writer import RunNormalizer
 from ophyd.sim import hw
 
+from tests.differential.compose import Composer, key, new_uid
 from tiled_ingest import TiledWriter
 from tiled_ingest.core.errors import InvalidDocument, TiledRejected
 from tiled_ingest.demo.tiled_server import TiledServer
@@ -193,6 +194,22 @@ def test_a_value_that_fits_no_column_is_raised_and_null(client: Any) -> None:
     assert facts(client, uid_of(documents))["state"] == "complete"
 
 
+def test_a_key_that_no_descriptor_names_is_left_out_with_a_note(client: Any) -> None:
+    """As in TiledWriter, which leaves it out, too, in silence: neither an error nor a backup."""
+    store: dict[str, Any] = {}
+    documents = run_of("number", [0.5, 1.5])
+    documents[2][1]["data"]["stray"] = 7
+    documents[2][1]["timestamps"]["stray"] = 1.0
+    give(TiledWriter(client, backup_dictionary=store), documents)
+    uid = uid_of(documents)
+    assert store == {}
+    assert rows(client, uid) == [0.5, 1.5]
+    assert client[uid]["primary"].base["internal"].columns == ["seq_num", "time", "x", "ts_x"]
+    assert facts(client, uid)["state"] == "complete"
+    note = "Stream 'primary': no descriptor names 'stray'; what events say of it is not in Tiled."
+    assert note in client[uid].metadata["notes"]
+
+
 def test_the_same_run_twice_is_raised_and_nothing_doubled(client: Any) -> None:
     documents = run_of("integer", [1, 2])
     give(TiledWriter(client), documents)
@@ -308,6 +325,41 @@ def test_a_refused_document_sends_the_run_to_the_backup_without_a_stop(client: A
         *["event_page"] * 3,
         "stop",
     ]
+    assert "stop" not in client[uid].metadata
+    assert facts(client, uid)["state"] == "failed"
+
+
+def _unreadable(run: Composer) -> None:
+    """External data of a kind that Tiled cannot read: refused when it is registered, at stop."""
+    resource = new_uid()
+    parameters = {"dataset": "/a", "chunk_shape": [1]}
+    what = {"mimetype": "application/x-strange", "uri": "file://localhost/none", "parameters": parameters}
+    run.add("stream_resource", uid=resource, run_start=run.uid, data_key="cam", **what)
+    at = {"indices": {"start": 0, "stop": 1}, "seq_nums": {"start": 1, "stop": 2}}
+    descriptor = next(doc["uid"] for kind, doc in run.documents if kind == "descriptor")
+    run.add("stream_datum", uid=f"{resource}/0", stream_resource=resource, descriptor=descriptor, **at)
+
+
+@pytest.mark.parametrize("batch_size", [1, 10_000])
+@pytest.mark.parametrize("what", ["a value", "an array", "a file"])
+def test_a_run_with_a_backup_fails_whole_whatever_the_batch_size(client: Any, what: str, batch_size: int) -> None:
+    """What is found out at the stop only must not leave a run that passes for complete."""
+    run = Composer()
+    keys = {"x": key(), "z": key("array", [20], dtype_numpy="<f8"), "cam": key("array", [2], external="STREAM:")}
+    run.descriptor(keys, object_keys={"dev": list(keys)})
+    for number in range(3):
+        bad = number == 1
+        z: Any = ["OFF"] * 20 if bad and what == "an array" else [0.5] * 20
+        run.event({"x": "OFF" if bad and what == "a value" else 1.5, "z": z})
+    if what == "a file":
+        _unreadable(run)
+    documents = run.stop()
+    store: dict[str, Any] = {}
+    writer = TiledWriter(client, batch_size=batch_size, backup_dictionary=store)
+    give(writer, documents)
+    uid = uid_of(documents)
+    kept = [entry["name"] for entry in store[uid.partition("-")[0]]]
+    assert (len(kept), kept[0], kept[-1]) == (len(documents), "start", "stop")
     assert "stop" not in client[uid].metadata
     assert facts(client, uid)["state"] == "failed"
 

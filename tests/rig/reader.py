@@ -208,7 +208,10 @@ def _cell_differences(missing: Counter[Any], foreign: Counter[Any], names: list[
 
 
 def _cell(value: Any, *, as_float: bool = False) -> Any:
-    """Return a value that can be hashed and compared; NaN is a null, as the server returns it."""
+    """Return a value that can be hashed and compared.
+
+    NaN is a null: the server, which has tables in pandas on their way, returns null for either, also within lists.
+    """
     if isinstance(value, np.ndarray | np.generic):
         value = value.tolist()
     if isinstance(value, list | tuple):

@@ -1,9 +1,11 @@
 """Values of columns: each case of names, types and sizes with its exact result, on a real Tiled."""
 
+import json
 import re
 from typing import Any
 
 import httpx
+import numpy as np
 import pyarrow as pa
 import pytest
 
@@ -32,6 +34,30 @@ SCALARS: dict[str, tuple[dict[str, Any], list[Any], list[Any], list[int]]] = {
     "nul_text": (TEXT, ["a", "b\0c", "d"], ["a", None, "d"], [2]),
     "number_in_text": (TEXT, ["a", 1.5, [1, 2]], ["a", "1.5", "[1, 2]"], []),
     "bytes_in_text": (TEXT, ["a", b"b", b"\xff"], ["a", "b", None], [3]),
+    "arrays_in_text": (
+        TEXT,
+        ["a", [np.arange(2_000.0)] * 2, {"image": np.arange(2_000).reshape(40, 50)}],
+        [
+            "a",
+            json.dumps([[float(n) for n in range(2_000)]] * 2),
+            json.dumps({"image": [[50 * row + n for n in range(50)] for row in range(40)]}),
+        ],
+        [],
+    ),
+    "numbers_are_lists": ({**NUMBER, "shape": [3]}, [[1.5, 2.5], [3], []], [[1.5, 2.5], [3.0], []], []),
+    "integers_are_lists": ({**INTEGER, "shape": [1]}, [[1], [2, 3], None], [[1], [2, 3], None], []),
+    "truths_are_lists": (TRUTH, [[True, False], [True], False], [[True, False], [True], [False]], []),
+    "texts_are_lists": (TEXT, [["a", "b"], ["c"], "d"], [["a", "b"], ["c"], ["d"]], []),
+    "number_then_list": (NUMBER, [1.5, [2.5, 3], 4.5], [[1.5], [2.5, 3.0], [4.5]], []),
+    "number_then_texts": (NUMBER, [1.5, ["a"], 4.5], [1.5, None, 4.5], [2]),
+    "single_in_array": ({"dtype": "array", "shape": [1]}, [1.5, 2, 3.5], [1.5, 2.0, 3.5], []),
+    "single_then_list": ({"dtype": "array", "shape": []}, [1.5, [2, 3], 3.5], [[1.5], [2.0, 3.0], [3.5]], []),
+    "misfit_in_a_list": (
+        {"dtype": "array", "shape": [2], "dtype_numpy": "<u8"},
+        [[2**63, 2**63 + 1], [2**63 + 1, 2**63], [1, 2]],
+        [None, None, [1, 2]],
+        [1, 2],
+    ),
     "small_array": ({"dtype": "array", "shape": [2]}, [[1.0, 2.0], [3, 4], []], [[1, 2], [3, 4], []], []),
 }
 
@@ -150,3 +176,12 @@ def test_metadata_that_json_or_postgresql_cannot_hold(stage: Stage, reader: Any,
     assert {key: start[key] for key in more} == {
         "big": 2**53 - 1, "nan": None, "infinite": 2**53 - 1, "nul": "a\ufffdb", "small": 1.5,
     }  # fmt: skip
+
+
+def test_digits_that_earlier_rows_lose_when_their_column_becomes_wider_are_noted(
+    stage: Stage, reader: Any, uid: str
+) -> None:
+    documents = run_of(uid, {"n": INTEGER}, [{"n": 2**53 + 1}, {"n": 0.5}])
+    stage.publish_one_by_one(documents)
+    assert table(stage, uid, "primary", "internal")["n"] == [2.0**53, 0.5]
+    assert "Column 'n' of stream 'primary' holds floats: integers in it lost digits." in reader[uid].metadata["notes"]

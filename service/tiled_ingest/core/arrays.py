@@ -81,7 +81,7 @@ class Array:
         TiledRejected
             Tiled refuses these rows.
         """
-        positions, values = batch.present(self._state.key)
+        positions, values = self._present(batch)
         if not values:
             return set()
         patience = Patience(self._around, self._run.uid)
@@ -97,6 +97,9 @@ class Array:
         self._note(rows)
         yield from self._show(store)
         return {positions[position] for position, _ in rows.misfits}
+
+    def _present(self, batch: Batch) -> tuple[list[int], list[object]]:
+        return batch.present(self._state.key, external=self._state.external)
 
     def _fitted(self, values: list[object]) -> Converted:
         """Convert the values; where they prove the plan too narrow, widen it."""
@@ -120,9 +123,15 @@ class Array:
             least, most = self._state.lengths or lengths
             self._state.lengths = least, most = min(least, lengths[0]), max(most, lengths[1])
             text = f"Array lengths for {where} are not consistent: min={least}, max={most}"
-            self._state.notes["lengths"] = f"{text}; the arrays are padded with NaNs."
+            self._say("lengths", f"{text}; the arrays are padded with NaNs.")
         if getattr(rows, "rounded", False):
-            self._state.notes["rounded"] = f"Integers of {where} lost digits: the array became one of floats."
+            self._say("rounded", f"Integers of {where} lost digits: the array became one of floats.")
+
+    def _say(self, about: str, note: str) -> None:
+        """Note it for the run; tell it, too, once in each wording."""
+        if self._state.notes.get(about) != note:
+            self._around.tell("array_changed", run=self._run.uid, stream=self._stream.name, detail=note)
+        self._state.notes[about] = note
 
     def write_anew(self, upto: int) -> Procedure[set[int]]:
         """Show a store of our own with the values of all accepted events before offset `upto`.
@@ -139,7 +148,7 @@ class Array:
     def _first_value(self, upto: int) -> Procedure[object | None]:
         batches = Logged(self._around, self._run, self._stream.name, upto)
         while self._state.rows and (batch := (yield from batches.next())) is not None:
-            values: list[object] = batch.present(self._state.key)[1]
+            values = self._present(batch)[1]
             if values:
                 return values[0]
         return None
@@ -250,7 +259,7 @@ class Array:
         written, batches = Tally(), Logged(self._around, self._run, self._stream.name, upto)
         while (batch := (yield from batches.next())) is not None:
             written += Tally.of(batch.keys)
-            positions, values = batch.present(self._state.key)
+            positions, values = self._present(batch)
             rows = converted(values, store.plan) if values else None
             if rows is not None and not (yield from self._put(store, rows, patience)):
                 return False

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from .columns import numpy_dtype
+from .exact import kept_in, rounded_from
 from .natural import Values, natural, of_type
 from .sizes import DIMENSIONS_MAX, REQUEST_NBYTES_MAX, ROW_NBYTES_MAX, is_padding_bearable, row_limit
 
@@ -235,6 +236,7 @@ class _Row:
 
     array: Values | None
     why: str = ""
+    rounded: bool = False  # whether it has floats, and some of its integers lost digits as such
 
     @classmethod
     def of(cls, value: Any, plan: ArrayPlan) -> "_Row":
@@ -247,14 +249,14 @@ class _Row:
             found = found.reshape((1,) * len(plan.row_shape))  # EPICS gives an array of one element as a number
         if found.ndim != len(plan.row_shape):
             return cls(None, f"{found.ndim} dimensions where there were {len(plan.row_shape)}")
-        return cls._of_kind(found, plan.dtype)
+        return cls._of_kind(found, plan.dtype, rounded=rounded_from(value, found))
 
     @classmethod
-    def _of_kind(cls, found: Values, dtype: np.dtype[Any]) -> "_Row":
+    def _of_kind(cls, found: Values, dtype: np.dtype[Any], *, rounded: bool) -> "_Row":
         if found.size == 0:
             return cls(np.zeros(found.shape, dtype))
         if _promoted(dtype, found.dtype) is not None:
-            return cls(found)
+            return cls(found, rounded=rounded)
         converted = _converted(found, dtype)
         return cls(converted) if converted is not None else cls(None, f"{found.dtype.name} in an array of {dtype.name}")
 
@@ -275,27 +277,17 @@ class _Row:
             return True
         if dtype.kind not in _NUMBERS or self.array.dtype.kind not in _NUMBERS:
             return False
-        return self._is_kept_by(dtype)
-
-    def _is_kept_by(self, dtype: np.dtype[Any]) -> bool:
-        array = self.array
-        if array is None:
-            return True
-        with np.errstate(all="ignore"):
-            back = array.astype(dtype).astype(array.dtype)
-        return bool(np.all((back == array) | (_is_nan(back) & _is_nan(array))))
+        return kept_in(self.array, dtype)
 
     def loses(self, dtype: np.dtype[Any]) -> bool:
         """Whether integers lose digits as floats of that type."""
-        return self.array is not None and self.array.dtype.kind in "iu" and not self._is_kept_by(dtype)
+        if self.array is None or self.array.dtype.kind not in "iu":
+            return self.rounded
+        return not kept_in(self.array, dtype)
 
     def put_into(self, target: Values) -> None:
         if self.array is not None and self.array.size:
             target[tuple(map(slice, self.array.shape))] = self.array
-
-
-def _is_nan(array: Values) -> Any:
-    return np.isnan(array) if array.dtype.kind in "fc" else np.False_
 
 
 def _promoted(one: np.dtype[Any], other: np.dtype[Any]) -> np.dtype[Any] | None:

@@ -4,16 +4,23 @@ Arrow itself would make 0.5 a 0 in a column of integers, and true a 1.0 in one o
 Whole columns take one call; only where a value is not of the column's own kind each value is looked at.
 """
 
+import datetime as dt
 import itertools
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from decimal import Decimal
+from fractions import Fraction
+from pathlib import PurePath
 from typing import Any
+from uuid import UUID
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
+
+from .exact import leaves, loses_digits
 
 _NONE = type(None)
 _EXACT: dict[pa.DataType, frozenset[type]] = {
@@ -40,7 +47,7 @@ class _MisfitError(Exception):
 
 
 class _NarrowError(Exception):
-    """The value needs a wider column."""
+    """The value needs a wider column: of a broader type, or of lists."""
 
     def __init__(self, needed: pa.DataType) -> None:
         super().__init__()
@@ -54,7 +61,7 @@ class _TextError(_MisfitError):
 def converted(values: list[Any], data_type: pa.DataType, *, untyped: bool = False) -> Cells:
     """Return the values as an array of `data_type`; raises for no value.
 
-    In a column of lists that is `untyped` text is no misfit: the lists become lists of text.
+    In a column that is `untyped` text is no misfit: the column becomes one of text, or of lists of text.
     The whole column is converted at once if all values are of its kind: the result is the same as one by one.
     """
     if _fits(values, data_type):
@@ -94,7 +101,7 @@ def one_by_one(values: list[Any], data_type: pa.DataType, *, untyped: bool = Fal
             cells[row] = _cell(value, data_type)
         except _MisfitError as misfit:
             if untyped and isinstance(misfit, _TextError):
-                needed = wider(needed, pa.list_(pa.string()))
+                needed = wider(needed, _of_text(value, data_type))
             else:
                 misfits.append((row, str(misfit)))
         except _NarrowError as narrow:
@@ -121,8 +128,17 @@ def combined(parts: Sequence[Cells], order: npt.NDArray[np.intp] | None = None) 
 
 
 def wider(one: pa.DataType | None, other: pa.DataType) -> pa.DataType:
-    """Return the wider of two types that differ in their innermost values only."""
-    return other if one is None or _BREADTH[_innermost(other)] > _BREADTH[_innermost(one)] else one
+    """Return the narrowest type that holds what both hold: lists before single values, text before numbers."""
+    if one is None:
+        return other
+    inner = max(_innermost(one), _innermost(other), key=_BREADTH.__getitem__)
+    return _nested(inner, max(_depth(one), _depth(other)))
+
+
+def is_ours(data_type: pa.DataType, *, text: bool) -> bool:
+    """Whether we make columns of that type out of narrower ones; of text only where nobody said what values are."""
+    inner = _innermost(data_type)
+    return inner in _BREADTH and _depth(data_type) <= 1 and (text or inner != pa.string())
 
 
 def _innermost(data_type: pa.DataType) -> pa.DataType:
@@ -131,14 +147,39 @@ def _innermost(data_type: pa.DataType) -> pa.DataType:
     return data_type
 
 
+def _depth(data_type: pa.DataType) -> int:
+    return 1 + _depth(data_type.value_type) if pa.types.is_list(data_type) else 0
+
+
+def _nested(data_type: pa.DataType, depth: int) -> pa.DataType:
+    return pa.list_(_nested(data_type, depth - 1)) if depth else data_type
+
+
+def _of_text(value: Any, data_type: pa.DataType) -> pa.DataType:
+    lists = pa.types.is_list(data_type) or isinstance(value, list | tuple | np.ndarray)
+    return pa.list_(pa.string()) if lists else pa.string()
+
+
 def _cell(value: Any, data_type: pa.DataType) -> Any:
-    if isinstance(value, np.ndarray | np.generic):
-        value = value.tolist()  # a list, or a plain number for a numpy number or an array without dimensions
+    value = _plain(value)
     if value is None:
         return None
     if pa.types.is_list(data_type):
         return _list(value, data_type.value_type)
+    if isinstance(value, list | tuple) and data_type != pa.string():
+        _list(value, data_type)
+        raise _NarrowError(pa.list_(data_type))
     return _BY_TYPE[data_type](value)
+
+
+def _plain(value: Any) -> Any:
+    """Return what numpy holds as Python has it: lists, or a plain value for a number or an array without dimensions.
+
+    Times as text in numpy's spelling, which their own type gives only for some units.
+    """
+    if not isinstance(value, np.ndarray | np.generic):
+        return value
+    return value.astype(str).tolist() if value.dtype.kind in "mM" else value.tolist()
 
 
 def _list(value: Any, data_type: pa.DataType) -> list[Any]:
@@ -146,10 +187,24 @@ def _list(value: Any, data_type: pa.DataType) -> list[Any]:
         if pa.types.is_list(data_type):
             raise _MisfitError(f"{_called(value)} in a column of nested lists")
         value = [value]  # EPICS gives an array of one element as a number
-    try:
-        return [_cell(item, data_type) for item in value]
-    except _NarrowError as narrow:
-        raise _NarrowError(pa.list_(narrow.needed)) from None
+    cells: list[Any] = []
+    needed: pa.DataType | None = None
+    for item in value:  # all of them: a misfit among them counts, wherever it is
+        try:
+            cells.append(_item(item, data_type))
+        except _NarrowError as narrow:
+            needed = wider(needed, narrow.needed)
+    if needed is not None:
+        raise _NarrowError(pa.list_(needed))
+    return cells
+
+
+def _item(value: Any, data_type: pa.DataType) -> Any:
+    """Return what stands in a list; lists in it, where the column has none, are no values: SQL has no type for them."""
+    value = _plain(value)
+    if isinstance(value, list | tuple) and not pa.types.is_list(data_type) and data_type != pa.string():
+        raise _MisfitError("nested lists")
+    return _cell(value, data_type)
 
 
 def _integer(value: Any) -> int:
@@ -192,10 +247,10 @@ def _truth(value: Any) -> bool:
 
 
 def _string(value: Any) -> str:
-    """Return text as it is, bytes if they are UTF-8, anything else written out: nothing is lost in text."""
+    """Return text as it is, bytes if they are UTF-8, anything else written out as JSON: nothing is lost in text."""
     try:
         value = value.decode() if isinstance(value, bytes) else value
-        text = value if isinstance(value, str) else json.dumps(value, default=str)
+        text = value if isinstance(value, str) else json.dumps(value, default=_jsonable)
         text.encode()
     except (UnicodeError, TypeError, ValueError) as error:
         raise _MisfitError(f"{_called(value)} that is no UTF-8 text") from error
@@ -204,6 +259,25 @@ def _string(value: Any) -> str:
     return text
 
 
+def _jsonable(value: Any) -> Any:
+    """Return what JSON has no words for in words that lose nothing.
+
+    Raises
+    ------
+    TypeError
+        There are none.
+    """
+    if isinstance(value, np.ndarray | np.generic):
+        plain = _plain(value)
+        return str(plain) if isinstance(plain, np.generic) else plain  # more than 64 bits
+    if isinstance(value, bytes):
+        return value.decode()
+    if isinstance(value, _SPELLED):
+        return str(value)
+    raise TypeError(f"no JSON for {type(value).__name__}")
+
+
+_SPELLED = (complex, dt.date, dt.time, Decimal, Fraction, PurePath, UUID)
 _BY_TYPE = {pa.int64(): _integer, pa.float64(): _number, pa.bool_(): _truth, pa.string(): _string}
 
 
@@ -219,16 +293,4 @@ def _rounded(values: Any, data_type: pa.DataType) -> bool:
     """Whether an integer among the values has more digits than a float of the column keeps."""
     if _innermost(data_type) != pa.float64():
         return False
-    return any(isinstance(number, int) and _loses(number) for value in values for number in _numbers(value))
-
-
-def _numbers(value: Any) -> Any:
-    if isinstance(value, np.ndarray | np.generic):
-        value = value.tolist()
-    if isinstance(value, list | tuple):
-        return itertools.chain.from_iterable(map(_numbers, value))
-    return (value,)
-
-
-def _loses(number: int) -> bool:
-    return number.bit_length() > 53 and number.bit_length() <= 1024 and int(float(number)) != number
+    return any(isinstance(number, int) and loses_digits(number) for value in values for number in leaves(value))

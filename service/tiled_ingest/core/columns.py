@@ -78,8 +78,9 @@ class Columns:
         """
         data_keys: Mapping[str, Any] = descriptor["data_keys"]
         external = frozenset(key for key, spec in data_keys.items() if "external" in spec)
-        internal = [key for key in data_keys if key not in external or first.filled.get(key)]
-        data = {key: column_type(data_keys[key]) for key in _ordered(internal, first.data) if key not in elsewhere}
+        internal = [*(key for key in data_keys if key not in external), *_filled(data_keys, first)]
+        ordered = [key for key in _ordered(internal, first.data) if key not in elsewhere]
+        data = {key: column_type(data_keys[key], first.data.get(key)) for key in ordered}
         stamps = {f"ts_{key}": pa.float64() for key in _ordered(internal, first.timestamps)}
         return cls({**_KEYS, **data, **stamps}, external, frozenset(elsewhere), frozenset(untyped))
 
@@ -128,7 +129,8 @@ class Columns:
 
     def with_key(self, name: str, data_type: pa.DataType, *, untyped: bool = False) -> "Columns | None":
         """Return the columns with those of a further data key, in a table that takes them; else `None`."""
-        taken = f"ts_{name}" in self.types  # a key whose time stamps would share a column stays without one
+        ours = {name.lower(), f"ts_{name}".lower()}  # a key that would share a column with another stays without one
+        taken = any(known.lower() in ours for known in self.types)
         wider = self.widened(name, data_type)
         if taken or len(wider.types) > LATE_COLUMNS_MAX or wider.row_bytes > ROW_BYTES_MAX:
             return None
@@ -179,19 +181,55 @@ class Columns:
         return _KEYS.keys() <= self.types.keys()
 
 
+def _filled(data_keys: Mapping[str, Any], first: Event) -> list[str]:
+    """Return the external keys that have columns: SQL does not tell case apart, so none that is called like another."""
+    taken = {name.lower() for key, spec in data_keys.items() if "external" not in spec for name in (key, f"ts_{key}")}
+    found: list[str] = []
+    for key, spec in data_keys.items():
+        columns = {key.lower(), f"ts_{key}".lower()}
+        if "external" in spec and first.filled.get(key) and not columns & taken:
+            found.append(key)
+            taken |= columns
+    return found
+
+
 def _ordered(keys: list[str], first: Mapping[str, Any]) -> list[str]:
     known = set(keys)
     return [key for key in first if key in known] + [key for key in keys if key not in first]
 
 
-def column_type(spec: Mapping[str, Any]) -> pa.DataType:
+def column_type(spec: Mapping[str, Any], first: Any = None) -> pa.DataType:
     """Return the Arrow type for a data key's values; integers are 64 bits, numbers are doubles.
+
+    Whether they are lists, of one dimension, is told by the first value, where devices are known to describe one and
+    send the other: a number with a shape, an array of one element. It makes no type narrower; a list that comes later
+    widens its column.
 
     Lists of lists, which PostgreSQL has no column for, are written out as text.
     """
-    if spec.get("dtype") != "array" or len(spec.get("shape") or ()) > 1:
-        return _SCALARS.get(str(spec.get("dtype")), pa.string())
-    return pa.list_(_VALUES.get(numpy_kind(spec.get("dtype_numpy")), pa.float64()))
+    dtype, shape = str(spec.get("dtype")), spec.get("shape") or ()
+    if dtype == "array" and len(shape) <= 1:
+        values = _VALUES.get(numpy_kind(spec.get("dtype_numpy")), pa.float64())
+        return values if _is_single(first) and math.prod(size or 0 for size in shape) == 1 else pa.list_(values)
+    single = _SCALARS.get(dtype, pa.string())
+    listed = _is_texts(first) if single == pa.string() else _is_list(first)
+    return pa.list_(single) if listed else single
+
+
+def _is_single(value: Any) -> bool:
+    return value is not None and not _is_list(value) and not (isinstance(value, np.ndarray) and value.ndim)
+
+
+def _is_texts(value: Any) -> bool:
+    """Whether it is a list of texts: any other list is written out as JSON in a column of text."""
+    return _is_list(value) and len(value) > 0 and all(isinstance(item, str) for item in value)
+
+
+def _is_list(value: Any) -> bool:
+    """Whether it is a list of single values."""
+    if isinstance(value, np.ndarray):
+        return value.ndim == 1
+    return isinstance(value, list | tuple) and not any(isinstance(item, list | tuple) for item in value)
 
 
 def numpy_kind(dtype: Any) -> str:

@@ -57,15 +57,6 @@ def same_types(schema: pa.Schema, columns: Columns) -> bool:
     return {column.name: column.type for column in schema} == dict(columns.types)
 
 
-def is_wider(stored: pa.DataType, planned: pa.DataType) -> bool:
-    """Whether a stored column holds more than the planned one would."""
-    order = [pa.bool_(), pa.int64(), pa.float64()]
-    while pa.types.is_list(stored) and pa.types.is_list(planned):
-        stored, planned = stored.value_type, planned.value_type
-        order = [pa.bool_(), pa.int64(), pa.float64(), pa.string()]  # of numbers, until one was a text
-    return stored in order and planned in order and order.index(stored) > order.index(planned)
-
-
 def packed(source: TableSource) -> Json:
     """Spell a data source so that it can stand in another one's properties."""
     schema = base64.b64encode(source.schema.serialize().to_pybytes()).decode()

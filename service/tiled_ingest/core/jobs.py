@@ -8,7 +8,17 @@ from typing import Protocol
 
 from .errors import TiledRejected
 from .external import External
-from .lifecycle import announce, close_run, decide_failure, do_chore, emit_misfits, emit_run, mark_failed, open_run
+from .letters import fail_if_backed_up
+from .lifecycle import (
+    announce,
+    close_run,
+    decide_failure,
+    do_chore,
+    emit_misfits,
+    emit_run,
+    mark_failed,
+    open_run,
+)
 from .offsets import Hold
 from .registration import register
 from .run import Run, Verdict
@@ -90,6 +100,7 @@ def _append(desk: Desk, run: Run, stream: Stream, now_s: float, force: str | Non
     misfits = yield from Values(desk, run, stream).append(sealed.batch)
     stream.under_way = 0
     if misfits:
+        fail_if_backed_up(desk, f"{len(misfits)} events of stream '{stream.name}' have values that fit no column")
         yield from emit_misfits(run, stream, {int(sealed.batch.offsets[row]) for row in misfits})
     run.in_hand.remove(sealed.hold)
     desk.release(sealed.hold)

@@ -5,11 +5,11 @@ from itertools import chain
 from typing import Any
 
 from .eras import Decode
-from .errors import InvalidDocument
+from .errors import InvalidDocument, TiledRejected
 from .events import references
 from .record import Record
 from .run import Run, Verdict
-from .steps import Letter
+from .steps import Letter, Surroundings
 
 Membership = Callable[[Record], bool]
 
@@ -77,3 +77,15 @@ def letters_of(
 def letter(record: Record, error: InvalidDocument, run: str = "") -> Letter:
     """Return the dead letter for a document that is refused by itself."""
     return Letter(record, error.reason, error.code, error.detail, run or error.run)
+
+
+def fail_if_backed_up(around: Surroundings, why: str) -> None:
+    """Refuse the whole run for what it cannot keep of one document, if a backup takes all of it then.
+
+    Raises
+    ------
+    TiledRejected
+        So that the run fails.
+    """
+    if around.policy.backed_up:
+        raise TiledRejected(why)

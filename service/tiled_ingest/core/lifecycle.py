@@ -409,5 +409,5 @@ def mark_failed(around: Surroundings, run: Run) -> Procedure[None]:
     yield from _write_facts(around, run, facts)
     run.final_facts = facts
     yield from insist(around, run.uid, CloseStreams(tuple(_streams_to_close(run))))
-    if run.stop is not None:
+    if run.stop is not None and not around.policy.backed_up:
         yield from insist(around, run.uid, UpdateMetadata(run.path, {"stop": clipped(run.stop)}))

@@ -6,7 +6,7 @@ TiledWriter then fails; here the key gets a name made of it, and the data key ke
 
 import hashlib
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 RESERVED = ("time", "seq_num")  # columns of every table
@@ -38,10 +38,13 @@ def renames(data_keys: Mapping[str, Any]) -> dict[str, str]:
                 names.longer(key) if key in RESERVED or key.lower() not in stamps else names.made_of(f"key_{key}")
             )
     seen = set(RESERVED)
-    for key in data_keys:
-        if key not in found and (_unusable(key, external="external" in data_keys[key]) or key.lower() in seen):
+    for key, spec in data_keys.items():
+        external = "external" in spec
+        # Of an external key there is only a node, and nodes' names may differ in case alone.
+        if key not in found and (_unusable(key, external=external) or (not external and key.lower() in seen)):
             found[key] = names.made_of(key)
-        seen.add(key.lower())
+        if not external:
+            seen.add(key.lower())
     return found
 
 
@@ -54,10 +57,12 @@ def _is_table(key: str, spec: Mapping[str, Any]) -> bool:
     return bool(_TABLES.fullmatch(key)) and (spec.get("dtype") == "array" or "external" in spec)
 
 
-def beside(key: str, known: Iterable[str]) -> str:
-    """Return a name for a key of a later descriptor: its own, unless a known key has one of its columns."""
-    taken = {name for other in known for name in (other.lower(), f"ts_{other}".lower())}
-    return _Names(taken).made_of(key) if taken & {key.lower(), f"ts_{key}".lower()} else key
+def beside(key: str, spec: Mapping[str, Any], known: Mapping[str, Any]) -> str:
+    """Return a name for a key of a later descriptor: its own, unless a known key has its node or its columns."""
+    nodes = {name for other in known for name in (other, f"ts_{other}")}
+    columns = {name.lower() for other in known if "external" not in known[other] for name in (other, f"ts_{other}")}
+    clash = key in nodes or ("external" not in spec and columns & {key.lower(), f"ts_{key}".lower()})
+    return _Names({name.lower() for name in nodes}).made_of(key) if clash else key
 
 
 def _unusable(key: str, *, external: bool) -> bool:

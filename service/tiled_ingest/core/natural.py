@@ -95,7 +95,8 @@ def _of_objects(value: Any) -> Values | None:
     """Return an array of floats for numbers with gaps, or of any size; `None` for anything else."""
     try:
         array = np.array(_listed(value), dtype=object)
-        flat = [math.nan if item is None else item for item in array.ravel()]
+        plain = (item.item() if isinstance(item, np.generic) else item for item in array.ravel())
+        flat = [math.nan if item is None else item for item in plain]
         if not all(isinstance(item, int | float) for item in flat):
             return None
         return np.array(flat, np.float64).reshape(array.shape)

@@ -33,6 +33,12 @@ class Policy:
     commit_interval_s: float = 0.5
     log_chunk_bytes: int = 16_000_000
     log_holds_runs: bool = True  # false in process: a new dataset gets its rows from the old one, by way of Tiled
+    # In process, where there are no dead letters, what events say of keys that no descriptor names is left out with a
+    # note, as TiledWriter leaves it out; elsewhere it is a dead letter.
+    leaves_out_strays: bool = False
+    # In process, beside a backup that takes the whole run as soon as a document of it is refused: then the run fails in
+    # Tiled, too, and has no stop document there, so that a part of it cannot pass for the whole.
+    backed_up: bool = False
     # Of a log that holds one run, whole (`tools/rebuild`): its rows are written at its end, in one switch; a run that
     # was closed or has failed is taken up again, and one that someone else wrote, if it is to be adopted.
     writes_anew: bool = False

@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from .columns import numpy_dtype
+from .exact import kept_in, rounded_from
 from .natural import one_row
 from .sizes import DIMENSIONS_MAX, REQUEST_NBYTES_MAX, ROW_NBYTES_MAX
 
@@ -31,9 +32,14 @@ class RaggedPlan:
     row_shape: tuple[int | None, ...]
 
     @classmethod
-    def begin(cls, spec: Mapping[str, Any]) -> "RaggedPlan":
-        """Return the plan by the data key; what SQL has no type for is written as 64-bit floats."""
+    def begin(cls, spec: Mapping[str, Any], first: Any = None, *, untyped: bool = False) -> "RaggedPlan":
+        """Return the plan by the data key; what SQL has no type for is written as 64-bit floats.
+
+        `untyped`: what is declared is a guess, and the first value knows better whether there are integers.
+        """
         declared = numpy_dtype(spec.get("dtype_numpy"))
+        if untyped and _is_whole(first, tuple(spec["shape"])):
+            declared = np.dtype(np.int64)
         storable = declared is not None and declared.str[1:] in _STORABLE
         return cls(declared if declared is not None and storable else np.dtype(np.float64), tuple(spec["shape"]))
 
@@ -74,6 +80,11 @@ def _is_sane(shape: tuple[int | None, ...]) -> bool:
     return positive and len(shape) <= DIMENSIONS_MAX and outer <= PARTS_MAX and inner * _NUMBER_NBYTES <= ROW_NBYTES_MAX
 
 
+def _is_whole(value: Any, row_shape: tuple[int | None, ...]) -> bool:
+    flat = _Flat(RaggedPlan(np.dtype(np.int64), row_shape))
+    return not flat.add(value) and bool(flat.leaves) and all(leaf.dtype.kind in "iu" for leaf in flat.leaves)
+
+
 def _storable(dtype: np.dtype[Any]) -> np.dtype[Any]:
     return dtype if dtype.str[1:] in _STORABLE else np.dtype(np.float64)
 
@@ -90,6 +101,8 @@ class Chunk:
         The number of elements.
     misfits
         Positions among the values of those that are no such array, and why: they are empty.
+    rounded
+        Whether integers lost digits as floats.
     """
 
     plan: RaggedPlan
@@ -97,6 +110,7 @@ class Chunk:
     columns: Mapping[str, np.ndarray[Any, Any]]
     size: int
     misfits: tuple[tuple[int, str], ...]
+    rounded: bool = False
 
     def table(self, index: int) -> pa.Table:
         """Return the chunk as the row of that index."""
@@ -117,10 +131,13 @@ class Chunks:
         The values of each chunk.
     misfits
         Positions among all values of those that are no such array, and why: they are empty.
+    rounded
+        Whether integers lost digits as floats.
     """
 
     plan: RaggedPlan
     misfits: tuple[tuple[int, str], ...]
+    rounded: bool
     groups: Sequence[Sequence[Any]] = field(default=())
     only: Chunk | None = None
 
@@ -134,15 +151,15 @@ def chunks(values: Sequence[Any], plan: RaggedPlan) -> Chunks:
     groups = list(_grouped(values, plan))
     if len(groups) == 1:
         made = chunk(values, plan)
-        return Chunks(made.plan, made.misfits, only=made)
+        return Chunks(made.plan, made.misfits, made.rounded, only=made)
     misfits: list[tuple[int, str]] = []
-    rows = 0
+    rows, rounded = 0, False
     for group in groups:
         made = chunk(group, plan)
-        plan = made.plan
+        plan, rounded = made.plan, rounded or made.rounded
         misfits += [(rows + position, why) for position, why in made.misfits]
         rows += made.rows
-    return Chunks(plan, tuple(misfits), groups)
+    return Chunks(plan, tuple(misfits), rounded, groups)
 
 
 def _grouped(values: Sequence[Any], plan: RaggedPlan) -> Iterator[Sequence[Any]]:
@@ -174,23 +191,31 @@ def chunk(values: Sequence[Any], plan: RaggedPlan) -> Chunk:
     flat = _Flat(plan)
     misfits = tuple((position, why) for position, value in enumerate(values) if (why := flat.add(value)))
     wanted = flat.plan
-    leaves = flat.leaves or [np.zeros(0)]
     columns = {f"node{level}-offsets": np.array(offsets, np.int64) for level, offsets in flat.offsets.items()}
-    columns[wanted.schema.names[-1]] = np.concatenate(leaves).astype(wanted.dtype)
-    return Chunk(wanted, len(values), columns, sum(leaf.size for leaf in leaves), misfits)
+    # One by one: numpy's own type for signed and unsigned integers together would be a float.
+    parts = [np.zeros(0, wanted.dtype), *(leaf.astype(wanted.dtype) for leaf in flat.leaves)]
+    columns[wanted.schema.names[-1]] = data = np.concatenate(parts)
+    rounded = flat.rounded or any(_loses(leaf, wanted.dtype) for leaf in flat.leaves)
+    return Chunk(wanted, len(values), columns, data.size, misfits, rounded)
+
+
+def _loses(leaf: np.ndarray[Any, Any], dtype: np.dtype[Any]) -> bool:
+    return leaf.dtype.kind in "iu" and not kept_in(leaf, dtype)
 
 
 def chunk_of(rows: int, found: pa.Table, plan: RaggedPlan) -> Chunks:
     """Return a chunk as the row of a table of another type holds it, in the plan's type, which is at least as wide."""
     *offsets, data = plan.schema.names[1:]
-    arrays = {name: _flat_column(found, name, np.dtype(np.int64)) for name in offsets}
-    values = _flat_column(found, data, plan.dtype)
-    return Chunks(plan, (), only=Chunk(plan, rows, {**arrays, data: values}, values.size, ()))
+    arrays = {name: _flat_column(found, name).astype(np.int64) for name in offsets}
+    held = _flat_column(found, data)
+    rounded = _loses(held, plan.dtype)
+    only = Chunk(plan, rows, {**arrays, data: held.astype(plan.dtype)}, held.size, (), rounded)
+    return Chunks(plan, (), rounded, only=only)
 
 
-def _flat_column(found: pa.Table, name: str, dtype: np.dtype[Any]) -> np.ndarray[Any, Any]:
+def _flat_column(found: pa.Table, name: str) -> np.ndarray[Any, Any]:
     flat = pc.list_flatten(found.column(name).combine_chunks())
-    return np.asarray(flat.to_numpy(zero_copy_only=False)).astype(dtype)
+    return np.asarray(flat.to_numpy(zero_copy_only=False))
 
 
 class _Flat:
@@ -200,6 +225,7 @@ class _Flat:
         self.plan = plan
         self.offsets: dict[int, list[int]] = {level: [0] for level, n in enumerate(plan.row_shape) if n is None}
         self.leaves: list[np.ndarray[Any, Any]] = []
+        self.rounded = False
         self._innermost = max(self.offsets)
 
     def add(self, value: Any) -> str:
@@ -216,7 +242,7 @@ class _Flat:
             self._take([], self._empty(0))
             return f"more than {ROW_NBYTES_MAX} bytes"
         for leaf in leaves:
-            self.plan = self.plan if _is_kept(leaf, self.plan.dtype) else self.plan.joined(leaf.dtype)
+            self.plan = self.plan if kept_in(leaf, self.plan.dtype) else self.plan.joined(leaf.dtype)
         self._take(leaves, parts[0])
         return ""
 
@@ -243,6 +269,7 @@ class _Flat:
         """Return lengths by level, and the leaves in order; `None` if the value has another form."""
         if level == self._innermost:
             leaf = one_row(value, self.plan.row_shape[level + 1 :])
+            self.rounded = self.rounded or (leaf is not None and rounded_from(value, leaf))
             return None if leaf is None else ({level: [len(leaf)]}, [leaf])
         if value is None or not isinstance(value, list | tuple | np.ndarray):
             return None
@@ -259,9 +286,3 @@ class _Flat:
             for deeper, each in inner[0].items():
                 lengths.setdefault(deeper, []).extend(each)
         return lengths, leaves
-
-
-def _is_kept(leaf: np.ndarray[Any, Any], dtype: np.dtype[Any]) -> bool:
-    with np.errstate(all="ignore"):
-        back = leaf.astype(dtype).astype(leaf.dtype)
-    return bool(np.all((back == leaf) | ((leaf != leaf) & (back != back))))  # noqa: PLR0124  NaN is itself, too

@@ -8,7 +8,7 @@ formats, refuses of one data key is no reason to lose the run: this key's docume
 from .documents import access_tags
 from .errors import InvalidDocument, TiledRejected
 from .external import External, Waiting
-from .letters import letter
+from .letters import fail_if_backed_up, letter
 from .patience import insist
 from .run import Run
 from .steps import Letters, Procedure, Surroundings, read_log
@@ -37,6 +37,7 @@ def _registered(around: Surroundings, run: Run, external: External, request: Reg
     except TiledRejected as error:
         external.refusal = str(error)
         where = "/".join(external.path[-2:])
+        fail_if_backed_up(around, f"External data {where}: {external.refusal}")
         run.notes.append(f"External data {where}: not written any further, {external.refusal}.")
         around.tell("external_refused", run=run.uid, path=where, error=external.refusal)
         return False

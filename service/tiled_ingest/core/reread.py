@@ -6,12 +6,14 @@ stay below it. Groups are put together by (`seq_num`, `time`), since PostgreSQL 
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from .errors import TiledRejected
+from .exact import kept_in
 from .patience import Patience
 from .steps import Procedure, Surroundings
 from .tally import Tally
@@ -26,10 +28,11 @@ _WIDTH_OTHER = 200  # text and lists: a guess; where it is too low, the group is
 
 @dataclass(frozen=True, slots=True)
 class Portion:
-    """Some rows as they go into a dataset, and what identifies them."""
+    """Some rows as they go into a dataset, what identifies them, and the columns whose integers lost digits."""
 
     table: pa.Table
     keys: Keys
+    rounded: frozenset[str] = frozenset()
 
     def divided(self, rows: int) -> "tuple[Portion, Portion]":
         """Return the first so many rows, and the others."""
@@ -97,7 +100,7 @@ class Reread:
         """
         if self._portions is None:
             table = self._checked((yield from self._read()))
-            self._portions = list(_portions(_fitted(table, self.schema), self.rows_max))
+            self._portions = list(_portions(_fitted(table, self.schema), self.rows_max, _rounded(table, self.schema)))
         return self._portions.pop(0) if self._portions else Portion(self.schema.empty_table(), NO_KEYS)
 
     @property
@@ -204,11 +207,35 @@ def _fitted(table: pa.Table, schema: pa.Schema) -> pa.Table:
         if column.name not in table.column_names:
             columns.append(pa.nulls(table.num_rows, column.type))
         else:
-            columns.append(pc.cast(table.column(column.name), column.type, safe=False))
+            columns.append(_cast(table.column(column.name), column.type))
     return pa.table(columns, schema=schema)
 
 
-def _portions(table: pa.Table, rows_max: int) -> Iterator[Portion]:
+def _cast(column: "pa.ChunkedArray[Any]", data_type: pa.DataType) -> Any:
+    if not pa.types.is_list(data_type) or pa.types.is_list(column.type) or pa.types.is_large_list(column.type):
+        return pc.cast(column, data_type, safe=False)
+    values = pc.cast(column, data_type.value_type, safe=False).to_pylist()
+    return pa.array([None if value is None else [value] for value in values], data_type)
+
+
+def _rounded(table: pa.Table, schema: pa.Schema) -> frozenset[str]:
+    both = [column for column in schema if column.name in table.column_names]
+    return frozenset(column.name for column in both if _loses_digits(table.column(column.name), column.type))
+
+
+def _loses_digits(column: "pa.ChunkedArray[Any]", data_type: pa.DataType) -> bool:
+    values: Any = column
+    wanted = data_type
+    while pa.types.is_list(values.type) or pa.types.is_large_list(values.type):
+        values = pc.list_flatten(values)
+    while pa.types.is_list(wanted):
+        wanted = wanted.value_type
+    if not pa.types.is_integer(values.type) or wanted != pa.float64():
+        return False
+    return not kept_in(values.drop_null().to_numpy(), np.dtype(np.float64))
+
+
+def _portions(table: pa.Table, rows_max: int, rounded: frozenset[str]) -> Iterator[Portion]:
     for start in range(0, table.num_rows, rows_max):
         rows = table.slice(start, rows_max)
-        yield Portion(rows, _keys(rows))
+        yield Portion(rows, _keys(rows), rounded)

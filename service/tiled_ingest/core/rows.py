@@ -222,10 +222,16 @@ class Batch:
         """Return the values of a data key, one a row; `None` where an event has none, or but a datum's id."""
         return self._ordered(value for piece in self._pieces for value in piece.values(key, external=external))
 
-    def present(self, key: str) -> tuple[list[int], list[Any]]:
-        """Return which rows have the data key, and its values there (`None` among them, where an event says so)."""
-        found = self._ordered(value for piece in self._pieces for value in piece.raw(key, _ABSENT))
-        rows = [row for row, value in enumerate(found) if value is not _ABSENT]
+    def present(self, key: str, *, external: bool = False) -> tuple[list[int], list[Any]]:
+        """Return which rows have the data key, and its values there (`None` among them, where an event says so).
+
+        Of an external key only values that are filled in count.
+        """
+        if external:
+            found, absent = self.values(key, external=True), None
+        else:
+            found, absent = self._ordered(value for piece in self._pieces for value in piece.raw(key, _ABSENT)), _ABSENT
+        rows = [row for row, value in enumerate(found) if value is not absent]
         return rows, [found[row] for row in rows]
 
     def _ordered(self, values: Iterable[T]) -> list[T]:

@@ -389,7 +389,7 @@ class Runs:
     def _add_row(self, run: Run, stream: Stream, event: Event, record: Record, nbytes: int, now_s: float) -> None:
         if stream.external_keys:
             self._intake.refer(run, stream, event, record, now_s)
-        stream.plan(event)
+        stream.plan(event, {key for name, key in run.externals if name == stream.name})
         if self._only_counts:
             stream.recall(event)
             return

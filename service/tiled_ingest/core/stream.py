@@ -1,7 +1,7 @@
 """One stream of a run: its rows on their way to Tiled, and the table that is ours to append to."""
 
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -87,6 +87,8 @@ class ArrayState:
 
     Attributes
     ----------
+    external
+        Whether the descriptor calls it external: only what an event says it has filled in is a value.
     plan
         What its rows are; `None` before the first one came.
     node
@@ -109,6 +111,7 @@ class ArrayState:
     spec: dict[str, Any]
     ragged: bool
     untyped: bool = False
+    external: bool = False
     plan: Plan | None = None
     node: ArraySource | None = None
     store: Store | None = None
@@ -118,9 +121,16 @@ class ArrayState:
     lengths: tuple[int, int] | None = None
     notes: dict[str, str] = field(default_factory=dict)
 
+    def has(self, event: Event) -> bool:
+        """Whether the event has a value for it, or says that it has none: then there is a row."""
+        if self.external:
+            return bool(event.filled.get(self.key)) and event.data.get(self.key) is not None
+        return self.key in event.data
+
     def begin(self, first: Any) -> Plan:
         """Return the plan by the data key and the first value."""
-        return RaggedPlan.begin(self.spec) if self.ragged else ArrayPlan.begin(self.spec, first, untyped=self.untyped)
+        kind: type[RaggedPlan | ArrayPlan] = RaggedPlan if self.ragged else ArrayPlan
+        return kind.begin(self.spec, first, untyped=self.untyped)
 
 
 class Stream:
@@ -209,7 +219,7 @@ class Stream:
             original = originals.get(name, name)
             if original in self._stored:
                 continue
-            stored = self._stored[original] = names.beside(name, self.data_keys)
+            stored = self._stored[original] = names.beside(name, spec, self.data_keys)
             self.data_keys[stored] = spec if stored == original else {**spec, names.ORIGINAL: original}
             if stored != original:
                 self.renames[original] = stored
@@ -222,9 +232,7 @@ class Stream:
     def _note_array(self, key: str) -> None:
         """Give an array that is not kept in the table a state of its own; of a late one, the time stamps a column."""
         spec = self.data_keys[key]
-        kind = store(spec, self._policy.array_size_max)
-        if kind == "ragged" and not ragged_in_sql(spec):
-            kind = "table"
+        kind = _store(spec, self._policy)
         if kind not in {"zarr", "ragged"}:
             return
         self.arrays[key] = ArrayState(key, spec, kind == "ragged", key in self._untyped)
@@ -232,14 +240,28 @@ class Stream:
             last = part is self.parts[-1]
             part.columns = part.columns.with_array(key) if last else part.columns.beside(key)
 
-    def plan(self, event: Event) -> None:
-        """Fix the tables' columns by the first accepted event; later ones change nothing."""
+    def plan(self, event: Event, registered: Collection[str] = ()) -> None:
+        """Fix the tables' columns by the first accepted event; later ones change nothing.
+
+        `registered` are the external keys that have rows in files already.
+        """
         if self.parts:
             return
+        for key in self.external_keys:
+            if event.filled.get(key) and key not in registered:
+                self._note_filled(key)
         columns = Columns.plan({"data_keys": self.data_keys}, event, self.arrays, self._untyped)
         parts = columns.split(self._policy.table_columns_max)
         names = ["internal"] if len(parts) == 1 else [f"internal_{number}" for number in range(len(parts))]
         self.parts = [Part((*self.path, name), columns) for name, columns in zip(names, parts, strict=True)]
+
+    def _note_filled(self, key: str) -> None:
+        """Give external data that events hold themselves a node of its own, if no column can hold what it is."""
+        spec = {name: value for name, value in self.data_keys[key].items() if name != "external"}
+        kind = _store(spec, self._policy)
+        if kind in {"zarr", "ragged"} and len(spec.get("shape") or ()) > 1:
+            untyped = key in self._untyped
+            self.arrays[key] = ArrayState(key, self.data_keys[key], kind == "ragged", untyped, external=True)
 
     def add_columns(self, key: str) -> bool:
         """Give a data key that the first event did not have its columns, in the last table, if there is room."""
@@ -328,8 +350,8 @@ class Stream:
         """Count a row that an earlier claim has written."""
         self._old_seq_nums.append(event.seq_num)
         self._old_times.append(event.time)
-        for key, array in self.arrays.items():
-            array.rows += key in event.data
+        for array in self.arrays.values():
+            array.rows += array.has(event)
         if len(self._old_times) >= 65_536:
             self.recalled()
 
@@ -350,6 +372,11 @@ class Stream:
         self.confirmed += Tally.of(keys)
         for part in self.parts:
             part.confirmed += part.tally(keys)
+
+
+def _store(spec: Mapping[str, Any], policy: Policy) -> str:
+    kind = store(spec, policy.array_size_max)
+    return "table" if kind == "ragged" and not ragged_in_sql(spec) else kind
 
 
 def external_keys(data_keys: Mapping[str, Any]) -> tuple[str, ...]:

@@ -10,7 +10,7 @@ is either in the old dataset, where nobody looks, or is refused, since Tiled cas
 Nothing is ever deleted: SQL tables are shared by all streams of one schema.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 
 import pyarrow as pa
@@ -50,6 +50,14 @@ class Child:
 
     path: Path
     source: TableSource
+
+
+def note_rounded(run: Run, stream: Stream, columns: Collection[str]) -> None:
+    """Note for a person that these columns do not hold all digits."""
+    for name in sorted(columns):
+        note = f"Column '{name}' of stream '{stream.name}' holds floats: integers in it lost digits."
+        if note not in run.notes:
+            run.notes.append(note)
 
 
 class Switch:
@@ -182,6 +190,7 @@ class Switch:
             if portion is None or not (yield from self._append(child, portion, written, patience)):
                 return False
             written += self._part.tally(portion.keys)
+            note_rounded(self._run, self._stream, portion.rounded)
         self._check_complete(written)
         return self._is_full(
             written, (yield from tally_at(self._around, self._run.uid, child.path, self._part.counted_by))
@@ -261,4 +270,4 @@ class FromLog:
         if batch is None:
             return Portion(pa.table({}), NO_KEYS)
         built = self._build(batch)
-        return Portion(built.table, batch.keys) if built is not None else None
+        return Portion(built.table, batch.keys, built.rounded) if built is not None else None

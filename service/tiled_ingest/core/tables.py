@@ -8,8 +8,9 @@ from dataclasses import replace
 
 import pyarrow as pa
 
+from .cells import is_ours, wider
 from .columns import Columns, column_type
-from .datasets import OURS, check_epoch, facts_of, is_wider, same_types
+from .datasets import OURS, check_epoch, facts_of, same_types
 from .documents import access_tags, clipped
 from .errors import TiledRejected, TooLarge
 from .patience import Bare, Patience, create, insist
@@ -18,7 +19,7 @@ from .rows import Batch, Share, TableResult
 from .run import Run
 from .steps import Procedure, Surroundings
 from .stream import Part, Stream
-from .switch import Switch
+from .switch import Switch, note_rounded
 from .writes import (
     Append,
     CreateTable,
@@ -87,9 +88,9 @@ class Table:
             if self._columns is not columns:
                 continue  # an earlier claim had widened a column
             if (yield from self._send(share, built, patience)):
-                self._note_rounded(built)
+                note_rounded(self._run, self._stream, built.rounded)
                 self._part.confirmed += self._part.tally(share.keys)
-                found = {*(misfit.row_index for misfit in built.misfits), *_rows_with(batch, built.unplanned)}
+                found = self._misfits_of(batch, built)
                 misfits.update(misfit for misfit in found if share.start <= misfit < share.stop)
                 row = share.stop
         return misfits
@@ -125,10 +126,20 @@ class Table:
     def _built_noting(self, batch: Batch) -> TableResult | None:
         built = self._built_or_widened(batch)
         if built is not None:
-            self._note_rounded(built)
-            rows = {*(misfit.row_index for misfit in built.misfits), *_rows_with(batch, built.unplanned)}
-            self._misfits.update(int(batch.offsets[row]) for row in rows)
+            note_rounded(self._run, self._stream, built.rounded)
+            self._misfits.update(int(batch.offsets[row]) for row in self._misfits_of(batch, built))
         return built
+
+    def _misfits_of(self, batch: Batch, built: TableResult) -> set[int]:
+        """Return the rows with values that are not in the table though they are not null."""
+        lost = built.unplanned
+        if self._around.policy.leaves_out_strays:
+            strays = lost - self._stream.data_keys.keys()
+            for key in sorted(strays):
+                note = f"no descriptor names '{key}'; what events say of it is not in Tiled."
+                self._run.notes.append(f"Stream '{self._stream.name}': {note}")
+            lost -= strays
+        return {*(misfit.row_index for misfit in built.misfits), *_rows_with(batch, lost)}
 
     def _arrived(self, share: Share, outcome: Outcome) -> Procedure[bool]:
         """Look for an append whose reply was lost."""
@@ -181,11 +192,6 @@ class Table:
             self._note_type(name, data_type)
         return None
 
-    def _note_rounded(self, built: TableResult) -> None:
-        for name in sorted(built.rounded):
-            note = f"Column '{name}' of stream '{self._stream.name}' holds floats: integers in it lost digits."
-            self._run.notes.append(note)
-
     def _add_columns(self, unplanned: Iterable[str]) -> bool:
         """Columns for keys that the descriptor knows but the first event did not have (or not filled)."""
         late = [key for key in self._stream.data_keys if key in unplanned and self._stream.add_columns(key)]
@@ -202,8 +208,10 @@ class Table:
         columns = self._columns
         for column in node.source.schema if node.source else ():
             planned = columns.types.get(column.name)
-            if planned is not None and is_wider(column.type, planned):
-                columns = columns.widened(column.name, column.type)
+            if planned is None or not is_ours(column.type, text=column.name in columns.untyped):
+                continue
+            if (both := wider(planned, column.type)) != planned:
+                columns = columns.widened(column.name, both)
         self._part.columns = columns
 
     # ------------------------------------------------------------ ownership

@@ -50,6 +50,7 @@ class Driver:
     def __init__(self, perform: Callable[[Request], Outcome], policy: Policy, wait_s_max: float) -> None:
         self._perform_request = perform
         self._wait_s_max = wait_s_max
+        self._backed_up = policy.backed_up
         self._engine = Engine(policy, partial(secrets.token_hex, 5))
         self._home = Home(TOPIC, 0)
         self._uid = ""
@@ -156,7 +157,8 @@ class Driver:
     @_perform.register
     def _(self, effect: fx.DeadLetter) -> None:
         if effect.code == "run_failed":  # told already, once for all its documents
-            logger.error("%s: document %d is not in Tiled: %s", effect.run, effect.record.offset, effect.error)
+            level = logging.DEBUG if self._backed_up else logging.ERROR
+            logger.log(level, "%s: document %d is not in Tiled: %s", effect.run, effect.record.offset, effect.error)
         else:
             self._problems.append(InvalidDocument(effect.code, effect.error.removeprefix(f"{effect.code}: ")))
         self._inbox.append(fx.DeadLettered(effect.ticket))
@@ -179,5 +181,8 @@ class Driver:
         if effect.event == "run_failed":
             self.failed = True
             self._problems.append(TiledRejected(effect.fields["error"]))
+        if effect.event == "array_changed":  # in TiledWriter's words
+            logger.warning("%s", effect.fields["detail"])
+            return
         level = logging.WARNING if effect.event in _WARNINGS else logging.DEBUG
         logger.log(level, "%s %s", effect.event, dict(effect.fields))

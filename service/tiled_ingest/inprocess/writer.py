@@ -80,7 +80,8 @@ class TiledWriter:
     batch_size
         Rows (or frames) that are written together; <= 1 writes each at once.
     max_array_size
-        Longer arrays (elements) in events get a node of their own; 0: all arrays, -1: none.
+        Longer arrays (elements) in events get a node of their own, and those of several dimensions; 0: all arrays;
+        -1: none for its length.
     validate
         Deprecated: have Tiled read each run after its stop.
     ignore_errors
@@ -123,7 +124,9 @@ class TiledWriter:
         self._normalizer = _normalizer(normalizer)
         self._age_s_max = age_s_max
         patches = self.patches if self._normalizer is Own else {}
-        self._policy = replace(_policy(batch_size, max_array_size, age_s_max), patches=patches)
+        backed_up = bool(backup_directory) or backup_dictionary is not None
+        policy = _policy(batch_size, max_array_size, age_s_max)
+        self._policy = replace(policy, patches=patches, backed_up=backed_up)
         self._begin()
 
     @classmethod
@@ -242,6 +245,7 @@ def _policy(batch_size: int, max_array_size: int, age_s_max: float | None) -> Po
         idle_s_max=math.inf,
         memory_bytes_max=2**62,  # a caller waits for each flush: nothing can pile up
         log_holds_runs=False,
+        leaves_out_strays=True,
         version=__version__,
     )
 

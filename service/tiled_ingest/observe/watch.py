@@ -35,6 +35,7 @@ LEVELS = {
     "tiled_up": "info",
     "switched": "info",
     "put_back": "warning",
+    "array_changed": "info",
     "audit_mismatch": "warning",
     "ambiguous": "warning",
     "commit_failed": "warning",
