@@ -17,9 +17,9 @@ NODE = ("r", "primary", "a")
 class ArrayDesk(Desk):
     """A stream with an array of three integers that has a node of its own."""
 
-    def __init__(self, *seq_nums: int, fresh: bool = True) -> None:
+    def __init__(self, *seq_nums: int, fresh: bool = True, shape: list[int | None] | None = None) -> None:
         super().__init__(*seq_nums, fresh=fresh)
-        keys = {"a": {"dtype": "array", "shape": [30], "dtype_numpy": "<i8", "source": "s"}}
+        keys = {"a": {"dtype": "array", "shape": shape or [30], "dtype_numpy": "<i8", "source": "s"}}
         doc = {"uid": "d", "time": 1.0, "run_start": "r", "name": "primary", "data_keys": keys}
         stream = Stream(("r", "primary"), normalise_descriptor(doc), fresh=fresh)
         self.run.streams["primary"] = stream
@@ -68,6 +68,32 @@ def test_a_patch_that_stays_absent_is_never_repeated_in_its_store() -> None:
     stores = [store for store, _ in patches(tiled)]
     assert stores == ["rebuild-3-n1", "rebuild-3-n1", *[stores[-1]] * 2]
     assert stores[-1] != "rebuild-3-n1"
+
+
+@pytest.mark.parametrize("shape", [[30], [None]], ids=["zarr", "ragged"])
+def test_what_is_too_large_for_a_proxy_goes_in_parts(shape: list[int | None]) -> None:
+    desk, tiled = ArrayDesk(shape=shape), Desk().empty_tiled()
+
+    def limited(request: w.Request) -> w.Outcome | None:
+        patch = request.array.nbytes if isinstance(request, w.PatchArray) else 0
+        chunk = (
+            request.table.nbytes if isinstance(request, w.Append) and "node1-data" in request.table.schema.names else 0
+        )
+        return w.Rejected("413", 413) if max(patch, chunk) > 200 else None
+
+    tiled.faults.append(limited)
+    desk.add(tiled, [1, 2, 3])
+    desk.add(tiled, *[[number, 2, 3] for number in range(2, 30)])
+    assert desk.run.streams["primary"].arrays["a"].rows == 29
+    if shape == [30]:
+        assert tiled.values_at(NODE) == [[number, 2, 3] for number in range(1, 30)]
+
+
+def test_a_row_that_is_too_large_for_a_proxy_is_a_rejection() -> None:
+    desk, tiled = ArrayDesk(), Desk().empty_tiled()
+    tiled.faults.append(always(w.PatchArray, w.Rejected("413", 413)))
+    with pytest.raises(TiledRejected, match="cannot be divided"):
+        desk.add(tiled, [1, 2, 3], [4, 5, 6])
 
 
 def test_a_value_that_asks_for_another_type_gets_a_new_store() -> None:

@@ -321,13 +321,11 @@ def test_a_datum_that_several_events_name_is_a_row_of_each() -> None:
     assert parts(world) == [("q", 0, 1), ("q", 0, 1)]
 
 
-def test_a_filled_value_is_a_column_and_no_datum() -> None:
+def test_a_filled_value_is_an_array_and_no_datum() -> None:
     loaded = event_doc(1, x=0.5, img=[[1, 2, 3], [4, 5, 6]]) | {"filled": {"img": True}}
     world = taken(begin(), descriptor(), ("event", loaded), stop(primary=1))
     assert registrations(world) == []
-    table = world.tiled.table_at(("r", "primary", "internal"))
-    assert table is not None
-    assert table["img"].to_pylist() == ["[[1, 2, 3], [4, 5, 6]]"], "as text: not every storage has lists of lists"
+    assert world.tiled.values_at(NODE) == [[[1, 2, 3], [4, 5, 6]]], "not every storage has lists of lists"
 
 
 def test_an_external_key_with_a_slash_has_a_node_under_its_new_name() -> None:

@@ -13,13 +13,14 @@ import numpy as np
 from .blocks import ArrayPlan
 from .datasets import OURS, Superseded, check_epoch, facts_of
 from .documents import access_tags, clipped
-from .errors import TiledRejected
+from .errors import TiledRejected, TooLarge
 from .patience import Bare, Patience, create, insist
 from .ragged import RaggedPlan
 from .reconcile import look_until, once
 from .refill import Logged
 from .rows import Batch
 from .run import Run
+from .sizes import REQUEST_NBYTES_MAX
 from .steps import Procedure, Surroundings
 from .stores import (
     Converted,
@@ -104,7 +105,7 @@ class Array:
     def _fitted(self, values: list[object]) -> Converted:
         """Convert the values; where they prove the plan too narrow, widen it."""
         while True:
-            rows = converted(values, self._plan)
+            rows = converted(values, self._plan, self._nbytes_max)
             if rows.plan == self._plan:
                 return rows
             self._state.plan = rows.plan
@@ -260,7 +261,7 @@ class Array:
         while (batch := (yield from batches.next())) is not None:
             written += Tally.of(batch.keys)
             positions, values = self._present(batch)
-            rows = converted(values, store.plan) if values else None
+            rows = converted(values, store.plan, self._nbytes_max) if values else None
             if rows is not None and not (yield from self._put(store, rows, patience)):
                 return False
             misfits = rows.misfits if rows is not None else ()
@@ -293,12 +294,29 @@ class Array:
         return True
 
     def _write(self, store: Store, rows: Converted, patience: Patience) -> Procedure[bool]:
-        for request in store.writes(rows):
+        for request in store.writes(rows, self._nbytes_max):
             looking = partial(self._look_for, store, request)
-            if not (yield from once(request, patience, looking, f"the array {self._where}")):
+            try:
+                arrived = yield from once(request, patience, looking, f"the array {self._where}")
+            except TooLarge:
+                self._take_less(store, request)
+                return False
+            if not arrived:
                 return False
         store.wrote(rows)
         return True
+
+    @property
+    def _nbytes_max(self) -> int:
+        """Of the rows in one request."""
+        return min(REQUEST_NBYTES_MAX, self._around.weather.body_bytes_max)
+
+    def _take_less(self, store: Store, request: PatchArray | Append) -> None:
+        """After a refusal for its size: let requests be smaller, and the store be begun anew; if they can."""
+        nbytes = request.array.nbytes if isinstance(request, PatchArray) else request.table.nbytes
+        if store.rows_of(request) == 1 or nbytes > 2 * self._nbytes_max:
+            raise TooLarge(f"{nbytes} bytes of rows for {self._where} are refused, and cannot be divided")
+        self._around.weather.refused(nbytes)
 
     def _look_for(self, store: Store, request: PatchArray | Append, outcome: Unknown) -> Procedure[bool]:
         found = yield from look_until(self._around, partial(store.arrived, self._around, self._run.uid, request))

@@ -146,9 +146,9 @@ class Chunks:
         yield from (self.only,) if self.only is not None else (chunk(group, self.plan) for group in self.groups)
 
 
-def chunks(values: Sequence[Any], plan: RaggedPlan) -> Chunks:
+def chunks(values: Sequence[Any], plan: RaggedPlan, nbytes_max: int = REQUEST_NBYTES_MAX) -> Chunks:
     """Return the values as chunks of the plan's form, or of a wider type that they ask for."""
-    groups = list(_grouped(values, plan))
+    groups = list(_grouped(values, plan, nbytes_max))
     if len(groups) == 1:
         made = chunk(values, plan)
         return Chunks(made.plan, made.misfits, made.rounded, only=made)
@@ -162,12 +162,12 @@ def chunks(values: Sequence[Any], plan: RaggedPlan) -> Chunks:
     return Chunks(plan, tuple(misfits), rounded, groups)
 
 
-def _grouped(values: Sequence[Any], plan: RaggedPlan) -> Iterator[Sequence[Any]]:
+def _grouped(values: Sequence[Any], plan: RaggedPlan, nbytes_max: int) -> Iterator[Sequence[Any]]:
     """Yield the values in groups that are bearable when they are laid out."""
     begin, nbytes = 0, 0
     for position, value in enumerate(values):
         more = _NUMBER_NBYTES * (_elements(value) + plan.parts)
-        if position > begin and nbytes + more > REQUEST_NBYTES_MAX:
+        if position > begin and nbytes + more > nbytes_max:
             yield values[begin:position]
             begin, nbytes = position, 0
         nbytes += more

@@ -19,9 +19,9 @@ CELL_NBYTES = 8  # of a table: a number, or the offset of a text or a list; also
 DIMENSIONS_MAX = 31  # of a row; numpy had 32 before its second version, and the rows are one
 
 
-def spans(rows: int, row_nbytes: int) -> Iterator[tuple[int, int]]:
+def spans(rows: int, row_nbytes: int, nbytes_max: int = REQUEST_NBYTES_MAX) -> Iterator[tuple[int, int]]:
     """Yield (begin, end) of the rows that are laid out together."""
-    step = rows_at_once(row_nbytes)
+    step = rows_at_once(row_nbytes, nbytes_max)
     yield from ((begin, min(begin + step, rows)) for begin in range(0, rows, step))
 
 

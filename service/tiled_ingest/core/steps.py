@@ -104,9 +104,9 @@ class Weather:
         """How many rows of such a table fit into one request; at least one."""
         return max(1, self.body_bytes_max * table.num_rows // max(table.nbytes, 1))
 
-    def refused(self, table: pa.Table) -> None:
-        """Learn that these rows are too large for one request."""
-        self.body_bytes_max = min(self.body_bytes_max, table.nbytes // 2)
+    def refused(self, nbytes: int) -> None:
+        """Learn that so many bytes of rows are too many for one request."""
+        self.body_bytes_max = min(self.body_bytes_max, nbytes // 2)
 
     def saw_parent(self, path: Path) -> None:
         """Remember a node in which runs can be created."""

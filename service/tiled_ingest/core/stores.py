@@ -54,8 +54,14 @@ class Store(Protocol):
     plan: Any
     rows: int
 
-    def writes(self, converted: Any) -> Iterator[PatchArray | Append]:
-        """Yield the requests, each to be performed once, that put these rows after those that are there."""
+    def writes(self, converted: Any, nbytes_max: int) -> Iterator[PatchArray | Append]:
+        """Yield the requests, each to be performed once, that put these rows after those that are there.
+
+        None holds more than about `nbytes_max` bytes, unless it is of one row.
+        """
+
+    def rows_of(self, request: Any) -> int:
+        """Return how many rows the request writes that was yielded last."""
 
     def arrived(self, around: Surroundings, lane: str, request: Any) -> Procedure[bool]:
         """Whether all that a request wrote is there. There is nobody else, so presence is proof."""
@@ -79,9 +85,9 @@ class Store(Protocol):
         """
 
 
-def converted(values: Sequence[Any], plan: Plan) -> Converted:
-    """Return the values as rows of the plan, or of a wider one."""
-    return block(values, plan) if isinstance(plan, ArrayPlan) else chunks(values, plan)
+def converted(values: Sequence[Any], plan: Plan, nbytes_max: int) -> Converted:
+    """Return the values as rows of the plan, or of a wider one, to be sent in requests of that size."""
+    return block(values, plan) if isinstance(plan, ArrayPlan) else chunks(values, plan, nbytes_max)
 
 
 def empty_source(plan: Plan, properties: Json) -> ArraySource:
@@ -138,10 +144,14 @@ class RegularStore:
         self._properties = properties
         self._asset = asset
 
-    def writes(self, converted: Block) -> Iterator[PatchArray]:
+    def writes(self, converted: Block, nbytes_max: int) -> Iterator[PatchArray]:
         """Yield patches of a bearable size; the rows of each are laid out when it is asked for."""
-        for begin, end in spans(len(converted), self.plan.row_nbytes):
+        for begin, end in spans(len(converted), self.plan.row_nbytes, nbytes_max):
             yield PatchArray(self.path, self.rows + begin, converted.laid(begin, end))
+
+    def rows_of(self, request: PatchArray) -> int:
+        """Return how many rows a patch has."""
+        return len(request.array)
 
     def arrived(self, around: Surroundings, lane: str, request: PatchArray) -> Procedure[bool]:
         """Whether the rows of a patch read as they were written.
@@ -191,12 +201,16 @@ class RaggedStore:
         self._size = 0
         self._sent: list[tuple[int, int]] = []  # rows and elements of chunks that are not all confirmed yet
 
-    def writes(self, converted: Chunks) -> Iterator[Append]:
-        """Yield appends of one row each: a chunk, made when it is asked for."""
+    def writes(self, converted: Chunks, _nbytes_max: int) -> Iterator[Append]:
+        """Yield appends of one row each: a chunk, which was cut to size when it was converted."""
         self._sent = []
         for index, each in enumerate(converted.each(), len(self._chunks)):
             self._sent.append((each.rows, each.size))
             yield Append(self.path, each.table(index))
+
+    def rows_of(self, _request: Append) -> int:
+        """Return how many rows the last chunk has."""
+        return self._sent[-1][0]
 
     def arrived(self, around: Surroundings, lane: str, request: Append) -> Procedure[bool]:
         """Whether the table has the row, too."""

@@ -218,7 +218,7 @@ class Switch:
             except TooLarge:
                 if rows == 1:
                     raise
-                self._around.weather.refused(portion.table)
+                self._around.weather.refused(portion.table.nbytes)
                 return (yield from self._append(child, portion, written, patience))
         first, rest = portion.divided(fitting)
         if not (yield from self._append(child, first, written, patience)):

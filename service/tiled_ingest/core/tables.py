@@ -107,7 +107,7 @@ class Table:
         except TooLarge:
             if not share.divisible:
                 raise
-            self._around.weather.refused(table)
+            self._around.weather.refused(table.nbytes)
         return False
 
     def write_anew(self, upto: int) -> Procedure[set[int]]:
