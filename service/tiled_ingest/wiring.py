@@ -17,9 +17,9 @@ import structlog
 from prometheus_client import CollectorRegistry
 
 from . import __version__
+from .core.decoding.patches import joined
 from .core.engine import Engine
 from .core.errors import Forbidden, IngestError
-from .core.patches import joined
 from .core.policy import Policy
 from .core.writes import Done
 from .ingestor import Ended, Ingestor

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tiled_ingest.core.acceptance import GAP_MAX, Acceptance, Seen
 from tiled_ingest.core.errors import InvalidDocument
+from tiled_ingest.core.runs.acceptance import GAP_MAX, Acceptance, Seen
 
 EVENTS = st.lists(
     st.tuples(

@@ -7,9 +7,9 @@ import pytest
 from tests.core.test_steps import MiniTiled, always, drive, event_doc, once
 from tests.core.test_tables import Desk
 from tiled_ingest.core import writes as w
-from tiled_ingest.core.documents import normalise_descriptor
 from tiled_ingest.core.errors import TiledRejected
-from tiled_ingest.core.stream import Stream
+from tiled_ingest.core.runs.documents import normalise_descriptor
+from tiled_ingest.core.runs.stream import Stream
 
 NODE = ("r", "primary", "a")
 

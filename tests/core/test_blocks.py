@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from tiled.structures.array import BuiltinDtype
 from tiled.structures.ragged import RaggedStructure
 
-from tiled_ingest.core.blocks import ArrayPlan, Block, block
-from tiled_ingest.core.ragged import RaggedPlan, chunk
+from tiled_ingest.core.rows.blocks import ArrayPlan, Block, block
+from tiled_ingest.core.rows.ragged import RaggedPlan, chunk
 
 ELEMENTS = st.integers(-(2**53), 2**53) | st.floats(allow_nan=False) | st.booleans() | st.none()
 ROWS = st.lists(st.lists(ELEMENTS, max_size=5), min_size=1, max_size=5)

@@ -7,8 +7,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from tiled_ingest.core.columns import Columns, column_type, numpy_kind, store
-from tiled_ingest.core.events import Event
+from tiled_ingest.core.decoding.events import Event
+from tiled_ingest.core.rows.columns import Columns, column_type, numpy_kind, store
 
 
 def data_key(dtype: str = "number", **more: Any) -> dict[str, Any]:

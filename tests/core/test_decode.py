@@ -14,9 +14,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tiled_ingest.core.decode import KINDS, Decoder, kind_of
+from tiled_ingest.core.decoding.decode import KINDS, Decoder, kind_of
+from tiled_ingest.core.decoding.events import BulkEvents, Event, EventPage, event_from, references, rows_of
 from tiled_ingest.core.errors import InvalidDocument
-from tiled_ingest.core.events import BulkEvents, Event, EventPage, event_from, references, rows_of
 from tiled_ingest.core.policy import Policy
 from tiled_ingest.core.record import Record
 

@@ -15,8 +15,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from ophyd.sim import hw
 
-from tiled_ingest.core.decode import Decoder
-from tiled_ingest.core.documents import (
+from tiled_ingest.core.decoding.decode import Decoder
+from tiled_ingest.core.decoding.events import Event, EventPage
+from tiled_ingest.core.policy import Policy
+from tiled_ingest.core.runs.documents import (
     access_tags,
     clipped,
     config_update,
@@ -29,8 +31,6 @@ from tiled_ingest.core.documents import (
     specs,
     stream_metadata,
 )
-from tiled_ingest.core.events import Event, EventPage
-from tiled_ingest.core.policy import Policy
 
 NUMBERS = st.integers(-(2**70), 2**70) | st.floats(allow_nan=False) | st.booleans()
 TEXT = st.text(st.characters(exclude_characters="\0", codec="utf-8"), max_size=3)

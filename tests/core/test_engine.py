@@ -28,11 +28,11 @@ from tests.core.test_steps import (
 )
 from tiled_ingest.core import effects as fx
 from tiled_ingest.core import writes as w
-from tiled_ingest.core.datasets import OURS
 from tiled_ingest.core.engine import Engine
 from tiled_ingest.core.offsets import ResumePoint
 from tiled_ingest.core.policy import Policy
 from tiled_ingest.core.record import Home, Record
+from tiled_ingest.core.writing.datasets import OURS
 
 OTHER = Home("t", 1)
 POLICY = Policy(age_s_max=0.2, late_write_s_max=1.0, server_errors_max=3, backoff_s_max=1.0)

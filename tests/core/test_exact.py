@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tiled_ingest.core.blocks import ArrayPlan, block
-from tiled_ingest.core.exact import kept_in, rounded_from
-from tiled_ingest.core.ragged import RaggedPlan, chunk
+from tiled_ingest.core.rows.blocks import ArrayPlan, block
+from tiled_ingest.core.rows.exact import kept_in, rounded_from
+from tiled_ingest.core.rows.ragged import RaggedPlan, chunk
 
 INTEGERS = ("|i1", "|u1", "<i2", "<u2", "<i4", "<u4", "<i8", "<u8")
 WIDTHS: dict[int, Any] = {2: 16, 4: 32, 8: 64}

@@ -14,10 +14,10 @@ from tests.core.test_engine import POLICY, World
 from tests.core.test_steps import HOME, MiniTiled, descriptor_doc, event_doc, start_doc, stop_doc
 from tiled_ingest.core import effects as fx
 from tiled_ingest.core import writes as w
-from tiled_ingest.core.assets import AssetPlan, Indexer, Resource, Span, Use, span
-from tiled_ingest.core.datasets import OURS
-from tiled_ingest.core.names import renames
+from tiled_ingest.core.external.assets import AssetPlan, Indexer, Resource, Span, Use, span
 from tiled_ingest.core.offsets import ResumePoint
+from tiled_ingest.core.rows.names import renames
+from tiled_ingest.core.writing.datasets import OURS
 
 EXTERNAL = {"dtype": "array", "shape": [2, 3], "source": "s", "external": "FILE:"}
 NODE = ("r", "primary", "img")

@@ -22,14 +22,14 @@ from tests.core.test_engine import POLICY, World
 from tests.core.test_steps import HOME, STAMP_MS, MiniTiled, descriptor_doc, event_doc, start_doc, stop_doc
 from tiled_ingest.core import effects as fx
 from tiled_ingest.core import writes as w
-from tiled_ingest.core.decode import Decoder
+from tiled_ingest.core.decoding.decode import Decoder
+from tiled_ingest.core.decoding.events import Event
+from tiled_ingest.core.decoding.known import KnownLayouts
+from tiled_ingest.core.decoding.layouts import Layout, UnfitError
 from tiled_ingest.core.errors import InvalidDocument
-from tiled_ingest.core.events import Event
-from tiled_ingest.core.known import KnownLayouts
-from tiled_ingest.core.layouts import Layout, UnfitError
 from tiled_ingest.core.policy import Policy
 from tiled_ingest.core.record import Record
-from tiled_ingest.core.stretch import Stretch
+from tiled_ingest.core.rows.stretch import Stretch
 
 DTYPES = {"x": "number", "i": "integer", "s": "string", "b": "boolean", "a": "array"}
 decode = Decoder(Policy())

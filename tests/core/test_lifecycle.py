@@ -24,10 +24,10 @@ from tests.core.test_steps import (
 from tests.core.test_switch import LIVE, Scene, log_of
 from tests.core.test_tables import Desk
 from tiled_ingest.core import writes as w
-from tiled_ingest.core.datasets import OURS
-from tiled_ingest.core.documents import Normalised, content_hash, normalise_descriptor
 from tiled_ingest.core.errors import Forbidden, TiledRejected
-from tiled_ingest.core.lifecycle import (
+from tiled_ingest.core.offsets import Hold
+from tiled_ingest.core.runs.documents import Normalised, content_hash, normalise_descriptor
+from tiled_ingest.core.runs.lifecycle import (
     STREAM_SPECS,
     close_run,
     decide_failure,
@@ -38,11 +38,11 @@ from tiled_ingest.core.lifecycle import (
     open_run,
     run_facts,
 )
-from tiled_ingest.core.offsets import Hold
-from tiled_ingest.core.run import Chore, Run, Verdict
-from tiled_ingest.core.states import State, Trigger
+from tiled_ingest.core.runs.run import Chore, Run, Verdict
+from tiled_ingest.core.runs.states import State, Trigger
+from tiled_ingest.core.runs.stream import Stream
 from tiled_ingest.core.steps import Letters, LogChunk
-from tiled_ingest.core.stream import Stream
+from tiled_ingest.core.writing.datasets import OURS
 
 SPECS = (("BlueskyRun", "3.0"),)
 OURS_FAILED = Verdict("TiledRejected", "run_failed", "no place for it", ours=True)

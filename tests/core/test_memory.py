@@ -19,15 +19,14 @@ from tests.core.test_steps import HOME, MiniTiled, descriptor_doc, event_doc, re
 from tests.core.test_tables import Desk
 from tiled_ingest.core import effects as fx
 from tiled_ingest.core import writes as w
-from tiled_ingest.core.blocks import ArrayPlan, block
-from tiled_ingest.core.documents import normalise_descriptor
-from tiled_ingest.core.eras import Eras
-from tiled_ingest.core.events import Event
+from tiled_ingest.core.decoding.eras import Eras
+from tiled_ingest.core.decoding.events import Event
+from tiled_ingest.core.decoding.weigh import held_nbytes
 from tiled_ingest.core.policy import Policy
-from tiled_ingest.core.ragged import RaggedPlan, chunks, ragged_in_sql
-from tiled_ingest.core.refill import Refill
-from tiled_ingest.core.rows import RowBuffer
-from tiled_ingest.core.sizes import (
+from tiled_ingest.core.rows.batches import RowBuffer
+from tiled_ingest.core.rows.blocks import ArrayPlan, block
+from tiled_ingest.core.rows.ragged import RaggedPlan, chunks, ragged_in_sql
+from tiled_ingest.core.rows.sizes import (
     PADDING_MAX,
     REQUEST_NBYTES_MAX,
     ROW_NBYTES_MAX,
@@ -35,11 +34,12 @@ from tiled_ingest.core.sizes import (
     VALUE_NBYTES_SMALL,
     spans,
 )
+from tiled_ingest.core.rows.stretch import ROW_BYTES_MIN
+from tiled_ingest.core.runs.documents import normalise_descriptor
+from tiled_ingest.core.runs.stream import Stream
 from tiled_ingest.core.steps import Procedure
-from tiled_ingest.core.stream import Stream
-from tiled_ingest.core.stretch import ROW_BYTES_MIN
-from tiled_ingest.core.values import Values
-from tiled_ingest.core.weigh import held_nbytes
+from tiled_ingest.core.writing.refill import Refill
+from tiled_ingest.core.writing.values import Values
 
 KINDS = (
     "|u1",

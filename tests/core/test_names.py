@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tiled.adapters.sql import COLUMN_NAME_PATTERN, is_safe_identifier
 
-from tiled_ingest.core.names import beside, renames
+from tiled_ingest.core.rows.names import beside, renames
 
 NUMBER = {"dtype": "number", "shape": [], "source": "s"}
 EXTERNAL = {**NUMBER, "external": "EXTERNAL:"}

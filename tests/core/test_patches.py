@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from tiled_ingest.core.patches import joined, rewriting
+from tiled_ingest.core.decoding.patches import joined, rewriting
 
 RULES = [("^/ioc/data", "/mnt/data"), ("^/mnt", "/never"), (r"^s3://old-(\w+)/", r"s3://new-\1/")]
 

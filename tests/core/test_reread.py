@@ -9,13 +9,13 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from tiled_ingest.core import reread
 from tiled_ingest.core.errors import TiledRejected
 from tiled_ingest.core.policy import Policy
-from tiled_ingest.core.reread import Confirmed, Portion, Reread
+from tiled_ingest.core.rows.tally import Tally
 from tiled_ingest.core.steps import Sleep
-from tiled_ingest.core.tally import Tally
 from tiled_ingest.core.writes import Done, Keys, Missing, Outcome, ReadRows, Rejected, Unknown
+from tiled_ingest.core.writing import reread
+from tiled_ingest.core.writing.reread import Confirmed, Portion, Reread
 
 ROWS = pa.table(
     {

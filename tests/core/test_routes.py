@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from tiled_ingest.core.errors import InvalidDocument
-from tiled_ingest.core.routes import SEGMENT_MAX, fixed_parents, route
+from tiled_ingest.core.runs.routes import SEGMENT_MAX, fixed_parents, route
 
 Routes = tuple[tuple[str, str], ...]
 TOPIC = "bmm.bluesky.runengine.documents"

@@ -12,10 +12,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tiled_ingest.core.cells import converted, one_by_one, wider
-from tiled_ingest.core.columns import Columns, column_type
-from tiled_ingest.core.events import Event, EventPage
-from tiled_ingest.core.rows import Batch, Misfit, RowBuffer, TableResult
+from tiled_ingest.core.decoding.events import Event, EventPage
+from tiled_ingest.core.rows.batches import Batch, Misfit, RowBuffer, TableResult
+from tiled_ingest.core.rows.cells import converted, one_by_one, wider
+from tiled_ingest.core.rows.columns import Columns, column_type
 
 INT, FLOAT, TEXT, BOOL = pa.int64(), pa.float64(), pa.string(), pa.bool_()
 SPELLED = {"integer": INT, "number": FLOAT, "string": TEXT, "boolean": BOOL}

@@ -4,14 +4,14 @@ from typing import Any
 
 import pytest
 
-from tiled_ingest.core.documents import content_hash, normalise_descriptor
-from tiled_ingest.core.events import Event
+from tiled_ingest.core.decoding.events import Event
 from tiled_ingest.core.offsets import Hold, Ledger
 from tiled_ingest.core.policy import Policy
 from tiled_ingest.core.record import Home
-from tiled_ingest.core.run import Chore, Run, Verdict
-from tiled_ingest.core.states import State, Trigger
-from tiled_ingest.core.stream import Stream
+from tiled_ingest.core.runs.documents import content_hash, normalise_descriptor
+from tiled_ingest.core.runs.run import Chore, Run, Verdict
+from tiled_ingest.core.runs.states import State, Trigger
+from tiled_ingest.core.runs.stream import Stream
 
 START: dict[str, Any] = {"uid": "r", "time": 1.0}
 DESCRIPTOR: dict[str, Any] = {

@@ -4,7 +4,7 @@ from itertools import product
 
 import pytest
 
-from tiled_ingest.core.states import DOCUMENTS, TABLE, Action, State, Trigger, move
+from tiled_ingest.core.runs.states import DOCUMENTS, TABLE, Action, State, Trigger, move
 
 S, T, A = State, Trigger, Action
 

@@ -15,16 +15,13 @@ import pyarrow as pa
 import pytest
 
 from tiled_ingest.core import writes as w
-from tiled_ingest.core.datasets import OURS
-from tiled_ingest.core.documents import content_hash
+from tiled_ingest.core.decoding.eras import Eras
 from tiled_ingest.core.effects import LogRead
-from tiled_ingest.core.eras import Eras
 from tiled_ingest.core.errors import Forbidden, TiledRejected
-from tiled_ingest.core.patience import WITNESSES_MIN, Bare, Patience, create, insist
 from tiled_ingest.core.policy import Policy
-from tiled_ingest.core.proof import is_taken
 from tiled_ingest.core.record import Home, Record
-from tiled_ingest.core.run import Run
+from tiled_ingest.core.runs.documents import content_hash
+from tiled_ingest.core.runs.run import Run
 from tiled_ingest.core.steps import (
     Announcement,
     Claiming,
@@ -36,6 +33,9 @@ from tiled_ingest.core.steps import (
     Standing,
     Weather,
 )
+from tiled_ingest.core.writing.datasets import OURS
+from tiled_ingest.core.writing.patience import WITNESSES_MIN, Bare, Patience, create, insist
+from tiled_ingest.core.writing.proof import is_taken
 
 HOME = Home("t", 0)
 TOPIC_ID = "topic-id"

@@ -7,12 +7,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tiled_ingest.core.documents import normalise_descriptor
-from tiled_ingest.core.events import Event
+from tiled_ingest.core.decoding.events import Event
 from tiled_ingest.core.offsets import Hold
 from tiled_ingest.core.policy import Policy
-from tiled_ingest.core.stream import Sealed, Stream
-from tiled_ingest.core.tally import Tally
+from tiled_ingest.core.rows.tally import Tally
+from tiled_ingest.core.runs.documents import normalise_descriptor
+from tiled_ingest.core.runs.stream import Sealed, Stream
 
 POLICY = Policy(rows_max=4, bytes_max=1_000, age_s_max=2.0)
 

@@ -23,19 +23,19 @@ from tests.core.test_steps import (
     start_doc,
 )
 from tiled_ingest.core import writes as w
-from tiled_ingest.core.columns import Columns
-from tiled_ingest.core.datasets import OURS, Superseded, facts_of, packed, unpacked
-from tiled_ingest.core.documents import normalise_descriptor, rename_reserved
+from tiled_ingest.core.decoding.eras import Eras
+from tiled_ingest.core.decoding.events import Event
 from tiled_ingest.core.effects import LogRead
-from tiled_ingest.core.eras import Eras
 from tiled_ingest.core.errors import TiledRejected
-from tiled_ingest.core.events import Event
-from tiled_ingest.core.patience import WITNESSES_MIN
 from tiled_ingest.core.record import Record
-from tiled_ingest.core.run import Run
+from tiled_ingest.core.rows.columns import Columns
+from tiled_ingest.core.runs.documents import normalise_descriptor, rename_reserved
+from tiled_ingest.core.runs.run import Run
+from tiled_ingest.core.runs.stream import Stream
 from tiled_ingest.core.steps import LogChunk, Procedure, Sleep
-from tiled_ingest.core.stream import Stream
-from tiled_ingest.core.switch import Switch
+from tiled_ingest.core.writing.datasets import OURS, Superseded, facts_of, packed, unpacked
+from tiled_ingest.core.writing.patience import WITNESSES_MIN
+from tiled_ingest.core.writing.switch import Switch
 
 LIVE = ("r", "primary", "internal")
 DECODE = Eras(POLICY)

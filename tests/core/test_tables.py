@@ -22,16 +22,16 @@ from tests.core.test_steps import (
 )
 from tests.core.test_switch import DECODE, LIVE, Scene, log_of
 from tiled_ingest.core import writes as w
-from tiled_ingest.core.datasets import OURS, Superseded, facts_of
-from tiled_ingest.core.documents import normalise_descriptor
+from tiled_ingest.core.decoding.events import Event
 from tiled_ingest.core.errors import Forbidden, TiledRejected
-from tiled_ingest.core.events import Event
-from tiled_ingest.core.patience import WITNESSES_MIN
 from tiled_ingest.core.policy import Policy
-from tiled_ingest.core.rows import Batch, RowBuffer
+from tiled_ingest.core.rows.batches import Batch, RowBuffer
+from tiled_ingest.core.runs.documents import normalise_descriptor
 from tiled_ingest.core.steps import Procedure, Sleep
-from tiled_ingest.core.tables import REPAIRS_MAX, SEED
-from tiled_ingest.core.values import Values
+from tiled_ingest.core.writing.datasets import OURS, Superseded, facts_of
+from tiled_ingest.core.writing.patience import WITNESSES_MIN
+from tiled_ingest.core.writing.tables import REPAIRS_MAX, SEED
+from tiled_ingest.core.writing.values import Values
 
 
 class Desk(Scene):

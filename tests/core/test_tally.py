@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tiled_ingest.core.tally import Tally
+from tiled_ingest.core.rows.tally import Tally
 from tiled_ingest.core.writes import Keys
 
 ROWS = st.lists(st.tuples(st.integers(-(2**63), 2**63 - 1), st.floats()), max_size=20)

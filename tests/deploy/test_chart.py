@@ -29,7 +29,7 @@ from tests.deploy.chart import (
 )
 from tests.deploy.tools import CHART, CI_VALUES, checkov, helm, run
 from tiled_ingest import __version__
-from tiled_ingest.core.routes import route
+from tiled_ingest.core.runs.routes import route
 from tiled_ingest.kafka.topics import is_named
 from tiled_ingest.settings import Settings
 

@@ -15,11 +15,11 @@ from tests.core.test_steps import HOME, STAMP_MS, MiniTiled
 from tests.fuzz import seeds
 from tests.fuzz.mutate import History
 from tiled_ingest.core import writes as w
-from tiled_ingest.core.decode import Decoder
+from tiled_ingest.core.decoding.decode import Decoder
 from tiled_ingest.core.errors import InvalidDocument
 from tiled_ingest.core.policy import Policy
 from tiled_ingest.core.record import Record
-from tiled_ingest.core.sizes import REQUEST_NBYTES_MAX, ROW_NBYTES_MAX
+from tiled_ingest.core.rows.sizes import REQUEST_NBYTES_MAX, ROW_NBYTES_MAX
 from tiled_ingest.tiled import wire
 from tiled_ingest.tiled.formats import Formats, UnusableError
 

@@ -15,7 +15,6 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from tiled_ingest.core import jobs, lifecycle, switch, tables
 from tiled_ingest.core.effects import (
     Announced,
     Answered,
@@ -35,10 +34,10 @@ from tiled_ingest.core.effects import (
 )
 from tiled_ingest.core.engine import Engine
 from tiled_ingest.core.offsets import ResumePoint
-from tiled_ingest.core.patience import insist
 from tiled_ingest.core.policy import Policy
 from tiled_ingest.core.record import Home, Record
-from tiled_ingest.core.states import Trigger
+from tiled_ingest.core.runs import jobs, lifecycle
+from tiled_ingest.core.runs.states import Trigger
 from tiled_ingest.core.steps import Procedure
 from tiled_ingest.core.writes import (
     Append,
@@ -53,6 +52,8 @@ from tiled_ingest.core.writes import (
     Unknown,
     Unprocessed,
 )
+from tiled_ingest.core.writing import switch, tables
+from tiled_ingest.core.writing.patience import insist
 
 from .options import Options
 from .surroundings import EngineLike

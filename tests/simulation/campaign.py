@@ -91,7 +91,7 @@ def play(first: int, count: int, source: str) -> Portion:
 
 def source_digest() -> str:
     """Name the code that a history runs: the core, and the simulation's models."""
-    files = [*ROOT.glob("service/tiled_ingest/core/*.py"), *ROOT.glob("tests/simulation/*.py")]
+    files = [*ROOT.glob("service/tiled_ingest/core/**/*.py"), *ROOT.glob("tests/simulation/*.py")]
     beside = {"campaign.py", "report.py", "test_simulation.py", "test_models.py", "broken.py", "coverage.py"}
     texts = [path.read_bytes() for path in sorted(files) if path.name not in beside]
     return hashlib.blake2b(b"\0".join(texts), digest_size=8).hexdigest()

@@ -6,8 +6,8 @@ from contextlib import contextmanager
 
 import pytest
 
-from tiled_ingest.core import run as run_module
-from tiled_ingest.core.states import DOCUMENTS, TABLE, Move, State, Trigger, move
+from tiled_ingest.core.runs import run as run_module
+from tiled_ingest.core.runs.states import DOCUMENTS, TABLE, Move, State, Trigger, move
 
 from .faults import Fault, Faults
 

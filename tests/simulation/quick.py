@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from tiled_ingest.core import schemas
+from tiled_ingest.core.decoding import schemas
 
 _DIGITS = re.compile(rb"[0-9]+")
 _FORMS_MAX = 50_000

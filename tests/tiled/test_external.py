@@ -17,8 +17,8 @@ from tiled.client import from_uri
 from tests.core.test_engine import POLICY, World
 from tests.rig import detectors
 from tests.rig.detectors import JPEG, TIFF, Documents, Recording, Script
-from tiled_ingest.core.assets import AssetPlan, Datum, Resource, Span, Use
-from tiled_ingest.core.patches import rewriting
+from tiled_ingest.core.decoding.patches import rewriting
+from tiled_ingest.core.external.assets import AssetPlan, Datum, Resource, Span, Use
 from tiled_ingest.core.policy import Policy
 from tiled_ingest.core.writes import (
     Denied,

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pytest
 
 from tests.values.stage import Stage, event_of, run_of
-from tiled_ingest.core.names import ORIGINAL
+from tiled_ingest.core.rows.names import ORIGINAL
 from tiled_ingest.tiled.wire import ARROW_FILE
 
 pytestmark = pytest.mark.real

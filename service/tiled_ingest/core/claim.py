@@ -4,23 +4,23 @@ import math
 from collections.abc import Callable
 from functools import partial
 
-from .acceptance import RULES_VERSION
-from .datasets import OURS
+from .decoding.eras import Eras
+from .decoding.events import Reference
 from .effects import Assigned
-from .eras import Eras
 from .errors import InvalidDocument, OffsetOutOfRange
-from .events import Reference
-from .lifecycle import standing_of
 from .offsets import Hold, Ledger, ResumePoint, out_of_range
-from .patience import insist
 from .policy import Policy
 from .record import Home, Record
-from .routes import where_runs_are
-from .run import Run
-from .runs import Runs
+from .rows.stretch import Stretch
+from .runs.acceptance import RULES_VERSION
+from .runs.lifecycle import standing_of
+from .runs.routes import where_runs_are
+from .runs.run import Run
+from .runs.runs import Runs
 from .steps import Claiming, Procedure, Sleep, Standing, Weather, read_log
-from .stretch import Stretch
 from .writes import Done, FindOpenRuns, GetNode, OpenRun, UpdateMetadata
+from .writing.datasets import OURS
+from .writing.patience import insist
 
 
 class Claim:

@@ -15,23 +15,24 @@ from itertools import groupby
 from operator import attrgetter
 from typing import Any
 
-from . import effects as fx
+from tiled_ingest.core import effects as fx
+
 from .breaker import Breaker
 from .claim import Claim
 from .commits import Commits
+from .decoding.events import Reference
 from .errors import BreakerOpen, DeadLetterFailed, IngestError, InvalidDocument, TiledRejected
-from .events import Reference
-from .jobs import next_job
 from .outbox import Outbox
 from .policy import Policy
 from .post import Post
 from .record import Home, Record
-from .run import Run, Verdict
+from .rows.stretch import Stretch
+from .runs.jobs import next_job
+from .runs.run import Run, Verdict
+from .runs.states import Trigger
 from .schedule import Counter, Lane, Ripening, Sleepers
 from .snapshot import EngineSnapshot, snapshot_of
-from .states import Trigger
 from .steps import Announcement, Claiming, Letters, LogChunk, Sleep, Step, Weather
-from .stretch import Stretch
 from .writes import Done, Exists, Missing, Outcome, Rejected, Unknown, Unprocessed
 
 SWEEP_S = 1.0  # how often we look for runs that nobody speaks of

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from .patches import Patches
+from .decoding.patches import Patches
 
 
 @dataclass(frozen=True, slots=True)

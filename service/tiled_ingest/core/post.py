@@ -4,12 +4,12 @@ from collections.abc import Callable
 
 from .breaker import Breaker
 from .claim import Claim
-from .decode import kind_of
+from .decoding.decode import kind_of
 from .effects import DeadLetter, DeadLettered
 from .errors import InvalidDocument
-from .letters import letter
 from .outbox import Outbox
 from .record import Record
+from .runs.letters import letter
 from .schedule import Lane
 from .steps import Letter, Letters
 

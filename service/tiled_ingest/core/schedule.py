@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from .claim import Claim
 from .record import Home
-from .run import Run
+from .runs.run import Run
 from .steps import Procedure, Sleep
 from .writes import Request
 

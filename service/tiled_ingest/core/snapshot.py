@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from .claim import Claim
-from .run import Run
+from .runs.run import Run
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,8 +13,8 @@ from typing import Any, Protocol, TypeVar
 
 import pyarrow as pa
 
+from .decoding.eras import Decode
 from .effects import LogRead
-from .eras import Decode
 from .errors import Forbidden, TiledRejected, TooLarge
 from .policy import Policy
 from .record import Home, Record

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from .assets import AssetPlan
+from .external.assets import AssetPlan
 
 Path = tuple[str, ...]
 Spec = tuple[str, str | None]

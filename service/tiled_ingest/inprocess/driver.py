@@ -16,13 +16,13 @@ from typing import Any
 
 from tiled_ingest.core import effects as fx
 from tiled_ingest.core import errors
-from tiled_ingest.core.datasets import Superseded
 from tiled_ingest.core.engine import Engine
 from tiled_ingest.core.errors import IngestError, InvalidDocument, TiledRejected, TiledUnavailable
 from tiled_ingest.core.offsets import ResumePoint
 from tiled_ingest.core.policy import Policy
 from tiled_ingest.core.record import Handed, Home
 from tiled_ingest.core.writes import Outcome, Request
+from tiled_ingest.core.writing.datasets import Superseded
 
 from .weight import weight_of
 

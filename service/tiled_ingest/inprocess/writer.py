@@ -14,7 +14,7 @@ from event_model import RunRouter
 from tiled.client.utils import TILED_RETRY_TIMEOUT
 
 from tiled_ingest import __version__
-from tiled_ingest.core.patches import Patches
+from tiled_ingest.core.decoding.patches import Patches
 from tiled_ingest.core.policy import Policy
 from tiled_ingest.tiled.formats import Formats
 from tiled_ingest.tiled.layout import perform

@@ -9,7 +9,7 @@ from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from tiled_ingest import __version__
-from tiled_ingest.core.patches import rewriting
+from tiled_ingest.core.decoding.patches import rewriting
 from tiled_ingest.core.policy import Policy
 
 from . import places

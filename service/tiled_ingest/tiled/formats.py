@@ -14,7 +14,7 @@ from typing import Any
 
 from jsonschema import ValidationError
 
-from tiled_ingest.core.assets import AssetPlan, Use
+from tiled_ingest.core.external.assets import AssetPlan, Use
 from tiled_ingest.core.writes import Json, RegisterExternal
 from tiled_ingest.tiled import wire
 

@@ -9,8 +9,8 @@ from collections.abc import Iterable
 from importlib.metadata import entry_points
 from typing import Any
 
+from tiled_ingest.core.decoding.patches import Patches, joined
 from tiled_ingest.core.errors import Forbidden
-from tiled_ingest.core.patches import Patches, joined
 from tiled_ingest.tiled.formats import Formats
 
 GROUP = "tiled_ingest.plugins"

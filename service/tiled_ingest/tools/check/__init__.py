@@ -9,8 +9,8 @@ miss).
 from collections.abc import Iterable
 from dataclasses import replace
 
+from tiled_ingest.core.decoding.patches import joined
 from tiled_ingest.core.errors import Forbidden
-from tiled_ingest.core.patches import joined
 from tiled_ingest.settings import Settings
 from tiled_ingest.tiled import plugins
 

@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 import httpx
 import pyarrow as pa
 
-from tiled_ingest.core.patches import Patches
+from tiled_ingest.core.decoding.patches import Patches
 from tiled_ingest.core.writes import CreateTable, Exists, Json, Path, Rejected
 from tiled_ingest.tiled import wire
 from tiled_ingest.tiled.session import Params, Session

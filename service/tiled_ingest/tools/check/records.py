@@ -10,11 +10,11 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from tiled_ingest.core.decode import Decoder
-from tiled_ingest.core.documents import access_tags
+from tiled_ingest.core.decoding.decode import Decoder
 from tiled_ingest.core.errors import Forbidden, IngestError, InvalidDocument
 from tiled_ingest.core.policy import Policy
 from tiled_ingest.core.record import Home, Record
+from tiled_ingest.core.runs.documents import access_tags
 from tiled_ingest.kafka.log_reader import LogReader
 from tiled_ingest.kafka.topics import Topics
 from tiled_ingest.settings import Settings, revealed

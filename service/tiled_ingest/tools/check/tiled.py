@@ -8,7 +8,7 @@ from email.utils import parsedate_to_datetime
 import httpx
 
 from tiled_ingest.core.errors import Forbidden, InvalidDocument
-from tiled_ingest.core.routes import fixed_parents
+from tiled_ingest.core.runs.routes import fixed_parents
 from tiled_ingest.core.writes import Denied, Done, Missing, Outcome, Path
 from tiled_ingest.settings import Settings
 from tiled_ingest.tiled.layout import find_container

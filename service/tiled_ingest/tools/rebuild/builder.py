@@ -15,13 +15,13 @@ from functools import partial, singledispatchmethod
 from typing import Any, Protocol
 
 from tiled_ingest.core import effects as fx
-from tiled_ingest.core.datasets import OURS, Superseded
 from tiled_ingest.core.engine import Engine
 from tiled_ingest.core.errors import Forbidden, IngestError, TiledRejected, TiledUnavailable
 from tiled_ingest.core.offsets import ResumePoint
 from tiled_ingest.core.policy import Policy
 from tiled_ingest.core.record import Home, Record
 from tiled_ingest.core.writes import CreateContainer, Json, Outcome, Request, UpdateMetadata
+from tiled_ingest.core.writing.datasets import OURS, Superseded
 
 from .spool import Spool
 

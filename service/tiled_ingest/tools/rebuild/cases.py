@@ -10,10 +10,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from tiled_ingest.core.eras import Eras
-from tiled_ingest.core.letters import Members
+from tiled_ingest.core.decoding.eras import Eras
 from tiled_ingest.core.policy import Policy
 from tiled_ingest.core.record import Home
+from tiled_ingest.core.runs.letters import Members
 from tiled_ingest.kafka.messages import to_record
 from tiled_ingest.kafka.topics import is_named
 from tiled_ingest.settings import Kafka

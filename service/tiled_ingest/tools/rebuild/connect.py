@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 
-from tiled_ingest.core.patches import joined
+from tiled_ingest.core.decoding.patches import joined
 from tiled_ingest.core.policy import Policy
 from tiled_ingest.core.writes import Outcome, Request
 from tiled_ingest.settings import Settings

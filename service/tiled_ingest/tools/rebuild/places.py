@@ -6,9 +6,9 @@ from typing import Any
 
 import confluent_kafka as ck
 
-from tiled_ingest.core.datasets import OURS
 from tiled_ingest.core.offsets import ResumePoint
 from tiled_ingest.core.record import Home
+from tiled_ingest.core.writing.datasets import OURS
 from tiled_ingest.kafka.topics import Topics
 from tiled_ingest.kafka.waiting import insist
 from tiled_ingest.settings import Kafka, Settings, revealed

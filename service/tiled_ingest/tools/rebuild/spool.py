@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any, Self
 
 from tiled_ingest import __version__
-from tiled_ingest.core.decode import Decoder
+from tiled_ingest.core.decoding.decode import Decoder
+from tiled_ingest.core.decoding.events import references
 from tiled_ingest.core.errors import InvalidDocument
-from tiled_ingest.core.events import references
 from tiled_ingest.core.policy import Policy
 from tiled_ingest.core.record import Home, Record
 
