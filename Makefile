@@ -57,7 +57,7 @@ simulate: install  ## HISTORIES=100000 of the simulation in PROCESSES, resumable
 chaos: simulate  ## the long fault runs: the simulation, kill points one by one, FAULTS=1000 faults on real parts (SEED=, MINUTES=)
 	TILED_INGEST_CHAOS=1 $(BIN)/python -m pytest tests/simulation tests/system --timeout=7200 $(PYTEST_ARGS)
 	$(BIN)/python -m tests.chaos --faults $(or $(FAULTS),1000) $(if $(SEED),--seed $(SEED)) \
-	  $(if $(MINUTES),--minutes $(MINUTES)) --storage $(or $(STORAGE),both)
+	  $(if $(MINUTES),--minutes $(MINUTES)) $(if $(AT_ONCE),--at-once $(AT_ONCE)) --storage $(or $(STORAGE),both)
 
 fuzz: install  ## a million mutated messages, guided by coverage
 	UV_PROJECT_ENVIRONMENT=$(VENV) $(SYNC) --all-extras --group fuzz
