@@ -17,6 +17,7 @@ from tiled_ingest.core.effects import EndReached, Records
 from tiled_ingest.core.errors import Forbidden, OffsetOutOfRange
 from tiled_ingest.core.record import Home
 from tiled_ingest.demo.broker import Broker, KafkaBroker
+from tiled_ingest.kafka import source as source_module
 from tiled_ingest.kafka.errors import CommitError, KafkaFatal, KafkaUnavailable, stopping_error
 from tiled_ingest.kafka.topics import Topics
 
@@ -285,6 +286,21 @@ def test_a_zombie_with_our_instance_id_is_fenced(member: MemberFactory, topic: T
     assert caught.value.fenced
     with pytest.raises(KafkaFatal):
         zombie.poll_for(15)
+
+
+@pytest.mark.parametrize("protocol", ["classic", "consumer"])
+def test_a_member_whose_client_stays_out_of_the_group_ends(
+    member: MemberFactory, topic: TopicFactory, protocol: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The client was seen to do so without a word; here it is told to."""
+    monkeypatch.setattr(source_module, "_OUT_S_MAX", 1.0)
+    one = member(topic(), properties={"group.protocol": protocol}).poll_until(lambda it: it.claims)
+    one.poll_for(3)  # it is a member, and asked whether it is
+    one.source._consumer.unsubscribe()
+    if protocol == "classic":
+        one.source._went_out()
+    with pytest.raises(KafkaUnavailable, match="not joined it again"):
+        one.poll_for(15)
 
 
 def test_a_member_that_does_not_poll_loses_its_partitions(member: MemberFactory, topic: TopicFactory) -> None:
