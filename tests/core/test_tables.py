@@ -33,6 +33,9 @@ from tiled_ingest.core.writing.patience import WITNESSES_MIN
 from tiled_ingest.core.writing.tables import REPAIRS_MAX, SEED
 from tiled_ingest.core.writing.values import Values
 
+BOOM = w.Unknown("boom", 500)
+IMPATIENT = Policy(late_write_s_max=0.0, server_errors_max=3)
+
 
 class Desk(Scene):
     """A run's stream with a table to fill; `fresh`: nobody was here before."""
@@ -303,6 +306,23 @@ def test_a_refused_append(outcome: w.Outcome, error: type[Exception]) -> None:
     assert tiled.count(w.Append) == 1
 
 
+@pytest.mark.parametrize("poison", [1, 4, 5, 9])
+@pytest.mark.parametrize("status", [422, 500])
+def test_of_a_batch_that_is_refused_the_document_is_named(poison: int, status: int) -> None:
+    desk, tiled = Desk(around=Around(policy=IMPATIENT)), Desk().empty_tiled()
+    answer = w.Rejected("no", 422) if status == 422 else BOOM
+
+    def fault(request: w.Request) -> w.Outcome | None:
+        if not isinstance(request, w.Append) or request.path != LIVE:
+            return None
+        return answer if poison in keys_of(request.table).seq_num else None
+
+    tiled.faults.append(fault)
+    offset = desk.log[-1].offset + poison
+    with pytest.raises(TiledRejected, match=rf"offset {offset}\)"):
+        drive(desk.append(*(event_doc(number) for number in range(1, 10))), tiled, desk.log)
+
+
 def limited(rows_max: int) -> Callable[[w.Request], w.Outcome | None]:
     """A proxy that takes so many rows in one request."""
 
@@ -356,10 +376,6 @@ def test_rows_of_one_document_are_never_divided() -> None:
     tiled.faults.append(limited(0))
     with pytest.raises(TiledRejected, match="413"):
         drive(desk.append(event_doc(1), event_doc(2)), tiled, desk.log)
-
-
-BOOM = w.Unknown("boom", 500)
-IMPATIENT = Policy(late_write_s_max=0.0, server_errors_max=3)
 
 
 def test_server_errors_for_these_rows_alone_reject_them() -> None:

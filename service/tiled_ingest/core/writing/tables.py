@@ -27,6 +27,7 @@ from tiled_ingest.core.writes import (
     Node,
     Outcome,
     PutSource,
+    Rejected,
     TableSource,
     Unknown,
     Unprocessed,
@@ -88,7 +89,7 @@ class Table:
             yield from self._own(share.first_offset)
             if self._columns is not columns:
                 continue  # an earlier claim had widened a column
-            if (yield from self._send(share, built, patience)):
+            if (yield from self._send(batch, share, built, patience)):
                 note_rounded(self._run, self._stream, built.rounded)
                 self._part.confirmed += self._part.tally(share.keys)
                 found = self._misfits_of(batch, built)
@@ -96,10 +97,9 @@ class Table:
                 row = share.stop
         return misfits
 
-    def _send(self, share: Share, built: TableResult, patience: Patience) -> Procedure[bool]:
+    def _send(self, batch: Batch, share: Share, built: TableResult, patience: Patience) -> Procedure[bool]:
         """Append a share of a batch; `False` if it must be tried once more, perhaps with fewer rows."""
-        table = built.table.slice(share.start, share.stop - share.start)
-        request = Append(self._path, table.select(self._source.schema.names))
+        request = self._request(share, built)
         outcome: Outcome = yield request
         if isinstance(outcome, Done) or (yield from self._arrived(share, outcome)):
             return True
@@ -108,8 +108,25 @@ class Table:
         except TooLarge:
             if not share.divisible:
                 raise
-            self._around.weather.refused(table.nbytes)
+            self._around.weather.refused(request.table.nbytes)
+        except TiledRejected as error:
+            if not isinstance(outcome, Rejected | Unknown):
+                raise
+            guilty = yield from self._narrowed(batch, share, built)
+            raise TiledRejected(f"{error} (rows of the document at offset {guilty.first_offset})") from error
         return False
+
+    def _request(self, share: Share, built: TableResult) -> Append:
+        rows = built.table.slice(share.start, share.stop - share.start)
+        return Append(self._path, rows.select(self._source.schema.names))
+
+    def _narrowed(self, batch: Batch, share: Share, built: TableResult) -> Procedure[Share]:
+        """Halve rows that Tiled refuses until one document's are left: the run fails, and its error says by which."""
+        while share.divisible:
+            first = batch.share(share.start, max(1, (share.stop - share.start) // 2))
+            outcome: Outcome = yield self._request(first, built)
+            share = batch.share(first.stop, share.stop - first.stop) if isinstance(outcome, Done) else first
+        return share
 
     def write_anew(self, upto: int) -> Procedure[set[int]]:
         """Show a dataset of our own with all accepted rows before offset `upto`, whatever the node showed before.
