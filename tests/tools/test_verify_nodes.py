@@ -85,7 +85,11 @@ def compared(broker: Broker, tiled: TiledServer, tmp_path: Path, spoil: Spoil = 
     writer = TiledWriter(from_uri(tiled.uri, api_key=tiled.api_key))
     for name, doc in spoil(copy.deepcopy(documents)):
         writer(name, doc)
-    topic = topics_of(broker)("nodes")
+    return report_of(broker, tiled, topics_of(broker)("nodes"), documents)
+
+
+def report_of(broker: Broker, tiled: TiledServer, topic: str, documents: Documents) -> RunReport:
+    """Publish a run that is in Tiled, and verify it."""
     publish(broker, topic, documents)
     named = {
         "beamline": "test",

@@ -216,4 +216,9 @@ def as_text(value: Any) -> str | None:
             return value.decode()
         except UnicodeDecodeError:
             return None
-    return json.dumps(value, default=str)
+    return json.dumps(value, default=_in_json)
+
+
+def _in_json(value: Any) -> Any:
+    """Return what JSON has no words for: all of an array, the text of anything else."""
+    return value.tolist() if isinstance(value, np.ndarray | np.generic) else str(value)

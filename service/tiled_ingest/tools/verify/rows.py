@@ -166,14 +166,22 @@ class Rows:
         columns: dict[str, Chunk] = {key: chunk_of([self._value(event, key) for event in block]) for key in keys}
         stamped = dict.fromkeys(chain.from_iterable(event["timestamps"] for event in block))
         for key in stamped:
-            if key not in self.external:
-                columns[f"ts_{key}"] = chunk_of([event["timestamps"].get(key) for event in block])
+            stamps = [self._stamp(event, key) for event in block]
+            if key not in self.external or any(stamp is not None for stamp in stamps):
+                columns[f"ts_{key}"] = chunk_of(stamps)
         self._add_columns(columns, len(block))
 
     def _value(self, event: dict[str, Any], key: str) -> Any:
         """Return the value, unless it only names a datum."""
-        loaded = event["filled"].get(key, key not in self.external)
-        return event["data"].get(key) if loaded else None
+        return event["data"].get(key) if self._is_loaded(event, key) else None
+
+    def _stamp(self, event: dict[str, Any], key: str) -> Any:
+        """Return the timestamp; of files there are none in tables."""
+        is_file = key in self.external and not self._is_loaded(event, key)
+        return None if is_file else event["timestamps"].get(key)
+
+    def _is_loaded(self, event: dict[str, Any], key: str) -> bool:
+        return bool(event["filled"].get(key, key not in self.external))
 
     def _add_columns(self, columns: dict[str, Any], rows: int) -> None:
         for name, values in columns.items():
