@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import math
+import os
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -20,7 +21,7 @@ from tiled_ingest.core.errors import InvalidDocument
 
 from .documents import facts, uid_of
 
-EXAMPLES = 20
+EXAMPLES = int(os.environ.get("GENERATED_EXAMPLES", "20"))
 EDGES = [
     0,
     1,
@@ -137,9 +138,8 @@ def _is_kept(sent: Any, held: Any, *, rounded: bool = False) -> bool:
             map(lambda one, other: _is_kept(one, other, rounded=rounded), longer, held)
         )
     if isinstance(held, list):  # a single value as an array of one element
-        return (
-            [item for item in _flat(held) if not _is_nothing(item)] == [sent] if sent is not None else _is_nothing(held)
-        )
+        items = [item for item in _flat(held) if not _is_nothing(item)]
+        return _is_nothing(sent) if not items else len(items) == 1 and _is_kept(sent, items[0], rounded=rounded)
     if isinstance(sent, int | float) and isinstance(held, int | float) and not _is_nothing(sent):
         return not _is_nothing(held) and (sent == held or (rounded and float(sent) == held))
     return bool(_is_nothing(sent) and _is_nothing(held)) or bool(sent == held)
@@ -154,6 +154,7 @@ def _flat(value: Any) -> Iterator[Any]:
 
 
 def _is_nothing(value: Any) -> bool:
+    value = value.tolist() if isinstance(value, np.ndarray | np.generic) else value
     if isinstance(value, list):
         return all(map(_is_nothing, value))
     return value is None or value == "" or (isinstance(value, float) and math.isnan(value))
