@@ -596,6 +596,36 @@ def test_a_run_that_is_in_tiled_already_is_recognised_and_what_comes_after_it_is
     assert [type(ask) for ask in writes_of(world)] == [w.EnsureContainer, w.CreateContainer]
 
 
+@pytest.mark.parametrize("committed", [0, 3])
+def test_rows_after_the_end_of_an_abandoned_run_are_late_also_in_one_batch_with_those_before_it(committed: int) -> None:
+    before = ready(IDLE)
+    before.publish(*started(), *[("event", event_doc(number)) for number in (1, 2)])
+    before.settle(ticks=130)
+    assert before.tiled.facts(("r",))["state"] == "abandoned"
+    world = World(IDLE, tiled=before.tiled, logs=before.logs)
+    for number in (3, 4, 5):
+        world.logs[HOME].append(record(world.logs[HOME][-1].offset + 1, "event", event_doc(number)))
+    world.assign(committed=committed, point=ResumePoint(0, 9, "n", TOPIC_ID))
+    world.settle()
+    assert world.codes == [(offset, "late") for offset in (4, 5, 6)]
+    assert world.committed == 7
+    assert world.tiled.seq_nums(TABLE) == [1, 2]
+
+
+def test_a_run_whose_node_was_deleted_while_nobody_looked_is_wholly_in_the_dead_letters() -> None:
+    before = ready()
+    before.publish(*whole()[:-1])
+    before.settle()
+    world = World(tiled=before.tiled, logs=before.logs)
+    for path in [path for path in world.tiled.nodes if path[:1] == ("r",)]:
+        del world.tiled.nodes[path]
+    world.assign(committed=before.committed, point=before.commits[-1][2])
+    world.publish(whole()[-1])
+    world.settle()
+    assert world.codes == [(offset, "run_failed") for offset in range(5)]
+    assert world.tiled.facts(("r",))["state"] == "failed"
+
+
 def test_replays_of_complete_runs_leave_nothing_behind() -> None:
     before = ready()
     for number in range(20):

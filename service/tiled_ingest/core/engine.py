@@ -359,7 +359,8 @@ class Engine:
         run = lane.run
         if run is None:
             raise error
-        run.condemn(Verdict(error.reason, "run_failed", str(error), ours=run.opened))
+        # One that an earlier claim had begun is ours, too, though its node may be gone by now.
+        run.condemn(Verdict(error.reason, "run_failed", str(error), ours=run.opened or run.inherited))
         lane.claim.tell("run_failed", run=run.uid, error=str(error))
         self._ended(lane)
         self._breaker.run_failed(str(error))

@@ -190,13 +190,12 @@ def _redelivered(desk: Desk, run: Run) -> Procedure[None] | None:
     if desk.policy.announces and run.unannounced:
         return _announce_again(desk, run)
     holds = run.let_go()
-    late = [hold for hold in holds if hold.offset > run.known_to]
+    # A batch is held at its first row: what waits may be late though each hold stands before the end.
+    if holds and run.last_offset > run.known_to:
+        return _emit_late(desk, run, holds)
     for hold in holds:
-        if hold.offset <= run.known_to:
-            desk.release(hold)
-            desk.count("event", "duplicate")
-    if late:
-        return _emit_late(desk, run, late)
+        desk.release(hold)
+        desk.count("event", "duplicate")
     if run.stop is not None:
         run.meet(Trigger.CLOSED)
         desk.forget(run)
@@ -213,9 +212,10 @@ def _announce_again(desk: Desk, run: Run) -> Procedure[None]:
         desk.count("stop", "duplicate")
 
 
-def _emit_late(desk: Desk, run: Run, late: list[Hold]) -> Procedure[None]:
+def _emit_late(desk: Desk, run: Run, holds: list[Hold]) -> Procedure[None]:
+    """Bring what came after the run's end to the dead letters; the rest of what waits is a repetition."""
     run.emitted_to = run.known_to + 1
     verdict = Verdict("InvalidDocument", "late", "the run was closed before this document", ours=False)
     yield from emit_run(desk, run, verdict)
-    for hold in late:
+    for hold in holds:
         desk.release(hold)
