@@ -16,7 +16,8 @@ class Snapshot:
     lag
         Records that the log holds beyond the committed offset, by partition (`topic[0]`).
     oldest_unsettled_age_s
-        Age of the oldest record received and not yet settled, by the broker's timestamp.
+        Age of the oldest record received and not yet settled, by the broker's timestamp; of what is not even read, how
+        long nothing of it was.
     retry_s
         Since when the oldest request that waits for Tiled is being retried.
     tiled_reachable

@@ -65,6 +65,7 @@ class Watch:
         self._assignments = 0
         self._paused: set[Home] = set()
         self._kafka_error = ""
+        self._unread: dict[Home, tuple[int, float]] = {}  # read up to which offset, and since when not further
         self._closed: deque[Mapping[str, Any]] = deque(maxlen=REMEMBERED_MAX)
         self._letters: deque[Mapping[str, Any]] = deque(maxlen=REMEMBERED_MAX)
 
@@ -147,18 +148,32 @@ class Watch:
             for view in seen.partitions
             if (home := Home(view.topic, view.partition)) in ends and view.committed is not None
         }
-        now = _snapshot(seen, lag, self._paused & ends.keys(), self._kafka_error)
+        unread = self._note_unread(seen, ends)
+        now = _snapshot(seen, lag, self._paused & ends.keys(), self._kafka_error, unread)
         snapshot = replace(now, closed=tuple(self._closed), letters=tuple(self._letters))
         self._metrics.lag(lag)
         self._metrics.status(snapshot)
         self._health.update(snapshot)
 
+    def _note_unread(self, seen: EngineSnapshot, ends: Mapping[Home, int]) -> list[float]:
+        """Return since when, in ms, partitions have records of which none is read: while all is paused, say."""
+        now_ms, before = time.time() * 1000, self._unread
+        self._unread = {}
+        for view in seen.partitions:
+            home = Home(view.topic, view.partition)
+            if ends.get(home, 0) > view.next_offset:
+                read_to, since_ms = before.get(home, (view.next_offset, now_ms))
+                self._unread[home] = (view.next_offset, since_ms if read_to == view.next_offset else now_ms)
+        return [since_ms for _, since_ms in self._unread.values()]
 
-def _snapshot(seen: EngineSnapshot, lag: Mapping[Home, int], paused: set[Home], kafka_error: str) -> Snapshot:
+
+def _snapshot(
+    seen: EngineSnapshot, lag: Mapping[Home, int], paused: set[Home], kafka_error: str, unread_ms: list[float]
+) -> Snapshot:
     now_ms = time.time() * 1000
     # Where all that was received is settled the timestamp is the last record's: on an idle partition, last week's.
     waiting = [view.oldest_timestamp_ms for view in seen.partitions if view.committable < view.next_offset]
-    stamps = [stamp for stamp in waiting if stamp >= 0]
+    stamps = [*unread_ms, *(stamp for stamp in waiting if stamp >= 0)]
     return Snapshot(
         assigned_partitions=sum(view.live for view in seen.partitions),
         paused_partitions=len(paused),
