@@ -121,7 +121,8 @@ class Claim:
                 f"{assigned.committed} belongs to the old one. Reset the group's offset to read the new one."
             )
         if assigned.committed < assigned.low and self.policy.accept_gap:
-            self.tell("gap", count=assigned.low - assigned.committed)
+            gap = assigned.low - assigned.committed
+            self.tell("gap", count=gap, first_offset=assigned.committed, last_offset=assigned.low - 1)
         elif why := out_of_range(self.home, assigned.committed, assigned.low, assigned.high):
             raise OffsetOutOfRange(why)
         return point

@@ -38,6 +38,7 @@ LEVELS = {
     "array_changed": "info",
     "audit_mismatch": "warning",
     "ambiguous": "warning",
+    "gap": "warning",
     "commit_failed": "warning",
     "log_unreadable": "warning",
 }
