@@ -102,7 +102,7 @@ def _append(desk: Desk, run: Run, stream: Stream, now_s: float, force: str | Non
     stream.under_way = 0
     if misfits:
         fail_if_backed_up(desk, f"{len(misfits)} events of stream '{stream.name}' have values that fit no column")
-        yield from emit_misfits(run, stream, {int(sealed.batch.offsets[row]) for row in misfits})
+        yield from emit_misfits(desk, run, stream, {int(sealed.batch.offsets[row]) for row in misfits})
     run.in_hand.remove(sealed.hold)
     desk.release(sealed.hold)
     desk.count("event", "written", sealed.batch.rows)

@@ -302,7 +302,7 @@ def close_run(around: Surroundings, run: Run) -> Procedure[None]:
     for stream in run.streams.values():
         values = Values(around, run, stream)
         if around.policy.writes_anew:
-            yield from emit_misfits(run, stream, (yield from values.write_anew(run.last_offset + 1)))
+            yield from emit_misfits(around, run, stream, (yield from values.write_anew(run.last_offset + 1)))
         yield from values.audit(run.last_offset + 1)
         yield from _audit_configurations(around, run, stream)
     for external in run.externals.values():
@@ -390,15 +390,15 @@ def emit_run(around: Surroundings, run: Run, verdict: Verdict) -> Procedure[None
         run.emitted_to = max(run.emitted_to, offset)
 
 
-def emit_misfits(run: Run, stream: Stream, offsets: Collection[int]) -> Procedure[None]:
+def emit_misfits(around: Surroundings, run: Run, stream: Stream, offsets: Collection[int]) -> Procedure[None]:
     """Events with values that became null: the documents at these offsets go to the dead letters, whole."""
     error = InvalidDocument("value_misfit", "a value is none of its column; the row is in Tiled with null there")
     for offset in sorted(offsets):
         chunk = yield from read_log(offset, offset + 1)
         yield Letters(tuple(letter(record, error, run.uid) for record in chunk.records if record.offset == offset))
     if offsets:
-        note = f"Stream '{stream.name}': values that fit no column are null; their events are in the dead letters."
-        run.notes.append(note)
+        whither = "their events are in the dead letters" if around.policy.log_holds_runs else "they were reported"
+        run.notes.append(f"Stream '{stream.name}': values that fit no column are null; {whither}.")
 
 
 def mark_failed(around: Surroundings, run: Run) -> Procedure[None]:
