@@ -323,6 +323,15 @@ def test_of_a_batch_that_is_refused_the_document_is_named(poison: int, status: i
         drive(desk.append(*(event_doc(number) for number in range(1, 10))), tiled, desk.log)
 
 
+@pytest.mark.parametrize("then", [None, w.Unprocessed("503")], ids=["once", "then away"])
+def test_where_no_document_is_surely_at_fault_none_is_named(then: w.Outcome | None) -> None:
+    desk, tiled = Desk(), Desk().empty_tiled()
+    tiled.faults.append(once(w.Append, w.Rejected("no", 422), *([then] * 20 if then else [])))
+    with pytest.raises(TiledRejected) as caught:
+        drive(desk.append(*(event_doc(number) for number in range(1, 10))), tiled, desk.log)
+    assert "offset" not in str(caught.value)
+
+
 def limited(rows_max: int) -> Callable[[w.Request], w.Outcome | None]:
     """A proxy that takes so many rows in one request."""
 

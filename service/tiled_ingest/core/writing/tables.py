@@ -112,21 +112,28 @@ class Table:
         except TiledRejected as error:
             if not isinstance(outcome, Rejected | Unknown):
                 raise
-            guilty = yield from self._narrowed(batch, share, built)
-            raise TiledRejected(f"{error} (rows of the document at offset {guilty.first_offset})") from error
+            raise TiledRejected(f"{error}{(yield from self._guilty(batch, share, built))}") from error
         return False
 
     def _request(self, share: Share, built: TableResult) -> Append:
         rows = built.table.slice(share.start, share.stop - share.start)
         return Append(self._path, rows.select(self._source.schema.names))
 
-    def _narrowed(self, batch: Batch, share: Share, built: TableResult) -> Procedure[Share]:
-        """Halve rows that Tiled refuses until one document's are left: the run fails, and its error says by which."""
+    def _guilty(self, batch: Batch, share: Share, built: TableResult) -> Procedure[str]:
+        """Halve rows that Tiled refuses until one document's are left, and name it; nothing, where that is not sure.
+
+        The run fails anyway: this is for who asks why.
+        """
+        refused = True
         while share.divisible:
             first = batch.share(share.start, max(1, (share.stop - share.start) // 2))
             outcome: Outcome = yield self._request(first, built)
-            share = batch.share(first.stop, share.stop - first.stop) if isinstance(outcome, Done) else first
-        return share
+            refused = _is_refusal(outcome)
+            if not refused and not isinstance(outcome, Done):
+                return ""
+            share = first if refused else batch.share(first.stop, share.stop - first.stop)
+        refused = refused or _is_refusal((yield self._request(share, built)))
+        return f" (rows of the document at offset {share.first_offset})" if refused else ""
 
     def write_anew(self, upto: int) -> Procedure[set[int]]:
         """Show a dataset of our own with all accepted rows before offset `upto`, whatever the node showed before.
@@ -325,6 +332,10 @@ class Table:
         elif found.dataset != ours.dataset:
             self._around.tell("put_back", run=self._run.uid, stream=self._stream.name)
             yield from insist(self._around, self._run.uid, PutSource(self._path, replace(ours, id=found.id)))
+
+
+def _is_refusal(outcome: Outcome) -> bool:
+    return isinstance(outcome, Rejected) or (isinstance(outcome, Unknown) and outcome.status == 500)
 
 
 def _rows_with(batch: Batch, keys: Iterable[str]) -> Iterator[int]:
