@@ -17,7 +17,6 @@ import structlog
 from prometheus_client import CollectorRegistry
 
 from . import __version__
-from .core.decoding.patches import joined
 from .core.engine import Engine
 from .core.errors import Forbidden, IngestError
 from .core.policy import Policy
@@ -171,8 +170,7 @@ def _ingestor(settings: Settings, policy: Policy, stack: ExitStack, metrics: Met
     threads = settings.tiled.requests_max
     lanes = Lanes(partial(perform, session, formats=formats), reader, metrics.requested, threads)
     stack.callback(lanes.close)
-    policy = replace(policy, patches=joined(policy.patches, patches))
-    engine = Engine(policy, partial(secrets.token_hex, 5))
+    engine = Engine(policy.patched(patches), partial(secrets.token_hex, 5))
     announcements = _announcements(settings, stack)
     return Ingestor(engine, lanes, letters, watch, settings.limits.drain_s_max, announcements)
 

@@ -1,8 +1,8 @@
 """Every limit of the engine: its name, its default and its reason. Settings fill it; nothing else decides."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
-from .decoding.patches import Patches
+from .decoding.patches import Patches, joined
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,3 +84,7 @@ class Policy:
 
     # Our name for ourselves, in the metadata of runs
     version: str = "0"
+
+    def patched(self, more: Patches) -> "Policy":
+        """Return the same with more patches, to be applied after those that are there."""
+        return replace(self, patches=joined(self.patches, more))

@@ -167,7 +167,7 @@ def refuse(outcome: Outcome) -> None:
 
     A 403 that speaks of access tags is about this run; any other 401 or 403 is about us.
     """
-    if isinstance(outcome, Denied) and not (outcome.status == 403 and "access tag" in outcome.detail.lower()):
+    if isinstance(outcome, Denied) and not outcome.is_about_tags:
         raise Forbidden(outcome.detail)
     if isinstance(outcome, Rejected) and outcome.status == 413:
         raise TooLarge(outcome.detail)

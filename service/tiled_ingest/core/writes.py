@@ -379,6 +379,10 @@ class Keys:
     seq_num: npt.NDArray[np.int64]
     time: npt.NDArray[np.float64]
 
+    def between(self, start: int, stop: int | None = None) -> "Keys":
+        """Return those of some rows."""
+        return Keys(self.seq_num[start:stop], self.time[start:stop])
+
 
 @dataclass(frozen=True, slots=True)
 class Done:
@@ -440,6 +444,11 @@ class Denied:
 
     detail: str
     status: int
+
+    @property
+    def is_about_tags(self) -> bool:
+        """Whether it is the access tags that Tiled refuses."""
+        return self.status == 403 and "access tag" in self.detail.lower()
 
 
 Outcome = Done | Exists | Missing | Unprocessed | Unknown | Rejected | Denied

@@ -211,9 +211,8 @@ class Batch:
         stop = int(np.searchsorted(self.offsets, last, "right"))
         if stop - start > rows_max and last != self.offsets[start]:
             stop = int(np.searchsorted(self.offsets, last, "left"))
-        keys = Keys(self.keys.seq_num[start:stop], self.keys.time[start:stop])
         first = int(self.offsets[start])
-        return Share(start, stop, first, keys, divisible=first != self.offsets[stop - 1])
+        return Share(start, stop, first, self.keys.between(start, stop), divisible=first != self.offsets[stop - 1])
 
     def events(self) -> Iterator[Event]:
         """Yield the rows as events, in order."""

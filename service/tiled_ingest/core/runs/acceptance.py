@@ -18,9 +18,7 @@ from tiled_ingest.core.errors import InvalidDocument
 from tiled_ingest.core.rows.sizes import CELL_NBYTES, ROW_NBYTES_MAX
 
 RULES_VERSION = 1
-PAGE_GROWTH_MAX = (
-    2  # a number and its time stamp take ten bytes at least in a page with all its keys, and 16 in a table
-)
+PAGE_GROWTH_MAX = 2  # a number and its time stamp take ten bytes at least in a page of all keys, and 16 in a table
 GAP_MAX = 1_000  # missing seq_nums that are bridged with empty slots: 8 bytes each, 8 kB for one hostile event
 
 

@@ -37,9 +37,8 @@ class Portion:
 
     def divided(self, rows: int) -> "tuple[Portion, Portion]":
         """Return the first so many rows, and the others."""
-        seq_num, time = self.keys.seq_num, self.keys.time
-        first = Portion(self.table.slice(0, rows), Keys(seq_num[:rows], time[:rows]))
-        return first, Portion(self.table.slice(rows), Keys(seq_num[rows:], time[rows:]))
+        first = Portion(self.table.slice(0, rows), self.keys.between(0, rows))
+        return first, Portion(self.table.slice(rows), self.keys.between(rows))
 
 
 @dataclass(frozen=True, slots=True)

@@ -211,20 +211,20 @@ class Switch:
 
     def _append(self, child: Child, portion: Portion, written: Tally, patience: Patience) -> Procedure[bool]:
         """Append to the child; `False` if nobody knows whether it arrived: then another child must be begun."""
-        rows = portion.table.num_rows
-        fitting = self._around.weather.rows_fitting(portion.table)
-        if rows <= fitting:
+        weather = self._around.weather
+        while portion.table.num_rows:
+            first, rest = portion.divided(weather.rows_fitting(portion.table))
             try:
-                return not rows or (yield from self._send(child, portion, written, patience))
+                arrived = yield from self._send(child, first, written, patience)
             except TooLarge:
-                if rows == 1:
+                if first.table.num_rows == 1:
                     raise
-                self._around.weather.refused(portion.table.nbytes)
-                return (yield from self._append(child, portion, written, patience))
-        first, rest = portion.divided(fitting)
-        if not (yield from self._append(child, first, written, patience)):
-            return False
-        return (yield from self._append(child, rest, written + self._part.tally(first.keys), patience))
+                weather.refused(first.table.nbytes)
+                continue
+            if not arrived:
+                return False
+            portion, written = rest, written + self._part.tally(first.keys)
+        return True
 
     def _send(self, child: Child, portion: Portion, written: Tally, patience: Patience) -> Procedure[bool]:
         around, lane, counted_by = self._around, self._run.uid, self._part.counted_by

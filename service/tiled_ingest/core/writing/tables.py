@@ -335,7 +335,7 @@ class Table:
 
 
 def _is_refusal(outcome: Outcome) -> bool:
-    return isinstance(outcome, Rejected) or (isinstance(outcome, Unknown) and outcome.status == 500)
+    return isinstance(outcome, Rejected) or (isinstance(outcome, Unknown) and outcome.may_be_for_ever)
 
 
 def _rows_with(batch: Batch, keys: Iterable[str]) -> Iterator[int]:

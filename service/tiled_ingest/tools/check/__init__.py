@@ -7,9 +7,7 @@ miss).
 """
 
 from collections.abc import Iterable
-from dataclasses import replace
 
-from tiled_ingest.core.decoding.patches import joined
 from tiled_ingest.core.errors import Forbidden
 from tiled_ingest.settings import Settings
 from tiled_ingest.tiled import plugins
@@ -36,7 +34,7 @@ def check(settings: Settings, named: Iterable[str] = (), tags: Iterable[str] = (
     policy = settings.policy()
     said = [Finding("settings", "ok", f"beamline {settings.beamline}")]
     try:
-        policy = replace(policy, patches=joined(policy.patches, plugins.load(settings.tiled.plugins)[1]))
+        policy = policy.patched(plugins.load(settings.tiled.plugins)[1])
     except Forbidden as error:
         said.append(Finding("plugins", "failed", str(error), "install the plugin, or correct tiled.plugins"))
     seen = Seen(files=[files.wanted(text, policy.patches) for text in named], tags_asked=frozenset(tags))

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 
 from tiled_ingest.core.errors import IngestError
+from tiled_ingest.core.offsets import out_of_range
 from tiled_ingest.core.record import Home
 from tiled_ingest.kafka.topics import Topics
 from tiled_ingest.settings import Settings, revealed
@@ -38,7 +39,7 @@ def _judged(
     out = [
         f"{home}: the group wants {offset}, the log holds {lows[home]} to {highs[home]}"
         for home, offset in known.items()
-        if not lows[home] <= offset <= highs[home]
+        if out_of_range(home, offset, lows[home], highs[home])
     ]
     if out:
         more = f" and {len(out) - SHOWN_MAX} more" if len(out) > SHOWN_MAX else ""

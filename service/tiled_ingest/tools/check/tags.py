@@ -3,11 +3,11 @@
 import secrets
 from collections.abc import Iterable
 
-from tiled_ingest.core.writes import Done, Path
+from tiled_ingest.core.writes import Denied, Done, Path
 from tiled_ingest.tiled.session import Session
 
 from .findings import Finding, Findings, Verdict
-from .trial import refused_for_tags, told, would_create
+from .trial import told, would_create
 
 TAGS_MAX = 20
 
@@ -25,7 +25,7 @@ def look(session: Session, parent: Path, asked: Iterable[str], found: Iterable[s
     asked = frozenset(asked)
     tags = sorted(asked | set(found))[:TAGS_MAX]
     unknown = would_create(session, parent, (f"tiled-ingest-check-{secrets.token_hex(8)}",))
-    if refused_for_tags(unknown):
+    if isinstance(unknown, Denied) and unknown.is_about_tags:
         yield Finding(
             "tiled access tags", "ok", "the server has an access policy, and refuses a tag that it does not know"
         )

@@ -19,7 +19,6 @@ from tiled_ingest.core.writes import (
     Append,
     CreateContainer,
     CreateTable,
-    Denied,
     Done,
     Exists,
     GetNode,
@@ -161,11 +160,6 @@ def would_create(session: Session, parent: Path, tags: tuple[str, ...] | None = 
 def told(outcome: object) -> str:
     """Return what an outcome says of itself."""
     return str(getattr(outcome, "detail", "") or type(outcome).__name__.lower())
-
-
-def refused_for_tags(outcome: Outcome) -> bool:
-    """Tell whether it is the access tags that Tiled refuses."""
-    return isinstance(outcome, Denied) and "access tag" in outcome.detail.lower()
 
 
 _BYTES = {"endianness": "little", "kind": "u", "itemsize": 1, "dt_units": None}

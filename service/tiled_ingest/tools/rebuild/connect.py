@@ -2,10 +2,9 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 
-from tiled_ingest.core.decoding.patches import joined
 from tiled_ingest.core.policy import Policy
 from tiled_ingest.core.writes import Outcome, Request
 from tiled_ingest.settings import Settings
@@ -32,11 +31,8 @@ def connected(settings: Settings) -> Iterator[Connected]:
         The address cannot be used, or a plugin is not there.
     """
     formats, patches = load(settings.tiled.plugins)
-    policy = settings.policy()
     session = Session.at(settings.tiled.uri, settings.tiled.key, timeout_s=settings.tiled.timeout_s)
     try:
-        yield Connected(
-            partial(perform, session, formats=formats), replace(policy, patches=joined(policy.patches, patches))
-        )
+        yield Connected(partial(perform, session, formats=formats), settings.policy().patched(patches))
     finally:
         session.close()
