@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-import signal
 import sys
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,11 +12,10 @@ import pytest
 import yaml
 
 from tests.deploy.image import Build, Image, missing
+from tests.deploy.served import brings_in
 from tests.deploy.tools import not_run
 from tests.rig.fixtures import TopicFactory
-from tests.rig.reader import compare_run
-from tests.system.publishing import Publication, by_run, interleaved, runs
-from tests.system.scene import client_of
+from tests.system.publishing import Publication, interleaved, runs
 from tiled_ingest import __version__
 from tiled_ingest.demo.broker import Broker
 from tiled_ingest.demo.processes import free_port
@@ -80,17 +77,7 @@ def test_it_brings_documents_into_tiled(image: Image, broker: Broker, topic: Top
         env = _mounted(tmp_path, broker, name, tiled, port)
         log = tmp_path / "service.log"
         service = image.process(log, env=env, files=tmp_path)
-        service.start()
-        try:
-            service.wait_until(lambda: log.read_text().count('"run_closed"') == 3, limit_s=120)
-            assert urllib.request.urlopen(f"http://127.0.0.1:{port}/readyz", timeout=5).status == 200
-            service.send(signal.SIGTERM)
-            assert service.wait(30) == 0
-        finally:
-            service.kill()
-        client = client_of(tiled)
-        found = {uid: compare_run(client, uid, run) for uid, run in by_run(publication.published).items()}
-        assert (len(found), [text for texts in found.values() for text in texts]) == (3, [])
+        brings_in(service, log, port, publication, tiled, limit_s=120)
         assert API_KEY not in log.read_text()
 
         checked = image.process(tmp_path / "check.log", "check", "--json", env=env, files=tmp_path)

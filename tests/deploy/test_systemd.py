@@ -7,7 +7,6 @@ import os
 import re
 import signal
 import sys
-import urllib.request
 from ctypes.util import find_library
 from pathlib import Path
 
@@ -15,11 +14,10 @@ import pytest
 import yaml
 
 from tests.deploy.sandbox import LIBRARY, USER, Unit, confined, filtered
+from tests.deploy.served import brings_in
 from tests.deploy.tools import ROOT, not_run, program, run
 from tests.rig.fixtures import TopicFactory
-from tests.rig.reader import compare_run
-from tests.system.publishing import Publication, by_run, interleaved, runs
-from tests.system.scene import client_of
+from tests.system.publishing import Publication, interleaved, runs
 from tiled_ingest.demo.broker import Broker
 from tiled_ingest.demo.processes import Process, free_port
 from tiled_ingest.demo.tiled_server import TiledServer
@@ -149,21 +147,11 @@ def test_the_service_brings_documents_into_tiled_in_the_units_sandbox(
     with TiledServer() as tiled:
         etc = laid_out(tmp_path / "etc", broker, name, tiled, port)
         service = Process("the service", started(etc), log)
-        service.start()
-        try:
-            service.wait_until(lambda: log.read_text().count('"run_closed"') == 3, limit_s=60)
-            assert urllib.request.urlopen(f"http://127.0.0.1:{port}/readyz", timeout=5).status == 200
-            service.send(signal.SIGTERM)
-            assert service.wait(30) == 0
-        finally:
-            service.kill()
-        client = client_of(tiled)
-        found = {uid: compare_run(client, uid, run) for uid, run in by_run(publication.published).items()}
+        brings_in(service, log, port, publication, tiled, limit_s=60)
     closed = [line for text in log.read_text().splitlines() if (line := json.loads(text))["event"] == "run_closed"]
     plans = {doc["uid"]: doc["plan_name"] for kind, doc in publication.published if kind == "start"}
     assert {line["run"]: line["plan"] for line in closed} == plans
     assert all({"state", "rows", "seconds", "scan_id"} <= line.keys() for line in closed)
-    assert (len(found), [text for texts in found.values() for text in texts]) == (3, [])
 
 
 def laid_out(folder: Path, broker: Broker, topic: str, tiled: TiledServer, port: int) -> Path:
