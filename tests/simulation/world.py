@@ -216,31 +216,34 @@ class World:
 
     def _strike(self, fault: Fault) -> None:
         if fault in (Fault.OUTAGE, Fault.TILED_RESTART):
-            if self.faults.allows(fault):
-                self._trace("world", fault, "")
+            if self._strikes(fault):
                 self.wire.break_off(down_s=self._rng.uniform(*((1.0, 6.0) if fault is Fault.OUTAGE else (0.0, 0.5))))
             return
         if fault is Fault.DATABASE_RESTART:
             self._break_database(self._rng.choice((1, 1, 2)))
             return
         if fault is Fault.ROUTE_GONE:
-            if self.faults.allows(fault):
-                self._trace("world", fault, "")
+            if self._strikes(fault):
                 self.wire.routeless_until_s = self.clock.now_s + self._rng.uniform(0.5, 10.0)
             return
         if fault is Fault.RETENTION:
             self._cut_log()
             return
         able = [member for member in self._processes if not member.hung and not member.draining]
-        if able and self.faults.allows(fault):
-            self._trace("world", fault, "")
+        if able and self._strikes(fault):
             self._strike_member(fault, self._rng.choice(able))
+
+    def _strikes(self, fault: Fault) -> bool:
+        """Whether a fault that has its moment may strike; it is told if so."""
+        if not self.faults.allows(fault):
+            return False
+        self._trace("world", fault, "")
+        return True
 
     def _break_database(self, times: int) -> None:
         """Have Tiled answer 500 to everything, once or twice; what was under way may be lost, too."""
-        if not self.faults.allows(Fault.DATABASE_RESTART):
+        if not self._strikes(Fault.DATABASE_RESTART):
             return
-        self._trace("world", Fault.DATABASE_RESTART, "")
         self.wire.broken_until_s = self.clock.now_s + self._rng.choice((0.5, 5.0, 20.0)) * self._rng.random()
         if times > 1:
             again_s = self.wire.broken_until_s - self.clock.now_s + self._rng.uniform(0.0, 3.0)
