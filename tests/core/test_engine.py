@@ -1242,11 +1242,23 @@ def test_an_outage_that_nobody_asks_about_any_more_is_forgotten() -> None:
 def test_requests_at_once(storage: str, expected: int) -> None:
     world = ready(replace(POLICY, requests_max=3), storage)
     world.publish(*whole())
+    begun = [started(f"r{number}", f"d{number}") for number in range(6)]
+    world.publish(*(start for start, _ in begun))  # nodes of runs are made one by one
     world.settle()
     world.keeps = of(fx.Ask)
-    for number in range(6):
-        world.publish(*started(f"r{number}", f"d{number}"))
+    world.publish(*(descriptor for _, descriptor in begun))
     assert len(world.in_flight) == expected
+
+
+def test_nodes_of_runs_are_made_in_the_order_of_their_starts() -> None:
+    world = ready(storage="postgresql")
+    world.publish(*whole())
+    world.settle()
+    world.keeps = of(fx.Ask)
+    for number in range(3):
+        world.publish(*started(f"r{number}", f"d{number}"))
+    assert [each.key for each in world.in_flight if isinstance(each, w.CreateContainer)] == ["r0"]
+    assert len(world.in_flight) == 1
 
 
 def test_one_request_at_once_until_the_storage_is_known() -> None:

@@ -12,7 +12,7 @@ from tiled_ingest.core.offsets import Hold
 from tiled_ingest.core.record import Home
 from tiled_ingest.core.schedule import Counter, Lane, Ripening, Sleepers
 from tiled_ingest.core.steps import Procedure, Sleep
-from tiled_ingest.core.writes import GetNode
+from tiled_ingest.core.writes import CreateContainer, EnsureContainer, GetNode, Request
 
 
 def claim(home: Home = HOME) -> Claim:
@@ -126,6 +126,48 @@ def test_partitions_take_turns() -> None:
         counter.add(each, asked(each.key))
     served = [found[0].key for _ in range(5) if (found := counter.next(9))]
     assert served == ["0/1", "1/501", "0/2", "1/502", "0/3"]
+
+
+def making(lane: Lane) -> CreateContainer:
+    assert lane.run is not None
+    return CreateContainer(lane.run.parent, lane.key, {}, (), None)
+
+
+def test_of_one_partition_nodes_of_runs_are_made_one_by_one_and_in_order() -> None:
+    """`catalog[-1]` is the run that was made last: answers of requests beside each other come in any order."""
+    counter, (late, early, other) = Counter(), (working(20), working(10), working(501, Home("t", 1)))
+    for each in (late, early, other):
+        counter.add(each, making(each))
+    stream = CreateContainer(("runs", "open"), "primary", {}, (), None)
+    counter.add(open_ := working(30), stream)  # its run has its node already: it waits for nobody
+    sent: list[tuple[Lane, Request]] = []
+    while found := counter.next(9):
+        counter.sent(len(sent), *found)
+        sent.append(found)
+    assert sent == [(early, making(early)), (other, making(other)), (open_, stream)]
+    counter.answered(0)
+    assert counter.next(9) == (late, making(late))
+
+
+def test_who_makes_the_node_above_has_the_first_run_in_it() -> None:
+    counter, early, late = Counter(), working(10), working(20)
+    above = EnsureContainer(("runs",))
+    counter.add(early, above)
+    counter.add(late, above)
+    counter.sent(1, *(counter.next(9) or pytest.fail("nothing to send")))
+    assert counter.next(9) is None
+    counter.answered(1)
+    counter.add(early, making(early))
+    assert counter.next(9) == (early, making(early))
+
+
+def test_a_node_that_a_lost_claim_still_makes_holds_up_nobody() -> None:
+    counter, gone, here = Counter(), working(10), working(20)
+    counter.sent(1, gone, making(gone))
+    counter.add(here, making(here))
+    assert counter.next(9) is None
+    gone.dropped = True
+    assert counter.next(9) == (here, making(here))
 
 
 def test_a_ticket_is_answered_once() -> None:

@@ -14,7 +14,7 @@ from .claim import Claim
 from .record import Home
 from .runs.run import Run
 from .steps import Procedure, Sleep
-from .writes import Request
+from .writes import CreateContainer, EnsureContainer, Request
 
 
 @dataclass(eq=False)
@@ -117,35 +117,79 @@ class Ripening:
         return self._heap[0][0] if self._heap else math.inf
 
 
+class Line:
+    """Requests of one partition that wait. The lowest offset is first; of one lane, or of no run's, who came first."""
+
+    def __init__(self) -> None:
+        self._nodes: list[tuple[int, int, Lane, Request]] = []  # heaps
+        self._others: list[tuple[int, int, Lane, Request]] = []
+
+    def add(self, count: int, lane: Lane, request: Request) -> None:
+        """Queue a request."""
+        offset = lane.run.held_from if lane.run is not None else -1
+        heapq.heappush(self._nodes if makes_run(lane, request) else self._others, (offset, count, lane, request))
+
+    def next(self, with_nodes: bool) -> tuple[Lane, Request] | None:
+        """Return the first; one that makes a run's node only if `with_nodes`."""
+        heaps = [heap for heap in (self._nodes if with_nodes else [], self._others) if heap]
+        if not heaps:
+            return None
+        _, _, lane, request = heapq.heappop(min(heaps, key=lambda heap: heap[0][:2]))
+        return lane, request
+
+    @property
+    def lanes(self) -> list[Lane]:
+        """Whose requests wait."""
+        return [lane for heap in (self._nodes, self._others) for _, _, lane, _ in heap]
+
+
+def makes_run(lane: Lane, request: Request) -> bool:
+    """Whether a request makes a run's node, or the one above it."""
+    if isinstance(request, CreateContainer):
+        return lane.run is not None and request.parent == lane.run.parent
+    return isinstance(request, EnsureContainer)
+
+
 class Counter:
     """Requests that wait for a place, and those under way: the answer's ticket finds its lane.
 
     Of one partition, the request is next whose run holds the lowest offset: in a backlog run after run comes to its end
     and may be committed, instead of all a little at a time. No run waits for ever, as no other's offset falls below
-    its own. Partitions take turns.
+    its own. Nodes of runs are made one by one: readers find them in the order of their making (`catalog[-1]`), which so
+    is that of the log while Tiled takes each at once. Partitions take turns.
     """
 
     def __init__(self) -> None:
-        self._waiting: OrderedDict[Home, list[tuple[int, int, Lane, Request]]] = OrderedDict()  # heaps
+        self._waiting: OrderedDict[Home, Line] = OrderedDict()
         self._count = 0
         self._asked: dict[int, tuple[Lane, Request]] = {}
 
     def add(self, lane: Lane, request: Request) -> None:
-        """Queue a request; of the same lane, or of none's run, who came first is served first."""
+        """Queue a request."""
         self._count += 1
-        offset = lane.run.held_from if lane.run is not None else -1
-        heapq.heappush(self._waiting.setdefault(lane.claim.home, []), (offset, self._count, lane, request))
+        self._waiting.setdefault(lane.claim.home, Line()).add(self._count, lane, request)
 
     def next(self, limit: int) -> tuple[Lane, Request] | None:
         """Return the next request that may be sent now."""
-        while self._waiting and len(self._asked) < limit:
-            home, heap = next(iter(self._waiting.items()))
-            _, _, lane, request = heapq.heappop(heap)
-            self._waiting.move_to_end(home)
-            if not heap:
-                del self._waiting[home]
-            if not lane.dropped:
-                return lane, request
+        if len(self._asked) >= limit:
+            return None
+        for home in list(self._waiting):
+            if found := self._next_of(home):
+                return found
+        return None
+
+    def _next_of(self, home: Home) -> tuple[Lane, Request] | None:
+        line = self._waiting[home]
+        with_nodes = not any(
+            lane.claim.home == home and not lane.dropped and makes_run(lane, request)
+            for lane, request in self._asked.values()
+        )
+        while found := line.next(with_nodes):
+            if not found[0].dropped:
+                self._waiting.move_to_end(home)
+                return found
+        if not line.lanes:
+            del self._waiting[home]
         return None
 
     def sent(self, ticket: int, lane: Lane, request: Request) -> None:
@@ -168,5 +212,5 @@ class Counter:
     @property
     def empty(self) -> bool:
         """Whether no request waits or is under way."""
-        waiting = (lane for heap in self._waiting.values() for _, _, lane, _ in heap)
+        waiting = (lane for line in self._waiting.values() for lane in line.lanes)
         return not self._asked and all(lane.dropped for lane in waiting)
