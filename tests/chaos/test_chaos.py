@@ -13,7 +13,6 @@ from tests.chaos.plan import ALL_PARTS, Act, Kind, plan
 from tests.chaos.play import Result
 from tests.chaos.progress import Strike
 from tests.chaos.run import run
-from tests.system.scene import alone
 
 SEED = int(os.environ.pop("TILED_INGEST_CHAOS_SEED", "") or 5)
 BOTH = ("duckdb", "postgresql")
@@ -63,13 +62,11 @@ def test_whatever_is_wrong_fails_the_act(tmp_path: Path, name: str, value: objec
     assert not result.passed
 
 
-@alone  # not yet in the gate: its time on a slow machine is not known well enough
 @pytest.mark.real
-@pytest.mark.timeout(900)
-@pytest.mark.parametrize("storage", BOTH)
-def test_twenty_faults_do_no_harm(storage: str, tmp_path: Path) -> None:
-    """On a busy machine fewer: the time is limited. Of a failure the logs stay in pytest's folder."""
-    results = run(plan(SEED, 20, [storage]), tmp_path, SEED, minutes=1.0)
+@pytest.mark.timeout(1200)
+def test_forty_faults_do_no_harm(tmp_path: Path) -> None:
+    """Some more are tried, as one may find nothing unsettled. Of a failure the logs stay in pytest's folder."""
+    results = run(plan(SEED, 44, BOTH, faults_per_act=11), tmp_path, SEED, at_once=2)
     text = report.markdown(SEED, results)
     assert all(result.passed for result in results), text
-    assert sum(strike.counts for result in results for strike in result.strikes) >= 5, text
+    assert sum(strike.counts for result in results for strike in result.strikes) >= 40, text
