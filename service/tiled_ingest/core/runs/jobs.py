@@ -140,6 +140,9 @@ def _close(desk: Desk, run: Run) -> Procedure[None]:
         desk.release(run.stop_hold)
         run.stop_hold = None
         desk.count("stop", "written")
+    run.known_to = run.last_offset
+    if holds := run.let_go_deferred():
+        yield from _emit_late(desk, run, holds)
     desk.forget(run)
 
 
