@@ -155,18 +155,19 @@ class Oracle:
         item = published.item
         path = (*self.table_of(run, item.doc["descriptor"])[:-1], "img")
         wanted = frames_of(item)
-        if item.name == "event" and wanted and not self._datum_came_before(published):
+        if item.name == "event" and wanted and not self._has_datum(published, published.record.offset):
             return None  # its datum will be held instead
         if wanted <= self._tiled.frames(path) or self._tiled.displaced(path):
             return None
         return f"{sorted(wanted)} is not in {path}"
 
-    def _datum_came_before(self, event: Published) -> bool:
+    def _has_datum(self, event: Published, end: float) -> bool:
+        """Whether the datum that an event names comes before this offset."""
         datum_id = event.item.doc["data"]["img"]
         return any(
             other.item.name == "datum" and other.item.doc["datum_id"] == datum_id
             for other in self._log[event.record.home]
-            if other.record.offset < event.record.offset
+            if other.record.offset < end
         )
 
     def _rows_unsettled(self, run: Run, item: Item) -> str | None:
@@ -315,7 +316,15 @@ class Oracle:
         """Whether it is a dead letter that is not in Tiled, too: what is replayed after the log lost the run's start
         cannot be recognised, so that it may be in both.
         """
-        return self._is_dead(record) and not self._lost_its_beginning(run)
+        is_late = record.offset > self._last(run)
+        return self._is_dead(record) and (is_late or not self._lost_its_beginning(run))
+
+    def _last(self, run: Run) -> float:
+        """Where a run ends that was given up, as its node says; infinite for all others."""
+        if self._state(run) != "abandoned":
+            return math.inf
+        last: int = self._tiled.nodes[*self._parent, run.uid].metadata["tiled_ingest"]["source"]["last_offset"]
+        return last
 
     def _judge_remainder(self, run: Run) -> None:
         """A run whose beginning the log has lost fails: what the log still has is in Tiled or in the dead letters."""
@@ -348,12 +357,12 @@ class Oracle:
                 self.violations.append(f"a sound {published.item.name} of {run.uid} is a dead letter: {letter.code}")
         self._judge_metadata(run, self._tiled.nodes[path].metadata)
         if self._state(run) == "abandoned":
-            self._judge_given_up(run, self._tiled.nodes[path].metadata)
+            self._judge_given_up(run)
         if self._state(run) in ("complete", "incomplete", "abandoned") and (why := self._unannounced(run)):
             self.violations.append(f"{run.uid}: {why}")
         self._judge_rows(run)
 
-    def _silence_s(self, run: Run, last: int) -> float:
+    def _silence_s(self, run: Run, last: float) -> float:
         """The longest silence of a run between its last document in Tiled and the first that was refused."""
         spoken_s, silence_s = math.inf, 0.0
         for published in self._log[self._plan.home_of[run.uid]]:
@@ -377,13 +386,13 @@ class Oracle:
         else:
             self.violations += wrong
 
-    def _judge_given_up(self, run: Run, metadata: Json) -> None:
+    def _judge_given_up(self, run: Run) -> None:
         """A run that was given up ends where its node says: what came before is in Tiled, what came after is refused;
         and its publisher had been silent for long enough in between.
         """
         if self._lost_its_beginning(run):
             return
-        last = metadata["tiled_ingest"]["source"]["last_offset"]
+        last = self._last(run)
         wrong = [
             f"{run.uid} was given up at {last}, but its {each.item.name} at {each.record.offset} is "
             f"{'a' if each.record.offset <= last else 'no'} dead letter"
@@ -422,7 +431,8 @@ class Oracle:
                 updates.setdefault(self.table_of(run, item.doc["uid"])[:-1], []).append(item.doc["uid"])
             elif (taken := frames_of(item)) and not self._was_refused(run, published.record):
                 path = (*self.table_of(run, item.doc["descriptor"])[:-1], "img")
-                frames.setdefault(path, Counter()).update(taken)
+                there = item.name != "event" or self._has_datum(published, self._last(run) + 1)
+                frames.setdefault(path, Counter()).update(taken if there else ())
             if item.name in ("event", "event_page") and not self._was_refused(run, published.record):
                 path = self.table_of(run, item.doc["descriptor"])
                 wanted.setdefault(path, Counter()).update(map(row_key, rows_of(item)))
@@ -477,7 +487,8 @@ class Oracle:
             self.violations.append(f"the stream {path} is not in Tiled")
             return
         held = [node.metadata.get("uid"), *(each["uid"] for each in node.metadata.get("_config_updates", []))]
-        if held != descriptors and self._tiled.overwritten(path):
+        # Of a run that a zombie gave up a successor may have written more.
+        if held != descriptors and any(map(self._tiled.overwritten, (path, path[:-1]))):
             self.residual.add(run.uid)
         elif held != descriptors:
             self.violations.append(f"{path} has the descriptors {held}, not {descriptors}")

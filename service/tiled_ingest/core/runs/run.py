@@ -159,17 +159,30 @@ class Run:
     @property
     def held_from(self) -> int:
         """The lowest offset of what waits to be settled; that of its last document if nothing waits."""
+        return min(self._held_offsets(), default=self.last_offset)
+
+    @property
+    def is_held(self) -> bool:
+        """Whether something of it waits to be settled."""
+        return any(True for _ in self._held_offsets())
+
+    def _held_offsets(self) -> Iterator[int]:
         nodes = (self.start_hold, self.stop_hold, *(chore.hold for chore in self.chores))
         lists = (self.early, self.deferred, self.in_hand, self.holds)
         held = chain((hold for hold in nodes if hold is not None), *lists)
         rows = (stream.first_offset for stream in self.waiting_streams)
         files = (external.first_offset for external in self.waiting_externals)
-        return min(chain((hold.offset for hold in held), rows, files), default=self.last_offset)
+        return chain((hold.offset for hold in held), rows, files)
 
     @property
     def nbytes(self) -> int:
         """Bytes that wait."""
         return sum(stream.nbytes for stream in self.streams.values())
+
+    @property
+    def is_written(self) -> bool:
+        """Whether what waits of it will be in Tiled, as far as is known."""
+        return self.state not in {State.CONDEMNED, State.REDELIVERED}
 
     @property
     def ending(self) -> bool:
