@@ -126,6 +126,10 @@ class Oracle:
     def _is_dead(self, record: Record) -> bool:
         return (record.home, record.offset) in self._dead_letters.letters
 
+    def _is_refused(self, record: Record) -> bool:
+        """Whether its owner has made it a dead letter. A zombie that gave a run up may do so, too: a letter too many."""
+        return (record.home, record.offset) in self._dead_letters.owned
+
     def _unsettled(self, published: Published) -> str | None:
         """Why a record is not settled; `None` if it is."""
         if self._is_dead(published.record) or published.item.role is Role.DUPLICATE:
@@ -317,7 +321,7 @@ class Oracle:
         cannot be recognised, so that it may be in both.
         """
         is_late = record.offset > self._last(run)
-        return self._is_dead(record) and (is_late or not self._lost_its_beginning(run))
+        return self._is_refused(record) and (is_late or not self._lost_its_beginning(run))
 
     def _last(self, run: Run) -> float:
         """Where a run ends that was given up, as its node says; infinite for all others."""
@@ -347,14 +351,8 @@ class Oracle:
         if path not in self._tiled.nodes:
             self.violations.append(f"{run.uid} is not in Tiled")
             return
-        for published in self._records(run):
-            if (
-                self._is_dead(published.record)
-                and self._state(run) != "abandoned"
-                and not self._lost_its_beginning(run)
-            ):
-                letter = self._dead_letters.letters[published.record.home, published.record.offset]
-                self.violations.append(f"a sound {published.item.name} of {run.uid} is a dead letter: {letter.code}")
+        if not self._lost_its_beginning(run):
+            self._judge_sound(run)
         self._judge_metadata(run, self._tiled.nodes[path].metadata)
         if self._state(run) == "abandoned":
             self._judge_given_up(run)
@@ -379,6 +377,15 @@ class Oracle:
     def _judge_metadata(self, run: Run, metadata: Json) -> None:
         self._blame(run, list(self._wrong_metadata(run, metadata)))
 
+    def _judge_sound(self, run: Run) -> None:
+        """Of a run that was not given up no document is a dead letter."""
+        dead = [each for each in self._records(run) if self._is_dead(each.record)]
+        if any(not self._is_refused(each.record) for each in dead):
+            self.residual.add(run.uid)
+        if self._state(run) != "abandoned":
+            refused = [each.item.name for each in dead if self._is_refused(each.record)]
+            self._blame(run, [f"a sound {name} of {run.uid} is a dead letter" for name in refused])
+
     def _blame(self, run: Run, wrong: list[str]) -> None:
         """What is wrong with a run is the documented risk where a late update of its node explains it."""
         if wrong and self._tiled.overwritten((*self._parent, run.uid)):
@@ -397,7 +404,7 @@ class Oracle:
             f"{run.uid} was given up at {last}, but its {each.item.name} at {each.record.offset} is "
             f"{'a' if each.record.offset <= last else 'no'} dead letter"
             for each in self._records(run)
-            if (each.record.offset > last) != self._is_dead(each.record) and each.item.name not in SHARED
+            if (each.record.offset > last) != self._is_refused(each.record) and each.item.name not in SHARED
         ]
         if (silence_s := self._silence_s(run, last)) < self._idle_s_max - UNHEARD_S:
             wrong.append(f"{run.uid} was given up at {last}, though it was silent for {silence_s:.1f} s only")
@@ -417,7 +424,7 @@ class Oracle:
     def _stopped_late(self, run: Run) -> bool:
         """Whether its stop came after the run was given up."""
         return self._state(run) == "abandoned" and any(
-            published.item.name == "stop" and self._is_dead(published.record) for published in self._records(run)
+            published.item.name == "stop" and self._is_refused(published.record) for published in self._records(run)
         )
 
     def _judge_rows(self, run: Run) -> None:
