@@ -472,7 +472,8 @@ class Oracle:
         held = self._tiled.frames(path)
         if held == wanted or (self._lost_its_beginning(run) and held <= wanted):
             return
-        if self._tiled.hidden(path):
+        hidden = self._state(run) == "abandoned" and self._tiled.overwritten((*self._parent, run.uid))
+        if self._tiled.hidden(path) or hidden:
             self.residual.add(run.uid)
             return
         lost, more = wanted - held, held - wanted
