@@ -152,7 +152,7 @@ def test_an_abandoned_run_is_announced_and_again_after_a_crash() -> None:
 
 @pytest.mark.parametrize("committed", [1, 3])
 def test_a_stop_that_comes_after_its_run_was_given_up_is_late_though_the_end_is_announced_again(committed: int) -> None:
-    """Found by the simulation (seed 1596, brief): the stop was taken for the one that the announcement had to settle."""
+    """Found by the simulation (seed 1596, brief): it was taken for the one that the announcement settles."""
     policy = replace(TELLING, idle_s_max=30.0)
     before = telling(policy)
     before.publish(*started(), ("event", event_doc(1)))

@@ -6,6 +6,7 @@ The simulation covers crashes and chance; here each promise has its own scene.
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import pytest
@@ -1475,6 +1476,10 @@ LATE_COMERS = [
 ]
 
 
+def is_update_to(state: str, update: w.UpdateMetadata) -> bool:
+    return bool(update.metadata[OURS]["state"] == state)
+
+
 def given_up(last: type[w.Request] = w.UpdateMetadata) -> World:
     """A run of three documents is being given up: this request is under way, and others of its run have come."""
     world = ready(IDLE)
@@ -1512,8 +1517,8 @@ def test_what_comes_while_a_run_is_given_up_goes_to_a_successor_that_finds_it_op
 
 def test_what_came_while_a_run_was_given_up_goes_with_the_run_if_that_fails() -> None:
     world = given_up()
-    refuses = w.Rejected("no", 422)
-    world.tiled.faults.append(lambda request: refuses if "stop" in str(request) or "abandoned" in str(request) else None)
+    ends = partial(is_update_to, "abandoned")
+    world.tiled.faults.append(once(w.UpdateMetadata, w.Rejected("no", 422), where=ends))
     world.let_go()
     world.settle(ticks=20)
     assert world.codes == [(offset, "run_failed") for offset in range(8)]

@@ -127,7 +127,7 @@ class Oracle:
         return (record.home, record.offset) in self._dead_letters.letters
 
     def _is_refused(self, record: Record) -> bool:
-        """Whether its owner has made it a dead letter. A zombie that gave a run up may do so, too: a letter too many."""
+        """Whether its owner has made it a dead letter. A zombie that gave a run up may do so, too."""
         return (record.home, record.offset) in self._dead_letters.owned
 
     def _unsettled(self, published: Published) -> str | None:
