@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from tests.core.test_engine import AWAY, POLICY, World, of, ready, started, whole
-from tests.core.test_steps import HOME, TOPIC_ID, event_doc, stop_doc
+from tests.core.test_steps import HOME, TOPIC_ID, event_doc, record, stop_doc
 from tiled_ingest.core import effects as fx
 from tiled_ingest.core import writes as w
 from tiled_ingest.core.offsets import ResumePoint
@@ -148,6 +148,21 @@ def test_an_abandoned_run_is_announced_and_again_after_a_crash() -> None:
     assert announced(world) == [("r", "abandoned")]
     assert world.engine.snapshot().runs == ()
     assert world.commits[-1][2].start == 3
+
+
+@pytest.mark.parametrize("committed", [1, 3])
+def test_a_stop_that_comes_after_its_run_was_given_up_is_late_though_the_end_is_announced_again(committed: int) -> None:
+    """Found by the simulation (seed 1596, brief): it was taken for the one that the announcement settles."""
+    policy = replace(TELLING, idle_s_max=30.0)
+    before = telling(policy)
+    before.publish(*started(), ("event", event_doc(1)))
+    before.settle(80)
+    assert before.tiled.facts(("r",))["state"] == "abandoned"
+    before.logs[HOME].append(record(3, "stop", stop_doc("r", {"primary": 1})))
+    world = successor(before, committed, policy)
+    assert world.codes == [(3, "late")]
+    assert world.committed == 4
+    assert announced(world) == [("r", "abandoned")]
 
 
 def test_an_incomplete_run_is_announced_as_such() -> None:

@@ -6,6 +6,7 @@ The simulation covers crashes and chance; here each promise has its own scene.
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import pytest
@@ -1464,6 +1465,80 @@ def test_an_idle_run_is_abandoned_and_holds_the_resume_point_no_longer() -> None
     world.publish(("event", event_doc(2)), ("stop", stop_doc()))
     assert world.codes == [(3, "late"), (4, "late")]
     assert {letter.run for letter in world.letters} == {"r"}
+
+
+LATE_COMERS = [
+    ("start", start_doc("r")),
+    ("event", event_doc(2)),
+    ("descriptor", descriptor_doc("later", run="r")),
+    ("event", event_doc(3, descriptor="later")),
+    ("stop", stop_doc("r", {"primary": 3})),
+]
+
+
+def is_update_to(state: str, update: w.UpdateMetadata) -> bool:
+    return bool(update.metadata[OURS]["state"] == state)
+
+
+def given_up(last: type[w.Request] = w.UpdateMetadata) -> World:
+    """A run of three documents is being given up: this request is under way, and others of its run have come."""
+    world = ready(IDLE)
+    world.publish(*started(), ("event", event_doc(1)))
+    world.settle()
+    world.keeps = asks(last)
+    world.settle(ticks=130)
+    assert [type(request) for request in world.in_flight] == [last]
+    world.publish(*LATE_COMERS)
+    world.settle()
+    return world
+
+
+def test_what_comes_while_a_run_is_given_up_is_late_once_that_is_durable() -> None:
+    world = given_up()
+    assert (world.letters, world.committed) == ([], 3)
+    world.let_go()
+    world.settle()
+    assert world.codes == [(offset, "late") for offset in range(3, 8)]
+    facts = world.tiled.facts(("r",))
+    assert (facts["state"], facts["source"]["last_offset"], world.tiled.seq_nums(TABLE)) == ("abandoned", 2, [1])
+    assert (world.committed, world.engine.snapshot().runs) == (8, ())
+
+
+def test_what_comes_while_a_run_is_given_up_goes_to_a_successor_that_finds_it_open() -> None:
+    """Found by the simulation (seed 102, brief): such documents were dead letters already, and came into Tiled, too."""
+    before = given_up()
+    world = World(IDLE, tiled=before.tiled, logs=before.logs)
+    world.assign(committed=before.committed, point=before.commits[-1][2])
+    world.settle(ticks=20)
+    assert before.letters == world.letters == []
+    assert world.tiled.seq_nums(TABLE) == [1, 2, 3]
+    assert (world.tiled.facts(("r",))["state"], world.committed) == ("complete", 8)
+
+
+def test_what_came_while_a_run_was_given_up_goes_with_the_run_if_that_fails() -> None:
+    world = given_up()
+    ends = partial(is_update_to, "abandoned")
+    world.tiled.faults.append(once(w.UpdateMetadata, w.Rejected("no", 422), where=ends))
+    world.let_go()
+    world.settle(ticks=20)
+    assert world.codes == [(offset, "run_failed") for offset in range(8)]
+    assert (world.tiled.facts(("r",))["state"], world.committed) == ("failed", 8)
+
+
+def test_a_run_that_turns_out_to_be_closed_is_not_forgotten_while_something_of_it_waits() -> None:
+    """Found by the simulation (seed 192): it was idle in the moment in which that was known, and held the commit."""
+    before = ready(IDLE)
+    before.publish(*started(), ("event", event_doc(1)))
+    before.settle(ticks=130)
+    world = World(IDLE, tiled=before.tiled, logs=before.logs, keeps=asks(w.CountRows))
+    world.assign(committed=3, point=ResumePoint(3, 1, "n", TOPIC_ID))
+    world.publish(*LATE_COMERS[:1], *LATE_COMERS[2:4])
+    assert [type(request) for request in world.in_flight] == [w.CountRows]  # the last thing that it looks at
+    world.now_s += IDLE.idle_s_max + 1.0
+    world.let_go()
+    world.settle()
+    assert world.codes == [(offset, "late") for offset in (3, 4, 5)]
+    assert world.committed == 6
 
 
 def test_a_run_that_is_heard_of_is_not_idle() -> None:

@@ -7,26 +7,17 @@ from contextlib import contextmanager
 import pytest
 
 from tiled_ingest.core.runs import run as run_module
-from tiled_ingest.core.runs.states import DOCUMENTS, TABLE, Move, State, Trigger, move
+from tiled_ingest.core.runs.states import TABLE, Move, State, Trigger, move
 
 from .faults import Fault, Faults
 
 Transition = tuple[State, Trigger]
 Cell = tuple[State, Trigger, Fault]
 
-_FORGOTTEN = "a finished run is dropped: what still comes of it is answered by its name alone (`late`)"
-_HEALED = "nobody publishes any more when runs are given up: the idle time begins after the last record"
 _OPENED = "a run is open because its node is known to be ours: nobody asks again (`jobs.next_job`)"
 IMPOSSIBLE: dict[Transition, str] = {
     (State.OPEN, Trigger.CREATED): _OPENED,
     (State.OPEN, Trigger.FOUND_FINISHED): _OPENED,
-    **{(State.FINISHED, trigger): _FORGOTTEN for trigger in DOCUMENTS},
-    **{(State.ABANDONING, trigger): _HEALED for trigger in DOCUMENTS},
-}
-_NOT_PROVOKED = "nothing in the model provokes it yet"
-GAPS: dict[Transition, str] = {  # possible, and missing in the simulation: to be closed
-    (State.ABANDONING, Trigger.FOUND_FINISHED): _NOT_PROVOKED,
-    (State.REDELIVERED, Trigger.IDLE): _NOT_PROVOKED,
 }
 
 
@@ -65,4 +56,4 @@ def watched() -> Iterator[Coverage]:
 
 def possible() -> list[Transition]:
     """The transitions that a history can make, in the order of the table."""
-    return [transition for transition in TABLE if transition not in IMPOSSIBLE and transition not in GAPS]
+    return [transition for transition in TABLE if transition not in IMPOSSIBLE]

@@ -35,13 +35,14 @@ class Role(StrEnum):
 
 @dataclass(frozen=True)
 class Item:
-    """A record to publish, and what it is."""
+    """A record to publish, what it is, and how long nothing is published before it."""
 
     role: Role
     value: bytes | None
     run: str = ""
     name: str = ""
     doc: Json = field(default_factory=dict)
+    silence_s: float = 0.0
 
 
 @dataclass
@@ -141,7 +142,7 @@ class Author:
             "stream_datum": {"uid": self._uid("late"), "stream_resource": "late", "descriptor": descriptor, **ranges},
         }  # fmt: skip
         name = self._rng.choice(("event", "event", *late))
-        return Item(Role.INVALID, encode(name, late[name]))
+        return Item(Role.INVALID, encode(name, late[name]), run.uid)
 
     # ------------------------------------------------------------ documents
 

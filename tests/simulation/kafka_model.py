@@ -118,14 +118,21 @@ class Letter:
 
 
 class DeadLetterTopic:
-    """At least once: the same record may be here several times; its position says which it is."""
+    """At least once: the same record may be here several times; its position says which it is.
+
+    Nothing keeps a zombie from writing into it: what the owner of the partition has written, too, is in `owned`.
+    """
 
     def __init__(self) -> None:
         self.letters: dict[tuple[Home, int], Letter] = {}
+        self.owned: set[tuple[Home, int]] = set()
 
-    def write(self, letter: Letter) -> None:
+    def write(self, letter: Letter, *, owned: bool) -> None:
         """Keep the first letter of each position."""
-        self.letters.setdefault((letter.record.home, letter.record.offset), letter)
+        position = letter.record.home, letter.record.offset
+        self.letters.setdefault(position, letter)
+        if owned:
+            self.owned.add(position)
 
 
 class CompletedTopic:

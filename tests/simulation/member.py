@@ -287,7 +287,8 @@ class Member:
         def produce() -> None:
             if not self.alive and not written_anyway:
                 return
-            self._around.dead_letters.write(letter)
+            owned = self.alive and self._around.group.owners.get(effect.record.home) == self.name
+            self._around.dead_letters.write(letter, owned=owned)
             if self._around.faults.strikes(Fault.DEAD_LETTER_UNCONFIRMED):
                 self._excused.add("DeadLetterFailed")
                 self.feed(DeadLetterRefused(effect.ticket, "timed out"))

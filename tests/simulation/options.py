@@ -12,6 +12,8 @@ from tiled_ingest.core.writes import Path
 from .faults import Fault
 
 IDLE_S_MAX = 900.0
+IMPATIENT_SHARE = 0.25  # of the histories: their runs are given up while the beamline still speaks and faults strike
+IMPATIENT_S = (3.0, 6.0)
 
 
 @dataclass(frozen=True)
@@ -33,9 +35,20 @@ class Options:
         return cls(seed, brief=bool(seed % 8))
 
     @property
+    def idle_s_max(self) -> float:
+        """How long nothing may be heard of a run before it is given up."""
+        rng = random.Random(f"{self.seed}/idle")
+        return rng.choice(IMPATIENT_S) if rng.random() < IMPATIENT_SHARE else IDLE_S_MAX
+
+    @property
+    def impatient(self) -> bool:
+        """Whether runs are given up in the midst of the history, and not only at its end."""
+        return self.idle_s_max < IDLE_S_MAX
+
+    @property
     def heal_s(self) -> float:
-        """When faults cease."""
-        return 8.0 if self.brief else 30.0
+        """When faults cease; later where runs shall be given up before."""
+        return (20.0 if self.impatient else 8.0) if self.brief else 30.0
 
     @property
     def runs_limit(self) -> int | None:
@@ -78,7 +91,7 @@ def draw_policy(rng: random.Random, options: Options, parent: Path) -> Policy:
         "table_columns_max": 7,  # splits the widest; a part of less than four columns soon runs out of orders
         "late_write_s_max": rng.choice((0.5, 3.0)),
         "backoff_s_max": 1.0,
-        "idle_s_max": IDLE_S_MAX,
+        "idle_s_max": options.idle_s_max,
         "routes": ((".*", "/".join(parent)),) if parent else (),
     }
     drawn["announces"] = random.Random(f"{options.seed}/announces").random() < 0.7

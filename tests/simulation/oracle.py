@@ -5,6 +5,7 @@ the end: each run has exactly its rows, its documents and its state. (Liveness i
 the end comes.)
 """
 
+import math
 from collections import ChainMap, Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -20,6 +21,8 @@ from .tiled_model import Row, TiledModel
 RowKey = tuple[tuple[str, Any], ...]
 PARTS_MAX = 12  # of a table, with the smallest limit of columns
 FINAL = ("complete", "incomplete", "failed", "abandoned")
+SHARED = {"datum"}  # may be of any open run, whatever its resource says: kept for them all
+UNHEARD_S = 2.0  # so long a record may be in the log before its owner, who listens, has received it
 
 
 @dataclass(frozen=True)
@@ -84,10 +87,12 @@ class Oracle:
         dead_letters: DeadLetterTopic,
         parent: Path,
         announcements: CompletedTopic | None = None,
+        *,
+        idle_s_max: float,
     ) -> None:
         self.violations: list[str] = []
         self.residual: set[str] = set()  # runs that the design's documented residual risk has hit
-        self._announcements = announcements
+        self._announcements, self._idle_s_max = announcements, idle_s_max
         self._plan, self._tiled, self._dead_letters, self._parent = plan, tiled, dead_letters, parent
         self._log: dict[Home, list[Published]] = {home: [] for home in plan.queues}
         self._judged: dict[Home, int] = dict.fromkeys(plan.queues, 0)  # how many were found settled
@@ -121,6 +126,10 @@ class Oracle:
     def _is_dead(self, record: Record) -> bool:
         return (record.home, record.offset) in self._dead_letters.letters
 
+    def _is_refused(self, record: Record) -> bool:
+        """Whether its owner has made it a dead letter. A zombie that gave a run up may do so, too."""
+        return (record.home, record.offset) in self._dead_letters.owned
+
     def _unsettled(self, published: Published) -> str | None:
         """Why a record is not settled; `None` if it is."""
         if self._is_dead(published.record) or published.item.role is Role.DUPLICATE:
@@ -150,18 +159,19 @@ class Oracle:
         item = published.item
         path = (*self.table_of(run, item.doc["descriptor"])[:-1], "img")
         wanted = frames_of(item)
-        if item.name == "event" and wanted and not self._datum_came_before(published):
+        if item.name == "event" and wanted and not self._has_datum(published, published.record.offset):
             return None  # its datum will be held instead
         if wanted <= self._tiled.frames(path) or self._tiled.displaced(path):
             return None
         return f"{sorted(wanted)} is not in {path}"
 
-    def _datum_came_before(self, event: Published) -> bool:
+    def _has_datum(self, event: Published, end: float) -> bool:
+        """Whether the datum that an event names comes before this offset."""
         datum_id = event.item.doc["data"]["img"]
         return any(
             other.item.name == "datum" and other.item.doc["datum_id"] == datum_id
             for other in self._log[event.record.home]
-            if other.record.offset < event.record.offset
+            if other.record.offset < end
         )
 
     def _rows_unsettled(self, run: Run, item: Item) -> str | None:
@@ -310,7 +320,15 @@ class Oracle:
         """Whether it is a dead letter that is not in Tiled, too: what is replayed after the log lost the run's start
         cannot be recognised, so that it may be in both.
         """
-        return self._is_dead(record) and not self._lost_its_beginning(run)
+        is_late = record.offset > self._last(run)
+        return self._is_refused(record) and (is_late or not self._lost_its_beginning(run))
+
+    def _last(self, run: Run) -> float:
+        """Where a run ends that was given up, as its node says; infinite for all others."""
+        if self._state(run) != "abandoned":
+            return math.inf
+        last: int = self._tiled.nodes[*self._parent, run.uid].metadata["tiled_ingest"]["source"]["last_offset"]
+        return last
 
     def _judge_remainder(self, run: Run) -> None:
         """A run whose beginning the log has lost fails: what the log still has is in Tiled or in the dead letters."""
@@ -333,36 +351,81 @@ class Oracle:
         if path not in self._tiled.nodes:
             self.violations.append(f"{run.uid} is not in Tiled")
             return
-        for published in self._records(run):
-            if (
-                self._is_dead(published.record)
-                and self._state(run) != "abandoned"
-                and not self._lost_its_beginning(run)
-            ):
-                letter = self._dead_letters.letters[published.record.home, published.record.offset]
-                self.violations.append(f"a sound {published.item.name} of {run.uid} is a dead letter: {letter.code}")
+        if not self._lost_its_beginning(run):
+            self._judge_sound(run)
         self._judge_metadata(run, self._tiled.nodes[path].metadata)
+        if self._state(run) == "abandoned":
+            self._judge_given_up(run)
         if self._state(run) in ("complete", "incomplete", "abandoned") and (why := self._unannounced(run)):
             self.violations.append(f"{run.uid}: {why}")
         self._judge_rows(run)
 
+    def _silence_s(self, run: Run, last: float) -> float:
+        """The longest silence of a run between its last document in Tiled and the first that was refused."""
+        spoken_s, silence_s = math.inf, 0.0
+        for published in self._log[self._plan.home_of[run.uid]]:
+            record, item = published.record, published.item
+            if item.run != run.uid or item.role is Role.INVALID:
+                continue
+            silence_s = max(silence_s, record.timestamp_ms / 1000 - spoken_s)
+            if item.role is Role.RUN and record.offset > last:
+                return silence_s
+            if record.offset >= last:
+                spoken_s = record.timestamp_ms / 1000
+        return math.inf
+
     def _judge_metadata(self, run: Run, metadata: Json) -> None:
-        wrong = list(self._wrong_metadata(run, metadata))
+        self._blame(run, list(self._wrong_metadata(run, metadata)))
+
+    def _judge_sound(self, run: Run) -> None:
+        """Of a run that was not given up no document is a dead letter."""
+        dead = [each for each in self._records(run) if self._is_dead(each.record)]
+        if any(not self._is_refused(each.record) for each in dead):
+            self.residual.add(run.uid)
+        if self._state(run) != "abandoned":
+            refused = [each.item.name for each in dead if self._is_refused(each.record)]
+            self._blame(run, [f"a sound {name} of {run.uid} is a dead letter" for name in refused])
+
+    def _blame(self, run: Run, wrong: list[str]) -> None:
+        """What is wrong with a run is the documented risk where a late update of its node explains it."""
         if wrong and self._tiled.overwritten((*self._parent, run.uid)):
             self.residual.add(run.uid)
         else:
             self.violations += wrong
 
+    def _judge_given_up(self, run: Run) -> None:
+        """A run that was given up ends where its node says: what came before is in Tiled, what came after is refused;
+        and its publisher had been silent for long enough in between.
+        """
+        if self._lost_its_beginning(run):
+            return
+        last = self._last(run)
+        wrong = [
+            f"{run.uid} was given up at {last}, but its {each.item.name} at {each.record.offset} is "
+            f"{'a' if each.record.offset <= last else 'no'} dead letter"
+            for each in self._records(run)
+            if (each.record.offset > last) != self._is_refused(each.record) and each.item.name not in SHARED
+        ]
+        if (silence_s := self._silence_s(run, last)) < self._idle_s_max - UNHEARD_S:
+            wrong.append(f"{run.uid} was given up at {last}, though it was silent for {silence_s:.1f} s only")
+        self._blame(run, wrong)
+
     def _wrong_metadata(self, run: Run, metadata: Json) -> Iterator[str]:
         state = self._state(run)
         if metadata.get("start") != run.start:
             yield f"{run.uid} has another start in Tiled: {metadata.get('start')}"
-        stop = run.items[-1].doc if run.stopped else None
-        if metadata.get("stop") != stop and state != "abandoned":
+        stop = run.items[-1].doc if run.stopped and not self._stopped_late(run) else None
+        if metadata.get("stop") != stop:
             yield f"{run.uid} should have the stop {stop}, but has {metadata.get('stop')}"
-        allowed = ("complete", "incomplete") if run.stopped and run.uneven else ("complete",)
-        if state not in (allowed if run.stopped else ("open", "abandoned")):
+        allowed = ("complete", "incomplete") if run.uneven else ("complete",)
+        if state not in (allowed if stop is not None else ("abandoned",)):
             yield f"{run.uid} (stopped: {run.stopped}) is {state!r} in Tiled"
+
+    def _stopped_late(self, run: Run) -> bool:
+        """Whether its stop came after the run was given up."""
+        return self._state(run) == "abandoned" and any(
+            published.item.name == "stop" and self._is_refused(published.record) for published in self._records(run)
+        )
 
     def _judge_rows(self, run: Run) -> None:
         wanted: dict[Path, Counter[RowKey]] = {}
@@ -371,11 +434,12 @@ class Oracle:
         arrays: dict[Path, list[Any]] = {}
         for published in self._records(run):
             item = published.item
-            if item.name == "descriptor":
+            if item.name == "descriptor" and not self._was_refused(run, published.record):
                 updates.setdefault(self.table_of(run, item.doc["uid"])[:-1], []).append(item.doc["uid"])
             elif (taken := frames_of(item)) and not self._was_refused(run, published.record):
                 path = (*self.table_of(run, item.doc["descriptor"])[:-1], "img")
-                frames.setdefault(path, Counter()).update(taken)
+                there = item.name != "event" or self._has_datum(published, self._last(run) + 1)
+                frames.setdefault(path, Counter()).update(taken if there else ())
             if item.name in ("event", "event_page") and not self._was_refused(run, published.record):
                 path = self.table_of(run, item.doc["descriptor"])
                 wanted.setdefault(path, Counter()).update(map(row_key, rows_of(item)))
@@ -408,7 +472,8 @@ class Oracle:
         held = self._tiled.frames(path)
         if held == wanted or (self._lost_its_beginning(run) and held <= wanted):
             return
-        if self._tiled.hidden(path):
+        hidden = self._state(run) == "abandoned" and self._tiled.overwritten((*self._parent, run.uid))
+        if self._tiled.hidden(path) or hidden:
             self.residual.add(run.uid)
             return
         lost, more = wanted - held, held - wanted
@@ -430,7 +495,8 @@ class Oracle:
             self.violations.append(f"the stream {path} is not in Tiled")
             return
         held = [node.metadata.get("uid"), *(each["uid"] for each in node.metadata.get("_config_updates", []))]
-        if held != descriptors and self._tiled.overwritten(path):
+        # Of a run that a zombie gave up a successor may have written more.
+        if held != descriptors and any(map(self._tiled.overwritten, (path, path[:-1]))):
             self.residual.add(run.uid)
         elif held != descriptors:
             self.violations.append(f"{path} has the descriptors {held}, not {descriptors}")

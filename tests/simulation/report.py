@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from . import broken
-from .coverage import GAPS, IMPOSSIBLE, Transition, possible
+from .coverage import IMPOSSIBLE, Transition, possible
 from .faults import Fault
 
 Json = Mapping[str, Any]
@@ -77,8 +77,6 @@ def _cells(portions: Sequence[Json]) -> Iterator[str]:
     )
     yield "\nThe automaton has these transitions, but no history can make them:\n"
     yield from _reasons(IMPOSSIBLE)
-    yield "\nPossible, and missing in the simulation (`tests/core/test_states.py` has every pair):\n"
-    yield from _reasons(GAPS)
     yield ""
 
 

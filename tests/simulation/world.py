@@ -18,8 +18,9 @@ from .documents import PAGE_ROWS_MAX, Item, plan
 from .faults import Fault, Faults
 from .kafka_model import CompletedTopic, DeadLetterTopic, Group, Partition
 from .member import Member
-from .options import IDLE_S_MAX, Options, Report, draw_homes, draw_parent, draw_policy
+from .options import Options, Report, draw_homes, draw_parent, draw_policy
 from .oracle import Oracle
+from .silence import fall_silent
 from .surroundings import EngineLike, Surroundings
 from .tiled_model import NodeState, TiledModel
 from .wire import Wire
@@ -27,6 +28,7 @@ from .wire import Wire
 POISON_RATE = 0.02
 STEPS_MAX = 20_000  # in one phase; a history that needs more does not come to rest
 REST_S_MAX = 600.0
+IDLE_S_MIN = 120.0  # a few looks at who is idle, however soon runs are given up
 TOPIC_ID = "topic-id-1"
 
 MakeEngine = Callable[[Policy, Callable[[], str]], EngineLike]
@@ -57,9 +59,13 @@ class World:
         self.plan = plan(
             setup, list(self.partitions), options.runs_limit, external=options.external, arrays=options.arrays
         )
+        if options.impatient:
+            fall_silent(random.Random(f"{options.seed}/silence"), self.plan, options.idle_s_max)
         self.completed = CompletedTopic(random.Random(f"{options.seed}/completed"))
         announced = self.completed if self.policy.announces else None
-        self.oracle = Oracle(self.plan, self.tiled, self.dead_letters, self.parent, announced)
+        self.oracle = Oracle(
+            self.plan, self.tiled, self.dead_letters, self.parent, announced, idle_s_max=self.policy.idle_s_max
+        )
         self.wire = Wire(self.clock, chance, self.faults, self.tiled, self._owner_of, self.policy.late_write_s_max)
         self.coordinator = Coordinator(self.clock, chance, self.group, list(self.partitions), TOPIC_ID, self._nonce)
         self._failure: list[str] = []
@@ -142,7 +148,7 @@ class World:
     def _idle(self) -> None:
         """Let so much time pass that runs which nobody stopped may be given up."""
         self.around.poll_s = 20.0
-        until_s = self.clock.now_s + 1.5 * IDLE_S_MAX
+        until_s = self.clock.now_s + max(1.5 * self.policy.idle_s_max, IDLE_S_MIN)
         while self.clock.now_s < until_s and self.clock.turn():
             if self._violations():
                 raise HistoryError("stopped at the first violation")
@@ -173,10 +179,13 @@ class World:
         while items:
             gap = self._rng.choice((0,) * 8 + (1, 3))
             item = items.pop(0)
-            self.oracle.published(partition.publish(item.value, gap=gap), item)
-            backlog -= 1
-            if backlog <= 0:
-                self.clock.after(self._rng.expovariate(4.0), partial(self._publish, home, items, 0))
+            record = partition.publish(item.value, gap=gap, timestamp_ms=round(1000 * self.clock.now_s))
+            self.oracle.published(record, item)
+            backlog = max(0, backlog - 1)
+            silence_s = items[0].silence_s if items else 0.0
+            if not backlog or silence_s:
+                pause_s = max(silence_s, self._rng.expovariate(4.0))
+                self.clock.after(pause_s, partial(self._publish, home, items, backlog))
                 return
         partition.mark(self._rng.choice((0, 0, 2)))
         self._publishing -= 1

@@ -460,7 +460,9 @@ class Engine:
             self._resume(lane, None)
 
     def _abandon(self, claim: Claim, run: Run) -> None:
-        if run.holds or (self._policy.announces and run.unannounced):
+        if not run.is_written and run.is_held:
+            return  # its documents are repetitions, or go to the dead letters: first that is settled
+        if self._policy.announces and run.unannounced:
             return
         run.meet(Trigger.IDLE)
         self._out.tell("run_idle", run=run.uid)

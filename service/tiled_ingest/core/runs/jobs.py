@@ -140,6 +140,9 @@ def _close(desk: Desk, run: Run) -> Procedure[None]:
         desk.release(run.stop_hold)
         run.stop_hold = None
         desk.count("stop", "written")
+    run.known_to = run.last_offset
+    if holds := run.let_go_deferred():
+        yield from _emit_late(desk, run, holds)
     desk.forget(run)
 
 
@@ -206,7 +209,7 @@ def _announce_again(desk: Desk, run: Run) -> Procedure[None]:
     """Its end was not settled: whether the earlier claim has announced it nobody knows."""
     yield from announce(desk, run, run.known)
     run.announced = True
-    if run.stop_hold is not None:
+    if run.stop_hold is not None and run.stop_hold.offset <= run.known_to:
         desk.release(run.stop_hold)
         run.stop_hold = None
         desk.count("stop", "duplicate")

@@ -87,6 +87,7 @@ class Run:
         self.stop: dict[str, Any] | None = None
         self.stop_hold: Hold | None = None
         self.final_facts: dict[str, Any] | None = None  # what its node says of us, once it is closed there
+        self.deferred: list[Hold] = []  # of documents that came while it is given up
         self.in_hand: list[Hold] = []  # of a batch that was under way when Tiled refused it
         self.heard_s = 0.0  # when the last document came, on the engine's clock
         self.heard_ms = -1  # and by the broker's timestamp, which a later process finds again in the log
@@ -158,16 +159,30 @@ class Run:
     @property
     def held_from(self) -> int:
         """The lowest offset of what waits to be settled; that of its last document if nothing waits."""
+        return min(self._held_offsets(), default=self.last_offset)
+
+    @property
+    def is_held(self) -> bool:
+        """Whether something of it waits to be settled."""
+        return any(True for _ in self._held_offsets())
+
+    def _held_offsets(self) -> Iterator[int]:
         nodes = (self.start_hold, self.stop_hold, *(chore.hold for chore in self.chores))
-        held = chain((hold for hold in nodes if hold is not None), self.early, self.in_hand, self.holds)
+        lists = (self.early, self.deferred, self.in_hand, self.holds)
+        held = chain((hold for hold in nodes if hold is not None), *lists)
         rows = (stream.first_offset for stream in self.waiting_streams)
         files = (external.first_offset for external in self.waiting_externals)
-        return min(chain((hold.offset for hold in held), rows, files), default=self.last_offset)
+        return chain((hold.offset for hold in held), rows, files)
 
     @property
     def nbytes(self) -> int:
         """Bytes that wait."""
         return sum(stream.nbytes for stream in self.streams.values())
+
+    @property
+    def is_written(self) -> bool:
+        """Whether what waits of it will be in Tiled, as far as is known."""
+        return self.state not in {State.CONDEMNED, State.REDELIVERED}
 
     @property
     def ending(self) -> bool:
@@ -212,19 +227,27 @@ class Run:
         if verdict.ours:  # wholly in the dead letters: also what an earlier claim had written
             self.emitted_to = self.first_offset
         self.holds += self.let_go()
-        # What waited may be of several runs, and then was nobody's last document.
-        self.last_offset = max([self.last_offset, *(hold.offset for hold in self.holds)])
 
     def let_go(self) -> list[Hold]:
         """Forget everything that waits for Tiled; return its holds."""
         nodes = [*self.in_hand, *self.early, self.start_hold, *(chore.hold for chore in self.chores), self.stop_hold]
         rows = [hold for stream in self.streams.values() for hold in stream.drop()]
         rows += [hold for external in self.externals.values() for hold in external.drop()]
+        deferred = self.let_go_deferred()
         self.chores.clear()
         self.in_hand.clear()
         self.early.clear()
         self.start_hold = self.stop_hold = None
-        return [*(hold for hold in nodes if hold is not None), *rows]
+        holds = [*(hold for hold in nodes if hold is not None), *rows, *deferred]
+        # What waited may be of several runs, and then was nobody's last document.
+        self.last_offset = max([self.last_offset, *(hold.offset for hold in holds)])
+        return holds
+
+    def let_go_deferred(self) -> list[Hold]:
+        """Take the holds of what came while the run was given up: its last document is the last of these now."""
+        holds, self.deferred = self.deferred, []
+        self.last_offset = max([self.last_offset, *(hold.offset for hold in holds)])
+        return holds
 
 
 def _seconds(since_ms: int, until_ms: int) -> float:

@@ -286,6 +286,8 @@ class Runs:
                 self._compare(run.start_hash == content_hash(doc), kind, "conflicting_run", "another run has this uid")
             case Action.COMPARE_STOP:
                 self._compare(run.stop == doc, kind, "late", "the run was stopped before")
+            case Action.DEFER:
+                self._defer(run, kind, doc, record)
             case Action.CONDEMN:
                 self._condemn(run, kind, doc, record)
             case Action.RECOGNISE:
@@ -406,6 +408,12 @@ class Runs:
         else:
             run.stop_hold = self._hold(record.offset)
 
+    def _defer(self, run: Run, kind: str, doc: Any, record: Record) -> None:
+        """Let a document wait until the end of its run is durable: no successor may take what is a dead letter."""
+        run.deferred.append(self._hold(record.offset))
+        if kind != "stop":
+            self._note(run, kind, doc, record)
+
     def _condemn(self, run: Run, kind: str, doc: Any, record: Record) -> None:
         run.reached(record.offset)
         run.holds.append(self._hold(record.offset))
@@ -463,7 +471,7 @@ class Runs:
 
     def idle(self, now_s: float) -> Iterator[Run]:
         """Runs of which nothing was heard for too long, and the longest idle of those that are too many."""
-        runs = [run for run in self._runs.values() if not run.ending]
+        runs = [run for run in self._runs.values() if not (run.ending or run.is_finished)]
         surplus = len(runs) - self._policy.open_max
         longest = sorted(runs, key=lambda run: run.heard_s)[: max(surplus, 0)]
         yield from (run for run in runs if run in longest or now_s - run.heard_s > self._policy.idle_s_max)

@@ -3,7 +3,8 @@
 A run is born by its start document (`OPENING`, while its node is made in Tiled), lives (`OPEN`) and ends by its stop
 document: `CLOSING`, while its last rows are written and counted, then `FINISHED`. Three ways lead off this road:
 
-- Nobody hears of it for long: `ABANDONING` closes it like a stop would, without inventing a stop document.
+- Nobody hears of it for long: `ABANDONING` closes it like a stop would, without inventing a stop document. What comes
+  meanwhile waits: it is late once Tiled says that the run is over, and a successor that finds it open takes it.
 - It may not be written: its node belongs to someone else, or Tiled refuses its data. `CONDEMNED`: everything it has
   said so far, and will say, goes to the dead letters, from its start and in order; then it is `FINISHED`.
 - Tiled holds it complete already, written by an earlier claim: `REDELIVERED`. Its documents are recognised as
@@ -60,6 +61,7 @@ class Action(StrEnum):
     COMPARE_STOP = auto()  # a stop again: a repetition, or late
     ADD_ASSETS = auto()  # resources, datums, stream_datums: what external data the run's events speak of
     LATE = auto()
+    DEFER = auto()  # late, if the run's end is durable before we are gone
     CONDEMN = auto()
     RECOGNISE = auto()
 
@@ -107,11 +109,7 @@ TABLE: dict[tuple[State, Trigger], Move] = {
     (S.CLOSING, T.REFUSED): Move(A.NOTHING, S.CONDEMNED),
     (S.CLOSING, T.CLOSED): Move(A.NOTHING, S.FINISHED),
     # nobody spoke of it any more: the same, without a stop document
-    (S.ABANDONING, T.START): Move(A.LATE, S.ABANDONING),
-    (S.ABANDONING, T.DESCRIPTOR): Move(A.LATE, S.ABANDONING),
-    (S.ABANDONING, T.EVENT): Move(A.LATE, S.ABANDONING),
-    (S.ABANDONING, T.STOP): Move(A.LATE, S.ABANDONING),
-    (S.ABANDONING, T.EXTERNAL): Move(A.LATE, S.ABANDONING),
+    **{(S.ABANDONING, document): Move(A.DEFER, S.ABANDONING) for document in DOCUMENTS},
     (S.ABANDONING, T.CREATED): Move(A.NOTHING, S.ABANDONING),
     (S.ABANDONING, T.FOUND_FINISHED): Move(A.NOTHING, S.REDELIVERED),
     (S.ABANDONING, T.REFUSED): Move(A.NOTHING, S.CONDEMNED),
