@@ -84,6 +84,14 @@ class Ledger:
         return not self._held
 
 
+class Commitment(NamedTuple):
+    """What is committed: C, S, and the runs that are being opened again (see `ResumePoint`)."""
+
+    committable: int
+    start: int
+    reopening: tuple[int, ...] = ()
+
+
 class ResumePoint(msgspec.Struct, frozen=True, omit_defaults=True):
     """What travels in the commit's metadata string. Unknown fields are ignored, so that the version before ours and
     the one after can read it.
@@ -100,6 +108,8 @@ class ResumePoint(msgspec.Struct, frozen=True, omit_defaults=True):
         Version of the rules that decide which documents are accepted.
     limits
         Under which limits the log was read, from which offset on (see `eras`).
+    reopening
+        Runs that Tiled may still call abandoned, and that go on: each by the offset of its start.
     """
 
     start: int = msgspec.field(name="s")
@@ -108,6 +118,7 @@ class ResumePoint(msgspec.Struct, frozen=True, omit_defaults=True):
     topic_id: str = msgspec.field(name="t")
     rules: int = msgspec.field(name="r", default=1)
     limits: list[tuple[int, int, int, int]] = msgspec.field(name="l", default_factory=list)
+    reopening: list[int] = msgspec.field(name="o", default_factory=list)
     version: int = msgspec.field(name="v", default=METADATA_VERSION)
 
     def encode(self) -> str:

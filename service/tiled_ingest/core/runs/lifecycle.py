@@ -3,6 +3,7 @@
 Every function is a procedure (see `steps`): requests in their order, retried where they may be repeated.
 """
 
+import datetime as dt
 from collections.abc import Collection, Mapping
 from typing import Any
 
@@ -89,9 +90,14 @@ def _bare(around: Surroundings, run: Run) -> Json:
 
 def _complete(around: Surroundings, run: Run) -> Procedure[None]:
     """Write into a bare node of ours what it lacks."""
-    run.final_facts = _bare(around, run)[OURS]  # what a write of our own says meanwhile: a successor must see it
+    yield from _update(around, run, _whole(around, run), _bare(around, run)[OURS])
+
+
+def _update(around: Surroundings, run: Run, metadata: Json, meanwhile: Json) -> Procedure[None]:
+    """Write metadata of an open run; until that is done, a write that shows whether Tiled takes any says `meanwhile`."""
+    run.final_facts = meanwhile
     try:
-        answer = yield from insist(around, run.uid, UpdateMetadata(run.path, _whole(around, run)))
+        answer = yield from insist(around, run.uid, UpdateMetadata(run.path, metadata))
     finally:
         run.final_facts = None
     if isinstance(answer, Missing):
@@ -112,6 +118,15 @@ def _look_up(around: Surroundings, run: Run) -> Procedure[None]:
     _judge(around, run, metadata)
     if run.opened and "bare" in metadata[OURS]:
         yield from _complete(around, run)
+    if run.opened and run.reopening:
+        yield from _go_on(around, run, answer.value.metadata[OURS])
+
+
+def _go_on(around: Surroundings, run: Run, facts: Mapping[str, Any]) -> Procedure[None]:
+    """Open a run again that an earlier claim was about to open again, if it did not come to it."""
+    if facts.get("state") == "abandoned":
+        yield from say_open(around, run)
+    run.reopening = False
 
 
 def _first_facts(around: Surroundings, run: Run) -> Json:
@@ -211,7 +226,8 @@ def _judge(around: Surroundings, run: Run, metadata: Mapping[str, Any]) -> None:
     elif "failing" in facts or facts.get("state") == "failed":
         failing = facts.get("failing") or {}
         run.condemn(Verdict("TiledRejected", "run_failed", str(failing.get("error", "failed earlier")), ours=True))
-    elif facts.get("state") == "open":
+    elif facts.get("state") == "open" or (facts.get("state") == "abandoned" and run.reopening):
+        run.reopened = facts.get("reopened")
         run.meet(Trigger.CREATED)
     else:
         run.known_to = int(_source_of(facts).get("last_offset", -1))
@@ -234,10 +250,12 @@ def run_facts(around: Surroundings, run: Run, state: str) -> Json:
         "state": state,
         "rows": run.rows,
         "source": source,
-        "notes": list(dict.fromkeys(run.notes)),
+        "notes": list(dict.fromkeys([*run.notes, *_reopened_note(run)])),
         "epoch": around.epoch,
         "start_hash": run.start_hash,
     }
+    if run.reopened:
+        facts["reopened"] = dict(run.reopened)
     if state != "open" and (arrays := run.array_rows):
         facts["arrays"] = arrays
     return clipped(facts | _failing(run))  # type: ignore[no-any-return]
@@ -308,13 +326,13 @@ def close_run(around: Surroundings, run: Run) -> Procedure[None]:
     for external in run.externals.values():
         yield from audit(around, run, external)
     state = final_state(run)
-    for code, number in run.refused.items():
-        run.notes.append(f"{number} documents of this run are dead letters: {code}.")
     facts = run_facts(around, run, state)
+    dead = run.refused.items()
+    facts["notes"] += [f"{number} documents of this run are dead letters: {code}." for code, number in dead]
     metadata: Json = {OURS: facts}
     if run.stop is not None:
         metadata["stop"] = clipped(run.stop)
-    if run.notes:
+    if facts["notes"]:
         metadata["notes"] = facts["notes"]
     answer = yield from insist(around, run.uid, UpdateMetadata(run.path, metadata))
     if isinstance(answer, Missing):
@@ -336,6 +354,31 @@ def announce(around: Surroundings, run: Run, facts: Mapping[str, Any]) -> Proced
     while around.policy.announces and (refusal := (yield step)):
         around.tell("announcement_refused", run=run.uid, detail=refusal)
         yield Sleep(ANNOUNCE_RETRY_S, down=False)
+
+
+def stands_as_left(around: Surroundings, run: Run) -> Procedure[bool]:
+    """Whether the node of a run that this claim gave up says what we wrote: a redrive may have replaced the run."""
+    answer = yield from insist(around, run.uid, GetNode(run.path))
+    facts = answer.value.metadata.get(OURS) if isinstance(answer, Done) else None
+    if not isinstance(facts, Mapping) or "rebuild" in facts:
+        return False
+    return facts.get("state") in {"open", "abandoned"} and facts.get("epoch") == around.epoch
+
+
+def say_open(around: Surroundings, run: Run) -> Procedure[None]:
+    """Write into the node of a run that was given up that it is open again, and since when; it is durable then."""
+    times = run.reopened["times"] if run.reopened else 0
+    run.reopened = {"times": times + 1, "timestamp_ms": run.heard_ms}
+    facts = run_facts(around, run, "open")
+    yield from _update(around, run, {OURS: facts}, facts)
+
+
+def _reopened_note(run: Run) -> list[str]:
+    if not run.reopened:
+        return []
+    seconds = run.reopened["timestamp_ms"] / 1000
+    since = f", last on {dt.datetime.fromtimestamp(seconds, dt.UTC):%Y-%m-%d %H:%M:%S} UTC" if seconds > 0 else ""
+    return [f"Given up as abandoned, and opened again as its documents went on: {run.reopened['times']} times{since}."]
 
 
 def final_state(run: Run) -> str:
