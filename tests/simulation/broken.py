@@ -36,9 +36,10 @@ from tiled_ingest.core.engine import Engine
 from tiled_ingest.core.offsets import ResumePoint
 from tiled_ingest.core.policy import Policy
 from tiled_ingest.core.record import Home, Record
-from tiled_ingest.core.runs import jobs, lifecycle
+from tiled_ingest.core.runs import jobs, lifecycle, reopening
+from tiled_ingest.core.runs.runs import Runs
 from tiled_ingest.core.runs.states import Trigger
-from tiled_ingest.core.steps import Procedure
+from tiled_ingest.core.steps import Procedure, Retaking, Sleep
 from tiled_ingest.core.writes import (
     Append,
     Done,
@@ -439,6 +440,56 @@ class MarksFailedFirst(WrongInside):
         patch.setattr(lifecycle, "_judge", judged)
 
 
+class RefusesWhatComesLate(WrongInside):
+    """Takes a run that was given up for one that is over."""
+
+    @staticmethod
+    def patch(patch: pytest.MonkeyPatch) -> None:
+        def wrong(_desk: Any, _run: Any) -> Procedure[bool]:
+            return False
+            yield
+
+        patch.setattr(reopening, "_can_go_on", wrong)
+
+
+class ReopensUnconfirmed(WrongInside):
+    """Opens a run again before it is known that a successor would go on with it."""
+
+    @staticmethod
+    def patch(patch: pytest.MonkeyPatch) -> None:
+        patch.setattr(reopening, "Naming", lambda _: Sleep(0.0, down=False))
+
+
+class ReopensUncovered(WrongInside):
+    """Opens a run again, but a successor begins to read after its start."""
+
+    @staticmethod
+    def patch(patch: pytest.MonkeyPatch) -> None:
+        def wrong(self: Runs, committable: int) -> int:
+            return min([committable, *(run.needs_from for run in self if not (run.reopening or run.reopened))])
+
+        patch.setattr(Runs, "first_needed", wrong)
+
+
+class ReopensWithoutABeginning(WrongInside):
+    """Opens a run again whose beginning the log has lost."""
+
+    @staticmethod
+    def patch(patch: pytest.MonkeyPatch) -> None:
+        def wrong(desk: Any, run: Any) -> Procedure[bool]:
+            return (yield from lifecycle.stands_as_left(desk, run))
+
+        patch.setattr(reopening, "_can_go_on", wrong)
+
+
+class ForgetsWhatHasWaited(WrongInside):
+    """Opens a run again, and does not take what has waited for that."""
+
+    @staticmethod
+    def patch(patch: pytest.MonkeyPatch) -> None:
+        patch.setattr(reopening, "Retaking", lambda _: Retaking(()))
+
+
 VARIANTS: tuple[type[Bent], ...] = (
     CommitsEarly,
     ConfirmsBeforePerforming,
@@ -461,8 +512,15 @@ VARIANTS: tuple[type[Bent], ...] = (
     DropsTheSharedTable,
     RebuildsFromWhatIsLeft,
     CountsRedelivered,
+    RefusesWhatComesLate,
+    ReopensUnconfirmed,
+    ReopensUncovered,
+    ForgetsWhatHasWaited,
 )
-SLOWLY: tuple[type[Bent], ...] = (MarksFailedFirst,)  # what takes more histories than the gate has
+SLOWLY: tuple[type[Bent], ...] = (
+    MarksFailedFirst,
+    ReopensWithoutABeginning,
+)  # what takes more histories than the gate has
 
 
 def bend(variant: type[Bent], make_engine: MakeEngine) -> MakeEngine:

@@ -289,6 +289,8 @@ class Member:
                 return
             owned = self.alive and self._around.group.owners.get(effect.record.home) == self.name
             self._around.dead_letters.write(letter, owned=owned)
+            if owned:
+                self._around.refused(letter)
             if self._around.faults.strikes(Fault.DEAD_LETTER_UNCONFIRMED):
                 self._excused.add("DeadLetterFailed")
                 self.feed(DeadLetterRefused(effect.ticket, "timed out"))

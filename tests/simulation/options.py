@@ -94,5 +94,6 @@ def draw_policy(rng: random.Random, options: Options, parent: Path) -> Policy:
         "idle_s_max": options.idle_s_max,
         "routes": ((".*", "/".join(parent)),) if parent else (),
     }
+    drawn["dormant_max"] = random.Random(f"{options.seed}/dormant").choice((1, 200, 200))
     drawn["announces"] = random.Random(f"{options.seed}/announces").random() < 0.7
     return Policy(**{**drawn, **options.policy})

@@ -19,7 +19,7 @@ import itertools
 import json
 import random
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -139,6 +139,7 @@ class TiledModel:
         self.rejects: set[str] = set()  # runs whose rows are refused
         self.poisons: dict[str, str] = {}  # runs of which one request is answered 500 for ever: which one
         self.violations: list[str] = []
+        self.watch: Callable[[Path, Json, Json], None] = lambda _path, _before, _after: None  # hears of updates
         self.applied = 0  # counts applied requests: the order of events in this server
         self._rng = rng
 
@@ -398,11 +399,12 @@ class TiledModel:
         if resolved.metadata is None:
             return Missing(str(request.path))
         node = self.nodes[request.path]
-        node.metadata = {**resolved.metadata, **as_json(request.metadata)}
+        before, node.metadata = node.metadata, {**resolved.metadata, **as_json(request.metadata)}
         if stale:
             node.late_update = self.applied
         else:
             node.updated = self.applied
+        self.watch(request.path, before, node.metadata)
         return Done()
 
     def _register(self, request: RegisterExternal, resolved: Resolved, stale: bool) -> Outcome:

@@ -8,6 +8,7 @@ import random
 from collections.abc import Callable
 from functools import partial
 
+from tiled_ingest.core.offsets import ResumePoint
 from tiled_ingest.core.policy import Policy
 from tiled_ingest.core.record import Home
 from tiled_ingest.core.writes import EnsureContainer, Path
@@ -20,6 +21,7 @@ from .kafka_model import CompletedTopic, DeadLetterTopic, Group, Partition
 from .member import Member
 from .options import Options, Report, draw_homes, draw_parent, draw_policy
 from .oracle import Oracle
+from .reopened import Reopened
 from .silence import fall_silent
 from .surroundings import EngineLike, Surroundings
 from .tiled_model import NodeState, TiledModel
@@ -66,12 +68,15 @@ class World:
         self.oracle = Oracle(
             self.plan, self.tiled, self.dead_letters, self.parent, announced, idle_s_max=self.policy.idle_s_max
         )
+        self.reopened = Reopened(self.plan, self.tiled, self._resume_point, self.policy.dormant_max)
+        self.tiled.watch = self.reopened.updated
         self.wire = Wire(self.clock, chance, self.faults, self.tiled, self._owner_of, self.policy.late_write_s_max)
         self.coordinator = Coordinator(self.clock, chance, self.group, list(self.partitions), TOPIC_ID, self._nonce)
         self._failure: list[str] = []
         self.around = Surroundings(
             self.clock, chance, self.faults, self.wire, self.group, self.partitions, self.dead_letters,
-            self.completed, self.oracle.committed, self.oracle.announced, self._failure.append, self._trace,
+            self.completed, self.oracle.committed, self.oracle.announced, self.reopened.refused,
+            self._failure.append, self._trace,
         )  # fmt: skip
         self._births = 0
         self._processes: list[Member] = []
@@ -169,7 +174,13 @@ class World:
         return f"committed {places}, unfinished runs in {open_homes}"
 
     def _violations(self) -> list[str]:
-        found = (self._failure, self.group.violations, self.tiled.violations, self.wire.violations)
+        found = (
+            self._failure,
+            self.reopened.violations,
+            self.group.violations,
+            self.tiled.violations,
+            self.wire.violations,
+        )
         return [*(line for lines in found for line in lines), *self.oracle.violations]
 
     # ------------------------------------------------------------ the beamline
@@ -181,6 +192,7 @@ class World:
             item = items.pop(0)
             record = partition.publish(item.value, gap=gap, timestamp_ms=round(1000 * self.clock.now_s))
             self.oracle.published(record, item)
+            self.reopened.published(record, item)
             backlog = max(0, backlog - 1)
             silence_s = items[0].silence_s if items else 0.0
             if not backlog or silence_s:
@@ -194,6 +206,10 @@ class World:
 
     def _nonce(self) -> str:
         return f"{self._rng.getrandbits(40):010x}"
+
+    def _resume_point(self, home: Home) -> ResumePoint | None:
+        stored = self.group.commits.get(home)
+        return ResumePoint.decode(stored.metadata) if stored else None
 
     def _owner_of(self, path: Path) -> str | None:
         home = next((self.plan.home_of[key] for key in path if key in self.plan.home_of), None)
@@ -307,6 +323,7 @@ class World:
             if committed and committed > partition.low and not doomed and self.faults.allows(Fault.RETENTION):
                 partition.truncate(self._rng.randint(partition.low, committed))
                 self.oracle.cut(home, partition.low)
+                self.reopened.cut(home, partition.low)
 
     def _trace(self, who: str, what: str, about: object) -> None:
         if self._trace_line is not None:

@@ -23,7 +23,7 @@ from .lifecycle import (
     mark_failed,
     open_run,
 )
-from .reopening import reopen
+from .reopening import reopen, take_again
 from .run import Run, Verdict
 from .states import State, Trigger
 from .stream import Stream
@@ -134,6 +134,7 @@ def _close(desk: Desk, run: Run) -> Procedure[None]:
         run.stop_hold = None
         desk.count("stop", "written")
     if run.is_dormant:
+        yield from take_again(desk, run)
         desk.keep_dormant(run)
     else:
         desk.forget(run)

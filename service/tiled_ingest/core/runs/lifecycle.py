@@ -94,7 +94,7 @@ def _complete(around: Surroundings, run: Run) -> Procedure[None]:
 
 
 def _update(around: Surroundings, run: Run, metadata: Json, meanwhile: Json) -> Procedure[None]:
-    """Write metadata of an open run; until that is done, a write that shows whether Tiled takes any says `meanwhile`."""
+    """Write metadata of an open run; a write that only shows whether Tiled takes any says `meanwhile` until then."""
     run.final_facts = meanwhile
     try:
         answer = yield from insist(around, run.uid, UpdateMetadata(run.path, metadata))

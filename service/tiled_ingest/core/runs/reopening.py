@@ -31,6 +31,11 @@ def reopen(desk: Desk, run: Run) -> Procedure[None]:
     yield from say_open(desk, run)
     run.meet(Trigger.REOPENED)
     desk.tell("run_reopened", run=run.uid)
+    yield from take_again(desk, run)
+
+
+def take_again(desk: Desk, run: Run) -> Procedure[None]:
+    """Let the run meet what has waited, in order: what it does depends on the state that the run has now."""
     waiting = run.take_deferred()
     yield Retaking(tuple(each.record for each in waiting))
     for each in waiting:

@@ -435,18 +435,18 @@ class Runs:
         else:
             run.stop_hold = self._hold(record.offset)
 
-    def _repeats(self, run: Run, kind: str, doc: Any) -> bool:
+    def _repeats(self, run: Run, kind: str, doc: Any, offset: int) -> bool:
         """Whether all that a document says was accepted before."""
         if isinstance(doc, Event | EventPage | BulkEvents):
             events = (doc,) if isinstance(doc, Event) else rows_of(doc)
             return all(run.acceptance.has_event(event.descriptor, event.seq_num, event.uid) for event in events)
         if kind == "descriptor":
             return doc["uid"] in run.acceptance.descriptors
-        return self._intake.repeats(run, kind, doc)
+        return self._intake.repeats(run, kind, doc, offset)
 
     def _defer(self, run: Run, action: Action, kind: str, doc: Any, record: Record) -> None:
         """Let a document wait; what it brings is known from now on, so that others find the run by it."""
-        if action is Action.WAKE and self._repeats(run, kind, doc):
+        if action is Action.WAKE and self._repeats(run, kind, doc, record.offset):
             self._count(kind, "duplicate")
             return
         descriptor = None
