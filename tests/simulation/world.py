@@ -152,7 +152,7 @@ class World:
 
     def _idle(self) -> None:
         """Let so much time pass that runs which nobody stopped may be given up."""
-        self.around.poll_s = 20.0
+        self.around.poll_s = 6.0 if self.options.impatient else 20.0
         until_s = self.clock.now_s + max(1.5 * self.policy.idle_s_max, IDLE_S_MIN)
         while self.clock.now_s < until_s and self.clock.turn():
             if self._violations():

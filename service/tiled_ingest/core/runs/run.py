@@ -18,6 +18,7 @@ from .acceptance import Acceptance
 from .states import Move, State, Trigger, move
 from .stream import Stream
 
+RUN_NBYTES = 4_000  # of a run without documents
 OBJECTS_WEIGH = 6  # times as much as their messages
 
 
@@ -210,7 +211,7 @@ class Run:
     @property
     def footprint(self) -> int:
         """About what it takes in memory while nothing of it waits, in bytes: objects weigh more than their messages."""
-        return self.acceptance.nbytes + OBJECTS_WEIGH * self.read_nbytes
+        return RUN_NBYTES + self.acceptance.nbytes + OBJECTS_WEIGH * self.read_nbytes
 
     @property
     def is_written(self) -> bool:
