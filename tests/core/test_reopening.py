@@ -8,7 +8,6 @@ import pytest
 from msgspec import structs
 
 from tests.core.test_engine import (
-    HOME,
     IDLE,
     OTHER,
     TABLE,
@@ -20,7 +19,7 @@ from tests.core.test_engine import (
     started,
     whole,
 )
-from tests.core.test_steps import TOPIC_ID, always, descriptor_doc, event_doc, once, start_doc, stop_doc
+from tests.core.test_steps import HOME, TOPIC_ID, always, descriptor_doc, event_doc, once, start_doc, stop_doc
 from tiled_ingest.core import effects as fx
 from tiled_ingest.core import writes as w
 from tiled_ingest.core.offsets import ResumePoint
@@ -293,9 +292,9 @@ def test_a_node_that_cannot_be_opened_again_fails_its_run_wholly() -> None:
     assert (world.tiled.facts(("r",))["state"], world.committed) == ("failed", 5)
 
 
-@pytest.mark.parametrize("limit", [{"dormant_max": 1}, {"dormant_bytes_max": 8_000}])
-def test_of_too_many_dormant_runs_the_longest_dormant_is_forgotten(limit: dict[str, int]) -> None:
-    world = ready(replace(IDLE, **limit))
+@pytest.mark.parametrize("policy", [replace(IDLE, dormant_max=1), replace(IDLE, dormant_bytes_max=8_000)])
+def test_of_too_many_dormant_runs_the_longest_dormant_is_forgotten(policy: Policy) -> None:
+    world = ready(policy)
     for uid, descriptor in (("r", "d"), ("q", "e")):
         world.publish(*started(uid, descriptor), ("event", event_doc(1, descriptor=descriptor)))
         world.settle(ticks=130)

@@ -28,7 +28,9 @@ from tiled_ingest.core.steps import (
     Letter,
     Letters,
     LogChunk,
+    Naming,
     Procedure,
+    Retaking,
     Sleep,
     Standing,
     Weather,
@@ -349,7 +351,7 @@ def drive(procedure: Procedure[Any], tiled: MiniTiled, log: Iterable[Record] = (
         match step:
             case LogChunk():
                 answer = chunk_of(log, step.start, step.stop, low)
-            case Sleep() | Letters() | Announcement() | Claiming():
+            case Sleep() | Letters() | Announcement() | Claiming() | Naming() | Retaking():
                 answer = None
             case _:
                 answer = tiled(step)
