@@ -28,6 +28,7 @@ LEVELS = {
     "run_closed": "info",
     "announcement_refused": "warning",
     "run_idle": "warning",
+    "run_reopened": "info",
     "run_failed": "error",
     "failure_not_marked": "error",
     "dead_letter": "warning",
