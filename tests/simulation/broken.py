@@ -515,6 +515,7 @@ VARIANTS: tuple[type[Bent], ...] = (
     RefusesWhatComesLate,
     ReopensUnconfirmed,
     ReopensUncovered,
+    ReopensWithoutABeginning,
     ForgetsWhatHasWaited,
 )
 SLOWLY: tuple[type[Bent], ...] = (

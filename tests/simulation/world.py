@@ -28,6 +28,7 @@ from .tiled_model import NodeState, TiledModel
 from .wire import Wire
 
 POISON_RATE = 0.02
+CUT_SHARE = 0.2  # of the silences: the log's beginning is deleted before its publisher speaks again
 STEPS_MAX = 20_000  # in one phase; a history that needs more does not come to rest
 REST_S_MAX = 600.0
 IDLE_S_MIN = 120.0  # a few looks at who is idle, however soon runs are given up
@@ -49,6 +50,7 @@ class World:
         setup, chance = random.Random(f"{options.seed}/setup"), random.Random(f"{options.seed}/chance")
         self._rng = chance
         self._poisons = random.Random(f"{options.seed}/poison")
+        self._cuts = random.Random(f"{options.seed}/cuts")
         self.clock = Clock()
         self.faults = Faults(
             random.Random(f"{options.seed}/faults"), options.strikes_max, options.without, options.heal_s
@@ -197,6 +199,8 @@ class World:
             silence_s = items[0].silence_s if items else 0.0
             if not backlog or silence_s:
                 pause_s = max(silence_s, self._rng.expovariate(4.0))
+                if silence_s and self._cuts.random() < CUT_SHARE:
+                    self.clock.after(0.9 * pause_s, self._cut_log)
                 self.clock.after(pause_s, partial(self._publish, home, items, backlog))
                 return
         partition.mark(self._rng.choice((0, 0, 2)))
