@@ -19,7 +19,7 @@ from tests.core.test_engine import (
     started,
     whole,
 )
-from tests.core.test_steps import HOME, TOPIC_ID, always, descriptor_doc, event_doc, once, start_doc, stop_doc
+from tests.core.test_steps import HOME, TOPIC_ID, always, descriptor_doc, event_doc, once, record, start_doc, stop_doc
 from tiled_ingest.core import effects as fx
 from tiled_ingest.core import writes as w
 from tiled_ingest.core.offsets import ResumePoint
@@ -89,6 +89,16 @@ def test_its_node_says_that_it_was_given_up_and_when_it_went_on() -> None:
     world.publish(REST[1])
     world.settle()
     assert any(note.startswith(NOTE) for note in world.tiled.facts(("r",))["notes"])
+
+
+@pytest.mark.parametrize("timestamp_ms", [-1, 0, 2**62])
+def test_a_publisher_cannot_choose_a_time_that_stops_us(timestamp_ms: int) -> None:
+    world = given_up()
+    for name, doc in REST:
+        log = world.logs[HOME]
+        log.append(structs.replace(record(log[-1].offset + 1, name, doc), timestamp_ms=timestamp_ms))
+    world.settle()
+    assert_whole(world, end=5)
 
 
 def test_the_streams_are_closed_again_at_its_end() -> None:

@@ -518,10 +518,7 @@ VARIANTS: tuple[type[Bent], ...] = (
     ReopensWithoutABeginning,
     ForgetsWhatHasWaited,
 )
-SLOWLY: tuple[type[Bent], ...] = (
-    MarksFailedFirst,
-    ReopensWithoutABeginning,
-)  # what takes more histories than the gate has
+SLOWLY: tuple[type[Bent], ...] = (MarksFailedFirst,)  # what takes more histories than the gate has
 
 
 def bend(variant: type[Bent], make_engine: MakeEngine) -> MakeEngine:

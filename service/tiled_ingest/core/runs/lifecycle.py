@@ -36,6 +36,7 @@ from .stream import Stream
 
 STREAM_SPECS = (("BlueskyEventStream", "3.0"), ("composite", None))
 CONFIG_UPDATES = "_config_updates"
+TIMESTAMP_MS_MAX = 253_402_300_800_000  # of the years that have four digits
 ANNOUNCE_RETRY_S = 5.0  # a topic that is missing, or that we may not write: somebody has to mend it
 FOREIGN = Verdict("InvalidDocument", "foreign_run", "someone else wrote this run", ours=False)
 CONFLICTING = Verdict("InvalidDocument", "conflicting_run", "another run has this uid", ours=False)
@@ -227,7 +228,8 @@ def _judge(around: Surroundings, run: Run, metadata: Mapping[str, Any]) -> None:
         failing = facts.get("failing") or {}
         run.condemn(Verdict("TiledRejected", "run_failed", str(failing.get("error", "failed earlier")), ours=True))
     elif facts.get("state") == "open" or (facts.get("state") == "abandoned" and run.reopening):
-        run.reopened = facts.get("reopened")
+        told = facts.get("reopened")
+        run.reopened = told if isinstance(told, Mapping) and told.keys() >= {"times", "timestamp_ms"} else None
         run.meet(Trigger.CREATED)
     else:
         run.known_to = int(_source_of(facts).get("last_offset", -1))
@@ -376,9 +378,15 @@ def say_open(around: Surroundings, run: Run) -> Procedure[None]:
 def _reopened_note(run: Run) -> list[str]:
     if not run.reopened:
         return []
-    seconds = run.reopened["timestamp_ms"] / 1000
-    since = f", last on {dt.datetime.fromtimestamp(seconds, dt.UTC):%Y-%m-%d %H:%M:%S} UTC" if seconds > 0 else ""
-    return [f"Given up as abandoned, and opened again as its documents went on: {run.reopened['times']} times{since}."]
+    times, when = run.reopened["times"], _date(run.reopened["timestamp_ms"])
+    return [f"Given up as abandoned, and opened again as its documents went on: {times} times, last {when}."]
+
+
+def _date(timestamp_ms: int) -> str:
+    """Spell a timestamp that a publisher may have chosen."""
+    if not 0 < timestamp_ms < TIMESTAMP_MS_MAX:
+        return "at a time that the log does not tell"
+    return f"on {dt.datetime.fromtimestamp(timestamp_ms / 1000, dt.UTC):%Y-%m-%d %H:%M:%S} UTC"
 
 
 def final_state(run: Run) -> str:
