@@ -278,6 +278,19 @@ def test_a_run_whose_node_was_deleted_does_not_go_on() -> None:
     assert world.codes == [(3, "late"), (4, "late")]
 
 
+def test_nothing_is_left_of_a_run_that_could_not_go_on() -> None:
+    world = given_up()
+    world.lows[HOME] = 1
+    late = [("descriptor", descriptor_doc("later", run="r")), ("event", event_doc(2, descriptor="later"))]
+    world.publish(*late)
+    world.settle()
+    world.publish(late[1])
+    world.settle()
+    assert world.codes == [(3, "late"), (4, "late"), (5, "late")]
+    runs = next(iter(world.engine._claims.values())).runs
+    assert (runs._runs, runs._by_descriptor, world.engine._lanes.keys() - {(HOME, "")}) == ({}, {}, set())
+
+
 def test_what_comes_while_the_dead_letters_are_on_their_way_follows_them() -> None:
     world = given_up()
     world.lows[HOME] = 1

@@ -43,17 +43,10 @@ class Verdict:
 
 
 class Deferred(NamedTuple):
-    """A document that waits until its run goes on, or cannot.
-
-    Attributes
-    ----------
-    descriptor
-        Uid and stream's name, if it is a descriptor that nobody else has.
-    """
+    """A document that waits until its run goes on, or cannot."""
 
     record: Record
     hold: Hold
-    descriptor: tuple[str, str] | None
 
     @property
     def nbytes(self) -> int:
@@ -112,6 +105,7 @@ class Run:
         self.final_facts: dict[str, Any] | None = None  # what its node says of us, once it is closed there
         self.deferred: list[Deferred] = []  # what came while it is given up, or opened again
         self.deferred_nbytes = 0
+        self.deferred_streams: dict[str, str] = {}  # of descriptors among it: uid to the stream's name
         self.read_nbytes = 0  # of its documents that are no rows
         self.reopening = False  # what we commit says that it is being opened again
         self.reopened: Mapping[str, int] | None = None  # how often, and by a document of which time at last
@@ -300,7 +294,7 @@ class Run:
     def let_go_deferred(self) -> list[Hold]:
         """Take the holds of what came while the run was given up: it shares the run's fate, and is the last of it."""
         deferred = self.take_deferred()
-        for uid, name in (waiting.descriptor for waiting in deferred if waiting.descriptor):
+        for uid, name in self.deferred_streams.items():
             self.acceptance.add_descriptor(uid, name)
         self.last_offset = max([self.last_offset, *(waiting.record.offset for waiting in deferred)])
         return [waiting.hold for waiting in deferred]

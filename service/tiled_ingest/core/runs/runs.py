@@ -449,12 +449,11 @@ class Runs:
         if action is Action.WAKE and self._repeats(run, kind, doc, record.offset):
             self._count(kind, "duplicate")
             return
-        descriptor = None
         if kind == "descriptor" and self._by_descriptor.setdefault(doc["uid"], run) is run:
-            descriptor = doc["uid"], str(doc.get("name"))
+            run.deferred_streams[doc["uid"]] = str(doc.get("name"))
         elif kind in RESOURCES and doc.get("run_start"):
             self._keep(kind, doc, record, 0.0, [run])
-        waiting = Deferred(record, self._hold(record.offset), descriptor)
+        waiting = Deferred(record, self._hold(record.offset))
         run.defer(waiting)
         self.weight += waiting.nbytes
 
@@ -491,7 +490,7 @@ class Runs:
         self._intake.shelf.forget(run.uid)
         if not self.rebuilding:
             self._closed.append((run.needs_from, run.last_offset))
-        for uid in (run.uid, *run.acceptance.descriptors):
+        for uid in (run.uid, *run.acceptance.descriptors, *run.deferred_streams):
             if self._by_descriptor.get(uid, run) is run:
                 self._by_descriptor.pop(uid, None)
                 self._finished[uid] = code, run.uid
