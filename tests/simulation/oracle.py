@@ -9,6 +9,7 @@ import math
 from collections import ChainMap, Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 from tiled_ingest.core.record import Home, Record
@@ -144,7 +145,8 @@ class Oracle:
         if node is None:
             return "its run has no node"
         if run.foreign:
-            return "its run is someone else's, and it is not in the dead letters"
+            outlived = item.name in SHARED and self._was_silent(run, published.record)
+            return None if outlived else "its run is someone else's, and it is not in the dead letters"
         match item.name:
             case "descriptor":
                 there = self.table_of(run, item.doc["uid"])[:-1] in self._tiled.nodes
@@ -338,9 +340,16 @@ class Oracle:
                 where = f"{published.record.home}@{published.record.offset}"
                 self.violations.append(f"{run.uid} lost its beginning, and its {published.item.name} at {where}: {why}")
 
+    def _was_silent(self, run: Run, record: Record) -> bool:
+        """Whether a run may have been forgotten before this document of it: then a datum may be of any open run."""
+        said = [each.record.timestamp_ms for each in self._records(run) if each.record.offset <= record.offset]
+        limit_ms = 1000 * (self._idle_s_max - UNHEARD_S)
+        return any(later - earlier >= limit_ms for earlier, later in pairwise(said))
+
     def _judge_all_dead(self, run: Run) -> None:
         for published in self._records(run):
-            if not self._is_dead(published.record):
+            outlived = published.item.name in SHARED and self._was_silent(run, published.record)
+            if not self._is_dead(published.record) and not outlived:
                 where = f"{published.record.home}@{published.record.offset}"
                 self.violations.append(
                     f"{run.uid} is refused, but its {published.item.name} at {where} is no dead letter"
