@@ -426,7 +426,8 @@ class Oracle:
         stop = run.items[-1].doc if run.stopped and not self._stopped_late(run) else None
         if metadata.get("stop") != stop:
             yield f"{run.uid} should have the stop {stop}, but has {metadata.get('stop')}"
-        allowed = ("complete", "incomplete") if run.uneven else ("complete",)
+        partly = run.uneven or self._lost_its_beginning(run)  # a start that is repeated may begin it anew
+        allowed = ("complete", "incomplete") if partly else ("complete",)
         if state not in (allowed if stop is not None else ("abandoned",)):
             yield f"{run.uid} (stopped: {run.stopped}) is {state!r} in Tiled"
 
