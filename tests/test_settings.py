@@ -163,6 +163,17 @@ def test_no_secret_in_what_is_shown() -> None:
     assert sum(entry.value == "********" for entry in shown) == 3
 
 
+@pytest.mark.parametrize("name", ["SASL.PASSWORD", "ssl_key", "Sasl_Token", "sasl.jaas.config"])
+def test_a_secret_is_one_however_it_is_spelled(name: str) -> None:
+    shown = sources(None, {**NEEDED, "kafka.properties": json.dumps({name: SECRET})}, {})
+    assert SECRET not in repr(shown)
+
+
+def test_an_address_with_a_login_is_a_secret() -> None:
+    settings = made(kafka__properties=json.dumps({"sasl.oauthbearer.token.endpoint.url": f"https://me:{SECRET}@host"}))
+    assert settings.secrets() == (f"https://me:{SECRET}@host",)
+
+
 def test_the_place_of_a_key_is_no_secret() -> None:
     settings = made({"TILED_INGEST_KAFKA__PROPERTIES__SSL_KEY_LOCATION": "/etc/key.pem"})
     assert settings.secrets() == ()
@@ -204,6 +215,7 @@ def test_what_is_missing_is_named_with_how_to_set_it(name: str) -> None:
         ({"tiled.routes": "["}, "tiled.routes: no JSON"),
         ({"tiled.uri": "localhost"}, "tiled.uri: an address like"),
         ({"tiled.uri": f"http://me:{SECRET}@host"}, "tiled.uri: no login and no query"),
+        ({"kafka.bootstrap_servers": f"me:{SECRET}@host:9092"}, "kafka.bootstrap_servers: no login in an address"),
         ({"tiled.uri": f"http://host?api_key={SECRET}"}, "tiled.uri: no login and no query"),
         ({"tiled.uri_file": "x"}, "tiled.uri_file: unknown setting"),
         ({"tiled.api_key_file": "nowhere"}, "tiled.api_key_file: cannot read nowhere: No such file"),

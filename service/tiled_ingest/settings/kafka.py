@@ -37,6 +37,13 @@ class Kafka(Group):
     ] = {}  # noqa: RUF012 - pydantic copies it
     """Any other librdkafka property (SASL, TLS, ...), passed as it is."""
 
+    @field_validator("bootstrap_servers")
+    @classmethod
+    def _no_login(cls, servers: str) -> str:
+        if "@" in servers:
+            raise ValueError("no login in an address: it belongs into kafka.properties (sasl.username, sasl.password)")
+        return servers
+
     @field_validator("topics", mode="before")
     @classmethod
     def _one_or_many(cls, value: Any) -> Any:
