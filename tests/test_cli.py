@@ -1,7 +1,6 @@
 """The command line from outside: exit statuses, one clear line, quick help."""
 
 import json
-import os
 import resource
 import subprocess
 import sys
@@ -10,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tiled_ingest import __version__
+from tiled_ingest.demo.processes import inherited
 
 SECRET = "correct-horse-battery"
 GOOD = ["--set", "beamline=sim", "--set", "kafka.bootstrap_servers=127.0.0.1:1", "--set", "kafka.group_id=g",
@@ -18,9 +18,9 @@ HELP_S_MAX = 0.3
 
 
 def call(*arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
-    clean = {name: value for name, value in os.environ.items() if not name.startswith("TILED_INGEST_")}
     command = [sys.executable, "-m", "tiled_ingest.cli", *arguments]
-    return subprocess.run(command, env={**clean, **environ}, capture_output=True, text=True, timeout=120, check=False)
+    env = {**inherited(), **environ}
+    return subprocess.run(command, env=env, capture_output=True, text=True, timeout=120, check=False)
 
 
 def test_version() -> None:

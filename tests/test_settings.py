@@ -1,12 +1,14 @@
 """Settings: what wins, what is refused and how it is said, and that no secret shows."""
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tiled_ingest.core.policy import Policy
+from tiled_ingest.demo.processes import inherited
 from tiled_ingest.settings import Kafka, Settings, SettingsError, Tiled, load, sources
 
 NEEDED = {
@@ -116,6 +118,8 @@ def test_one_topic_needs_no_brackets() -> None:
 
 
 def test_made_directly_it_reads_the_process_s_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for name in os.environ.keys() - inherited().keys():
+        monkeypatch.delenv(name)
     path = tmp_path / "config.yaml"
     path.write_text("batch: {rows_max: 1, bytes_max: 1}\n")
     monkeypatch.setenv("TILED_INGEST_CONFIG", str(path))

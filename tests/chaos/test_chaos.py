@@ -14,7 +14,7 @@ from tests.chaos.play import Result
 from tests.chaos.progress import Strike
 from tests.chaos.run import run
 
-SEED = int(os.environ.pop("TILED_INGEST_CHAOS_SEED", "") or 5)
+SEED = int(os.environ.get("TILED_INGEST_CHAOS_SEED", "") or 5)
 BOTH = ("duckdb", "postgresql")
 
 

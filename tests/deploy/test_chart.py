@@ -31,7 +31,7 @@ from tests.deploy.tools import CHART, CI_VALUES, checkov, helm, run
 from tiled_ingest import __version__
 from tiled_ingest.core.runs.routes import route
 from tiled_ingest.kafka.topics import is_named
-from tiled_ingest.settings import Settings, is_secret
+from tiled_ingest.settings import Settings, is_secret, load
 
 KUBERNETES = ("1.27", "1.37")  # the oldest that the chart allows, the newest that there are schemas for
 SENTINEL = "sentinel-7d1f0c"
@@ -129,7 +129,7 @@ def expected(given: Object, folder: Path) -> Settings:
         kind = "configmap" if file.get("configMap") else "secret"
         kafka["properties"][name] = str(folder / f"{kind}-{file['name']}" / file["key"])
     tiled = {**settings["tiled"], **({"api_key": SENTINEL} if "tiledApiKey" in secrets else {})}
-    return Settings(**{**settings, "kafka": kafka, "tiled": tiled})
+    return load(None, {**settings, "kafka": kafka, "tiled": tiled}, {})
 
 
 def test_the_example_beamline_routes_its_topics(tmp_path: Path) -> None:

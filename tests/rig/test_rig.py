@@ -366,3 +366,17 @@ def test_process_that_ignores_the_signal_is_killed(tmp_path: Path) -> None:
     process.wait_until(lambda: "up" in process.log_tail(), limit_s=10)
     process.stop(limit_s=0.3)
     assert process.returncode == -signal.SIGKILL
+
+
+def test_what_is_started_knows_nothing_of_the_shells_own_service(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An operator who runs the tests beside a real service has its settings in the shell."""
+    monkeypatch.setenv("TILED_INGEST_KAFKA__GROUP_ID", "production")
+    monkeypatch.setenv("FROM_THE_SHELL", "yes")
+    process = Process("a look around", ["env"], tmp_path / "log", env={"TILED_INGEST_BEAMLINE": "sim"})
+    process.start()
+    assert process.wait(10) == 0
+    seen = set((tmp_path / "log").read_text().splitlines())
+    assert {"FROM_THE_SHELL=yes", "TILED_INGEST_BEAMLINE=sim"} <= seen
+    assert not [line for line in seen if "production" in line]

@@ -25,7 +25,7 @@ from tests.system.service import Service
 
 pytestmark = pytest.mark.real
 
-SEED = int(os.environ.pop("TILED_INGEST_SEED", "") or time.time_ns() % 1_000_000)
+SEED = int(os.environ.get("TILED_INGEST_SEED", "") or time.time_ns() % 1_000_000)
 API = r"/api/v1"
 UID = r"[0-9a-f-]{36}"
 NODE, PARTITION, SOURCE = f"{API}/metadata", f"{API}/table/partition", f"{API}/data_source"
