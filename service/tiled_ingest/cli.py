@@ -73,10 +73,13 @@ def run(
     ] = False,
 ) -> None:
     """Consume until SIGTERM or SIGINT; then drain, commit and end."""
+    from tiled_ingest.ending import Ending  # noqa: PLC0415
+
+    ending = Ending()  # before the imports: they take a second, and a start may be called off
     settings = _settings(config, overrides)
     from tiled_ingest.wiring import run_service  # noqa: PLC0415
 
-    raise typer.Exit(run_service(settings, until_end=until_end, accept_gap=accept_gap))
+    raise typer.Exit(run_service(settings, ending, until_end=until_end, accept_gap=accept_gap))
 
 
 @app.command()
