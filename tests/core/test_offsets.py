@@ -110,9 +110,9 @@ def test_the_oldest_timestamp_is_that_of_what_waits_longest() -> None:
     other = ledger.hold(1)
     ledger.received(2, 3_000)
     assert ledger.oldest_timestamp_ms == 1_000
-    ledger.release(one)
+    assert ledger.release(one) == 1_000
     assert ledger.oldest_timestamp_ms == 2_000
-    ledger.release(other)
+    assert ledger.release(other) == 2_000
     assert ledger.oldest_timestamp_ms == 3_000
 
 

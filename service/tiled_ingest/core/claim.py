@@ -211,9 +211,9 @@ class Claim:
         """Keep an offset from being committed; `timestamp_ms` as in `Ledger.hold`."""
         return self.ledger.hold(offset, timestamp_ms)
 
-    def release(self, hold: Hold) -> None:
-        """Settle what the hold stood for."""
-        self.ledger.release(hold)
+    def release(self, hold: Hold) -> int:
+        """Settle what the hold stood for; returns what `Ledger.release` does."""
+        return self.ledger.release(hold)
 
     def count(self, kind: str, result: str, number: int = 1) -> None:
         """Count settled documents."""

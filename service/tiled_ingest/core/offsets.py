@@ -60,9 +60,12 @@ class Ledger:
         heapq.heappush(self._order, hold)
         return hold
 
-    def release(self, hold: Hold) -> None:
-        """What the hold stood for is settled. A hold is released once: a second time is a bug (`KeyError`)."""
-        del self._held[hold.token]
+    def release(self, hold: Hold) -> int:
+        """What the hold stood for is settled; returns the broker's timestamp (ms) of its record, -1 if there is none.
+
+        A hold is released once: a second time is a bug (`KeyError`).
+        """
+        return self._held.pop(hold.token)
 
     @property
     def committable(self) -> int:
