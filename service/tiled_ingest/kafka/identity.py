@@ -15,10 +15,12 @@ from tiled_ingest.core.effects import Assigned
 from tiled_ingest.core.errors import OffsetOutOfRange
 from tiled_ingest.core.record import Home
 
+from .errors import kafka_error
 from .topics import Topics
 
 _LOOK_S = 15.0
 _LOOK_S_MAX = 5.0
+_REST_S = 1.0  # after nobody answered: the other commits of the round need not wait as long
 
 Answers = dict[str, "Future[Any]"]  # topic -> its description
 
@@ -30,6 +32,7 @@ class Identities:
         self._topics = topics
         self._claimed: dict[Home, str] = {}
         self._asked: Answers = {}  # since records were received last: one question for a round of commits
+        self._rest_until_s = float("-inf")
         self._looked: Answers = {}
         self._looked_s = float("-inf")
 
@@ -58,12 +61,16 @@ class Identities:
         KafkaException, TimeoutError
             Not known now.
         """
+        if time.monotonic() < self._rest_until_s:
+            raise TimeoutError
         if home.topic not in self._asked:
             self._asked = self._ask(limit_s)
         try:
             self._compare(home.topic, self._asked[home.topic].result(limit_s))
-        except (ck.KafkaException, TimeoutError):
+        except (ck.KafkaException, TimeoutError) as error:
             self._asked = {}
+            if isinstance(error, TimeoutError) or kafka_error(error).code() < 0:  # librdkafka's own, no broker's
+                self._rest_until_s = time.monotonic() + _REST_S
             raise
 
     def look(self) -> None:
