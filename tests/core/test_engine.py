@@ -463,6 +463,16 @@ def test_a_new_group_begins_where_the_policy_says() -> None:
         assert world.kinds(fx.Commit)[0].offset == expected
 
 
+@pytest.mark.parametrize(("partitions", "expected"), [(0, 5), (1, 0), (3, 0), (4, 5), (8, 5)])
+def test_a_partition_that_was_added_begins_at_its_beginning(partitions: int, expected: int) -> None:
+    """A group that begins at the ends of logs knows by its siblings' commits which partitions were there then."""
+    added = Home(HOME.topic, 3)
+    world = World(replace(POLICY, start_latest=True))
+    world.give(fx.Assigned(added, TOPIC_ID, None, "", 0, 5, "nonce", partitions))
+    home, offset, point = world.commits[0]
+    assert (home, offset, point.start, point.partitions) == (added, expected, expected, partitions)
+
+
 def test_a_run_whose_beginning_the_log_lost_is_marked_as_failed() -> None:
     before = ready()
     before.publish(*whole()[:-1])

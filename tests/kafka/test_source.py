@@ -15,9 +15,10 @@ from tests.kafka.conftest import MemberFactory
 from tests.kafka.member import Member
 from tests.kafka.trouble import delete_records, deny_reading, frozen
 from tests.rig.fixtures import TopicFactory
-from tests.rig.topics import recreate
+from tests.rig.topics import add_partitions, recreate
 from tiled_ingest.core.effects import EndReached, Records
 from tiled_ingest.core.errors import Forbidden, OffsetOutOfRange
+from tiled_ingest.core.offsets import ResumePoint
 from tiled_ingest.core.record import Home
 from tiled_ingest.demo.broker import Broker, KafkaBroker
 from tiled_ingest.kafka import identity
@@ -59,6 +60,31 @@ def test_latest_starts_at_the_end(member: MemberFactory, topic: TopicFactory, pr
     one = member(name, start_latest=True).poll_until(lambda it: it.ends)
     produce(name, [b"new"])
     assert one.poll_until(lambda it: it.records).values == [b"new"]
+
+
+def test_a_partition_that_was_added_begins_at_its_beginning(
+    member: MemberFactory, broker: Broker, topic: TopicFactory, produce: Produce
+) -> None:
+    """Whichever member gets it, and whoever has claimed its siblings."""
+    name = topic()
+    home, added = Home(name, 0), Home(name, 2)
+    produce(name, numbered(5))
+    one = member(name, properties=QUICK, start_latest=True).poll_until(lambda it: it.claims)
+    assert one.claims[home].partitions == 1
+    one.source.commit(home, 5, ResumePoint(5, 1, "nonce", "id", partitions=1).encode())
+    add_partitions(broker.bootstrap_servers, name, 3)
+    producer = ck.Producer({"bootstrap.servers": broker.bootstrap_servers})  # one that knows of it
+    for value in numbered(3):
+        producer.produce(name, value, partition=added.partition)
+    assert producer.flush(10) == 0
+    both = [one, member(name, properties=QUICK, start_latest=True)]
+    until_s = time.monotonic() + 60
+    while not all(any(place in it.ends for it in both) for place in (home, added)):
+        assert time.monotonic() < until_s
+        for it in both:
+            it.poll()
+    assert [it.claims[added].partitions for it in both if added in it.claims] == [1]
+    assert [record.value for it in both for record in it.records] == numbered(3)
 
 
 def test_a_commit_with_its_metadata_comes_back(member: MemberFactory, topic: TopicFactory, produce: Produce) -> None:

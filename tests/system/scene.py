@@ -20,6 +20,7 @@ from tiled.client import from_uri
 from tests.rig.fixtures import TopicFactory
 from tests.rig.proxy import Fault, FaultProxy
 from tests.rig.reader import compare_run
+from tests.rig.topics import add_partitions
 from tests.system.publishing import Documents, Publication, by_run
 from tests.system.service import Service
 from tiled_ingest.demo.broker import Broker
@@ -108,6 +109,11 @@ class Scene:
     def divide(self, partitions: int) -> None:
         """Use a topic with so many partitions; before anything else is made."""
         self.topic = self.new_topic("system.docs", partitions)
+
+    def add_partitions(self, partitions: int) -> None:
+        """Let the topic have so many from now on."""
+        add_partitions(self.broker.bootstrap_servers, self.topic, partitions)
+        self._offsets.list_topics(self.topic, timeout=self.ask_limit_s)  # it would not know for minutes
 
     def service(self, name: str = "service", membership: str = "static", **more: Any) -> Service:
         """Make a service (not started); `more` are settings, with `__` for the dot."""

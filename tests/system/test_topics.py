@@ -10,7 +10,7 @@ from contextlib import suppress
 import pytest
 
 from tests.rig.topics import recreate
-from tests.system.publishing import Documents, runs, uid_of
+from tests.system.publishing import Documents, message, runs, uid_of
 from tests.system.scene import Scene
 from tests.system.service import Service
 from tiled_ingest.demo.processes import ProcessError
@@ -74,3 +74,27 @@ def test_a_topic_made_again_is_never_read_from_its_middle(
     # What was received out of its middle, before the commit that failed, had no beginning there.
     assert {letter.code for letter in scene.letters() if int(letter.headers["offset"]) >= stood} <= {"orphan"}
     assert uid_of(before) in scene.client
+
+
+# ---------------------------------------------------------------- partitions added
+
+
+@pytest.mark.parametrize("start_offset", ["earliest", "latest"])
+def test_a_partition_that_is_added_is_read_from_its_beginning(duckdb_scene: Scene, start_offset: str) -> None:
+    """A run begins in it before the service knows of it."""
+    scene = duckdb_scene
+    old, first, second = runs()
+    scene.publication(old).publish()
+    service = scene.service(kafka__start_offset=start_offset).start_claimed()
+    scene.publication(first).publish()
+    scene.settle()
+    scene.add_partitions(3)
+    part = len(second) // 2
+    scene.produce(*(message(*document) for document in second[:part]), partition=2)
+    assert len(service.lines("claimed")) == 1, "it was known before anything was in it"
+    service.wait_for("claimed", count=3, limit_s=60)
+    scene.produce(*(message(*document) for document in second[part:]), partition=2)
+    scene.settle(0, 2)
+    scene.compare(first + second, "complete")
+    assert scene.letters() == []
+    assert (uid_of(old) in scene.client) == (start_offset == "earliest"), "the group's first start"

@@ -131,7 +131,7 @@ class Claim:
         assigned = self._assigned
         if assigned.committed is not None:
             return max(assigned.committed, assigned.low)  # an accepted gap
-        return assigned.high if self.policy.start_latest else assigned.low
+        return assigned.begins_at(start_latest=self.policy.start_latest)
 
     def _without_metadata(self, offset: int) -> Procedure[tuple[int, int]]:
         """Nobody left a resume point: ask Tiled which runs of this partition are open."""
@@ -230,8 +230,8 @@ class Claim:
         return self._metadata(self.to_commit[1])
 
     def _metadata(self, start: int) -> str:
-        limits = self.decode.since(start)
-        return ResumePoint(start, self.epoch, self.nonce, self.topic_id, RULES_VERSION, limits).encode()
+        limits, partitions = self.decode.since(start), self._assigned.partitions
+        return ResumePoint(start, self.epoch, self.nonce, self.topic_id, RULES_VERSION, limits, partitions).encode()
 
     @property
     def nbytes(self) -> int:

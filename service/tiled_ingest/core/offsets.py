@@ -6,6 +6,7 @@ a record that nobody holds is settled. One hold covers a whole batch, at the off
 """
 
 import heapq
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import msgspec
@@ -103,6 +104,8 @@ class ResumePoint(msgspec.Struct, frozen=True, omit_defaults=True):
         Version of the rules that decide which documents are accepted.
     limits
         Under which limits the log was read, from which offset on (see `eras`).
+    partitions
+        How many partitions the topic had when the group first claimed one of them; 0 if that is not known.
     """
 
     start: int = msgspec.field(name="s")
@@ -111,6 +114,7 @@ class ResumePoint(msgspec.Struct, frozen=True, omit_defaults=True):
     topic_id: str = msgspec.field(name="t")
     rules: int = msgspec.field(name="r", default=1)
     limits: list[tuple[int, int, int, int]] = msgspec.field(name="l", default_factory=list)
+    partitions: int = msgspec.field(name="p", default=0)
     version: int = msgspec.field(name="v", default=METADATA_VERSION)
 
     def encode(self) -> str:
@@ -133,6 +137,15 @@ class ResumePoint(msgspec.Struct, frozen=True, omit_defaults=True):
             return msgspec.json.decode(text, type=cls) if text else None
         except msgspec.MsgspecError:
             return None
+
+
+def partitions_at_first(metadata: Iterable[str], now: int) -> int:
+    """How many partitions a topic had when the group first claimed one, by what was committed for any of them.
+
+    As many as it has `now` if nothing was committed, or only by a version that did not note it.
+    """
+    points = map(ResumePoint.decode, metadata)
+    return min((point.partitions for point in points if point and point.partitions > 0), default=now)
 
 
 def out_of_range(home: Home, committed: int, low: int, high: int) -> str | None:
