@@ -161,6 +161,17 @@ class Scene:
     def _commit(self, partition: int) -> Any:
         return self._offsets.committed([ck.TopicPartition(self.topic, partition)], timeout=self.ask_limit_s)[0]
 
+    def keep_commit(self, partition: int = 0) -> Callable[[], object]:
+        """Return what commits once more what the group has committed now."""
+        place = self._commit(partition)
+        return lambda: self._offsets.commit(offsets=[place], asynchronous=False)
+
+    def reset_to_earliest(self, partition: int = 0) -> None:
+        """Do what `kafka-consumer-groups.sh --reset-offsets --to-earliest` does; the group must have no members."""
+        place = ck.TopicPartition(self.topic, partition)
+        place.offset = self._offsets.get_watermark_offsets(place, timeout=self.ask_limit_s)[0]
+        self._offsets.commit(offsets=[place], asynchronous=False)
+
     def end(self, partition: int = 0) -> int:
         """Where the log ends now."""
         place = ck.TopicPartition(self.topic, partition)

@@ -76,6 +76,30 @@ def test_a_topic_made_again_is_never_read_from_its_middle(
     assert uid_of(before) in scene.client
 
 
+def test_what_the_runbook_says_of_a_topic_made_again_helps(duckdb_scene: Scene) -> None:
+    """With a commit that means the old one, as of a process that asked a moment before the topic went."""
+    scene = duckdb_scene
+    service = scene.service(membership="dynamic").start_claimed()
+    before, *after = runs()
+    scene.publication(before).publish()
+    scene.settle()
+    assert service.stop() == 0
+    commit_late = scene.keep_commit()
+    recreate(scene.broker.bootstrap_servers, scene.topic)
+    published: Documents = [document for run in after for document in run]
+    scene.publication(published).publish()
+    commit_late()
+    for arguments in ((), ("--accept-gap",)):
+        assert service.start(*arguments).ended(40) == 1
+        stopped = service.lines("stopped")[-1]
+        assert (stopped["reason"], "created again" in stopped["error"]) == ("OffsetOutOfRange", True)
+    scene.reset_to_earliest()
+    service.start()
+    scene.settle()
+    scene.compare(published, "complete")
+    assert scene.letters() == []
+
+
 # ---------------------------------------------------------------- partitions added
 
 
