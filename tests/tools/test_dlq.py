@@ -81,7 +81,7 @@ def named(bootstrap_servers: str, dead_letter_topic: str) -> dict[str, str]:
 
 
 def test_each_letter_counts_once(settings: Settings) -> None:
-    found = collect(read_letters(settings.kafka), Choice())
+    found = collect(read_letters(settings.kafka, torn), torn, Choice())
     assert (found.documents, found.repeated) == (6, 1)
     assert found.count("code") == {
         "foreign_run": 1,
@@ -99,7 +99,7 @@ def test_each_letter_counts_once(settings: Settings) -> None:
 
 def test_letters_are_chosen_by_run_code_and_position(settings: Settings) -> None:
     def offsets(**choice: Any) -> list[int]:
-        found = collect(read_letters(settings.kafka), Choice(**choice), keep_max=10)
+        found = collect(read_letters(settings.kafka, torn), torn, Choice(**choice), keep_max=10)
         return [each.offset for each in found.letters]
 
     assert offsets(runs=frozenset({"run-1"})) == [3, 5, 6]
@@ -109,7 +109,7 @@ def test_letters_are_chosen_by_run_code_and_position(settings: Settings) -> None
 
 
 def test_nothing_that_is_printed_steers_a_terminal_or_opens_a_pickle(settings: Settings) -> None:
-    found = collect(read_letters(settings.kafka), Choice(), keep_max=10)
+    found = collect(read_letters(settings.kafka, torn), torn, Choice(), keep_max=10)
     for text in (shown(found, as_json=False), shown(found, as_json=True), listed(found, as_json=False)):
         assert all(character.isprintable() or character == "\n" for character in text)
     whole = {each["offset"]: each for each in json.loads(shown(found, as_json=True))}
@@ -120,7 +120,7 @@ def test_nothing_that_is_printed_steers_a_terminal_or_opens_a_pickle(settings: S
 
 
 def test_more_than_asked_for_is_said(settings: Settings) -> None:
-    found = collect(read_letters(settings.kafka), Choice(), keep_max=2)
+    found = collect(read_letters(settings.kafka, torn), torn, Choice(), keep_max=2)
     assert "... and 4 more" in shown(found, as_json=False)
 
 
