@@ -79,8 +79,9 @@ class DeadLetters:
         ours = int(properties.get("message.max.bytes", MESSAGE_BYTES_MAX))
         self._sure_bytes = min(bytes_max or _SURE_BYTES, ours)
         self._bytes_max = min(bytes_max or _GUESS_BYTES, ours)
-        batch = min(int(properties.get("batch.size", _BATCH_BYTES)), self._sure_bytes)
-        self._producer = ConfirmedProducer(bootstrap_servers, {**properties, "batch.size": str(batch)}, full_s_max)
+        self._batch_bytes = min(int(properties.get("batch.size", _BATCH_BYTES)), self._sure_bytes)
+        given = {**properties, "batch.size": str(self._batch_bytes)}
+        self._producer = ConfirmedProducer(bootstrap_servers, given, full_s_max)
         self._confirmations: Confirmations = []
         self._answers: deque[tuple[_Outgoing, Refusal | None]] = deque()
         self._numbers = 0
@@ -155,7 +156,8 @@ class DeadLetters:
             outgoing = self._waiting.popleft()
             self._waiting_bytes -= outgoing.nbytes
             if outgoing.alone:
-                self._alone = outgoing, Parcel(outgoing.message, self._bytes_max, partial(self._hand, outgoing))
+                hand = partial(self._hand, outgoing)
+                self._alone = outgoing, Parcel(outgoing.message, self._bytes_max, self._batch_bytes, hand)
                 self._alone[1].begin()
             else:
                 self._together += 1

@@ -20,12 +20,15 @@ class Parcel:
     ----------
     bytes_max
         The largest message that the topic is believed to take.
+    batch_bytes
+        How large batches may become that our client makes of several messages: the topic's limit counts batches.
     hand
         Gives a message to the producer; must not call `heard` itself.
     """
 
-    def __init__(self, letter: Message, bytes_max: int, hand: Callable[[Message], None]) -> None:
+    def __init__(self, letter: Message, bytes_max: int, batch_bytes: int, hand: Callable[[Message], None]) -> None:
         self._letter = letter
+        self._batch_bytes = batch_bytes
         self._hand = hand
         # What the topic should take, and does not, is halved.
         self.bytes_max = bytes_max if letter.nbytes > bytes_max else letter.nbytes // 2
@@ -67,8 +70,12 @@ class Parcel:
 
     @property
     def _ahead(self) -> int:
-        """How many parts may be under way: one until the first was taken, so that few are sent for nothing."""
-        return max(1, _UNDER_WAY_BYTES_MAX // self.bytes_max) if self._answered else 1
+        """How many parts may be under way: one until the first was taken, so that few are sent for nothing, and one
+        where the client would make batches of them that are larger than a part.
+        """
+        if not self._answered or self.bytes_max < self._batch_bytes:
+            return 1
+        return max(1, _UNDER_WAY_BYTES_MAX // self.bytes_max)
 
     def _begin_anew(self) -> None:
         """Send it in parts, or in smaller ones than were refused; each attempt has a name of its own."""

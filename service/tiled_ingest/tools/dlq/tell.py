@@ -45,8 +45,8 @@ def _listed(found: Collected) -> Iterator[str]:
     codes = ", ".join(f"{count} {code}" for code, count in found.count("code").items()) or "none"
     reasons = ", ".join(f"{count} {reason}" for reason, count in found.count("reason").items()) or "none"
     yield from map(torn_line, found.torn)
-    torn = f"; {len(found.torn)} incomplete" if found.torn else ""
-    yield f"dead letters: {found.documents} (by code: {codes}; by reason: {reasons}); {found.repeated} repetitions{torn}"
+    rest = f"{found.repeated} repetitions" + (f"; {len(found.torn)} incomplete" if found.torn else "")
+    yield f"dead letters: {found.documents} (by code: {codes}; by reason: {reasons}); {rest}"
 
 
 def _row(group: Group) -> tuple[str, ...]:
