@@ -12,7 +12,7 @@ from typing import Any
 import confluent_kafka as ck
 import numpy as np
 import pytest
-from confluent_kafka.admin import AdminClient, ConfigEntry, ConfigResource, ResourceType
+from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource, ResourceType
 
 from tests.system.publishing import Documents, message, runs, uid_of, wait_until
 from tests.system.scene import Scene
@@ -176,7 +176,8 @@ def test_a_topic_that_takes_nothing_stops_it_with_the_next_step(duckdb_scene: Sc
         assert part in stopped["error"], stopped["error"]
 
     resource = ConfigResource(ResourceType.TOPIC, letters_topic(scene))
-    resource.add_incremental_config(ConfigEntry("max.message.bytes", "50000"))
+    wanted = ConfigEntry("max.message.bytes", "50000", incremental_operation=AlterConfigOpType.SET)
+    resource.add_incremental_config(wanted)
     admin = AdminClient({"bootstrap.servers": scene.broker.bootstrap_servers})
     admin.incremental_alter_configs([resource])[resource].result(20)
     service.start()
