@@ -290,7 +290,7 @@ def _collected(
     settings: "Settings", runs: list[str] | None, codes: list[str] | None, positions: list[str] | None, keep_max: int
 ) -> "Collected":
     from tiled_ingest.tools.dlq import Choice, WrongPosition, collect, position  # noqa: PLC0415
-    from tiled_ingest.tools.letters import read_letters  # noqa: PLC0415
+    from tiled_ingest.tools.letters import Torn, read_letters  # noqa: PLC0415
 
     try:
         places = frozenset(map(position, positions or ()))
@@ -298,7 +298,8 @@ def _collected(
         _refuse(f"--position: {error}")
     with _tool(settings):
         choice = Choice(frozenset(runs or ()), frozenset(codes or ()), places)
-        return collect(read_letters(settings.kafka), choice, keep_max)
+        torn: list[Torn] = []
+        return collect(read_letters(settings.kafka, torn), torn, choice, keep_max)
 
 
 @app.command("settings")

@@ -3,7 +3,7 @@
 import ctypes
 import secrets
 import sys
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import replace
 from functools import partial
 from importlib.abc import MetaPathFinder
@@ -20,7 +20,7 @@ from .core.writes import Done
 from .ending import Ending
 from .ingestor import Ended, Ingestor
 from .kafka.announcements import Announcements
-from .kafka.dead_letter_topic import ensure_topic
+from .kafka.dead_letter_topic import bytes_max, ensure_topic
 from .kafka.dead_letters import DeadLetters
 from .kafka.errors import KafkaUnavailable
 from .kafka.log_reader import LogReader
@@ -205,8 +205,11 @@ def _log_reader(settings: Settings) -> LogReader:
 
 
 def _dead_letters(settings: Settings) -> DeadLetters:
-    kafka = settings.kafka
-    return DeadLetters(kafka.bootstrap_servers, kafka.dead_letter_topic, revealed(kafka.properties), __version__)
+    kafka, properties = settings.kafka, revealed(settings.kafka.properties)
+    topic, taken = kafka.dead_letter_topic, None
+    with suppress(KafkaUnavailable):  # then its refusals tell
+        taken = bytes_max(Topics(kafka.bootstrap_servers, properties, KAFKA_LIMIT_S), topic)
+    return DeadLetters(kafka.bootstrap_servers, topic, properties, __version__, taken)
 
 
 def _announcements(settings: Settings, stack: ExitStack) -> Announcements | None:

@@ -28,14 +28,14 @@ _ANY_CONSUMER = {
     "queued.max.messages.kbytes": 16_384,  # of all partitions: a tenth of a second's; it fills while they are paused
 }
 
-_MESSAGE_BYTES_MAX = 268_435_456  # the client must accept what any source topic could hold
+MESSAGE_BYTES_MAX = 268_435_456  # the client must accept what any source topic could hold
 
 _PRODUCER = {
     "acks": "all",
     "compression.type": "zstd",  # a topic's limit counts compressed batches, and the source's may have been
     "linger.ms": 5,
-    "message.max.bytes": _MESSAGE_BYTES_MAX,
-    "queue.buffering.max.kbytes": _MESSAGE_BYTES_MAX // 1024 * 2,
+    "message.max.bytes": MESSAGE_BYTES_MAX,
+    "queue.buffering.max.kbytes": MESSAGE_BYTES_MAX // 1024 * 2,
 }
 
 
