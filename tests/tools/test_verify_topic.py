@@ -13,12 +13,13 @@ from typing import Any
 import confluent_kafka as ck
 import pytest
 
-from tests.system.publishing import Documents, message, runs
+from tests.system.publishing import Documents, message, runs, uid_of
 from tests.system.scene import Scene
-from tests.tools.conftest import Written, settings_of
-from tests.tools.test_verify import look, sentences
+from tests.tools.conftest import Written, rewrite, settings_of
+from tests.tools.test_verify import changed, look, sentences
 from tiled_ingest.tools.progress import Silent
 from tiled_ingest.tools.verify import NothingToRead, Report, Wanted, verify
+from tiled_ingest.tools.verify.tell import lines
 
 pytestmark = pytest.mark.real
 
@@ -91,6 +92,44 @@ def test_documents_are_in_tiled_or_dead_letters_or_missed(duckdb_scene: Scene) -
     assert [text.split(" ")[1] for text in partition.differences] == [str(end), str(end + 1), str(end + 2)]
     assert [run.verdict for run in report.runs if run.uid == late[0][1]["uid"]] == ["missing"]
     assert checked(scene, committed=True).passed, "beyond the group's commit nothing is settled yet"
+
+
+NS = 1_795_000_000_000_000_001  # nanoseconds: a float does not tell it from its neighbours
+
+
+@pytest.mark.parametrize(
+    ("values", "dtype", "wrong"),
+    [
+        ([NS, True, 5], "integer", NS - 1),  # a truth value among them: Arrow makes no column of these by itself
+        ([NS, [NS, 7], 5], "integer", [NS - 1]),
+        ([NS, "OFF", 0.5, 5], "string", str(NS - 1)),
+    ],
+)
+def test_a_large_integer_is_compared_to_the_last_digit(scene: Scene, values: list[Any], dtype: str, wrong: Any) -> None:
+    documents = small_run(values, dtype=dtype)
+    produce(scene, documents)
+    through(scene)
+    report = checked(scene)
+    assert report.passed, sentences(report.runs[0])
+    assert report.runs[0].streams[0].rounded == []
+    rewrite(scene.client[uid_of(documents)], "primary", changed("x", 0, wrong))
+    report = checked(scene)
+    assert report.runs[0].streams[0].counts.different == 1
+    assert f"{wrong!r} instead of {NS}" in sentences(report.runs[0])
+
+
+def test_what_the_server_rounds_is_compared_as_far_as_it_says_it(scene: Scene) -> None:
+    """A null in a column of integers makes Tiled's server send floats: no reader sees the last digits."""
+    documents = small_run([NS, "OFF", 5])
+    produce(scene, documents)
+    through(scene)
+    report = checked(scene)
+    assert report.passed, sentences(report.runs[0])
+    assert report.runs[0].streams[0].rounded == ["x"]
+    assert any("their last digits are not compared" in line for line in lines(report))
+    for changed_by, seen in ((1, False), (1_000, True)):
+        rewrite(scene.client[uid_of(documents)], "primary", changed("x", 0, NS - changed_by))
+        assert checked(scene).passed is not seen
 
 
 def test_a_run_without_a_stop_is_no_difference(duckdb_scene: Scene) -> None:
