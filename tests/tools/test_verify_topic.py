@@ -234,6 +234,21 @@ def test_a_run_that_nobody_published(written: Written) -> None:
     assert report.not_in_topic == ["run 'no-such-run': its start is not in the range"]
 
 
+def test_where_nothing_is_committed_nothing_is_judged(duckdb_scene: Scene) -> None:
+    scene = duckdb_scene
+    produce(scene, small_run([1, 2]))
+    assert scene.committed() == -1
+    report = checked(scene, committed=True)
+    assert report.passed
+    assert (report.documents, report.runs) == (0, [])
+    partition = report.partitions[0]
+    assert (partition.first_offset, partition.next_offset, partition.high) == (0, 0, 5)
+    told = "\n".join(lines(report))
+    assert "the group has committed nothing here: nothing is compared" in told
+    assert "Nothing was compared: 0 records" in told
+    assert not checked(scene).passed, "without the limit the run is missing"
+
+
 def test_what_does_not_exist_is_refused(written: Written) -> None:
     with pytest.raises(NothingToRead, match="no topic absent"):
         look(written, topics=("absent",))
