@@ -213,11 +213,39 @@ def test_edges_of_a_range_are_said_and_not_wrong(written: Written) -> None:
 
 
 def test_a_range_of_time(written: Written) -> None:
-    nothing = look(written, since=datetime.fromtimestamp(time.time() + 3600, UTC))
+    count = sum(map(len, written.runs.values()))
+    later = datetime.fromtimestamp(time.time() + 3600, UTC)
+    nothing = look(written, since=later)
     assert (nothing.documents, nothing.passed) == (0, True)
-    assert look(written, until=datetime.fromtimestamp(time.time() + 3600, UTC)).documents == sum(
-        map(len, written.runs.values())
-    )
+    assert look(written, until=later).documents == count
+
+    stamps = timestamps_ms(written.scene)
+    assert len(stamps) == count
+    earlier, later = (datetime.fromtimestamp(stamps[at] / 1000, UTC) for at in (count // 3, 2 * count // 3))
+    first, following = (sum(stamp < cut.timestamp() * 1000 for stamp in stamps) for cut in (earlier, later))
+    assert 0 < first < following < count, "both times cut inside the data"
+    for since, until, wanted in (
+        (None, later, (0, following)),
+        (earlier, None, (first, count)),
+        (earlier, later, (first, following)),
+        (None, earlier, (0, first)),
+    ):
+        report = look(written, since=since, until=until)
+        assert report.passed, [sentences(run) for run in report.runs] + report.partitions[0].differences
+        assert [(each.first_offset, each.next_offset) for each in report.partitions] == [wanted]
+        assert report.documents == wanted[1] - wanted[0]
+
+
+def timestamps_ms(scene: Scene) -> list[int]:
+    """When the broker took each record of the topic, in the order of the log."""
+    consumer = ck.Consumer({"bootstrap.servers": scene.broker.bootstrap_servers, "group.id": f"times.{scene.group}"})
+    try:
+        end = scene.end()
+        consumer.assign([ck.TopicPartition(scene.topic, 0, 0)])
+        messages = [consumer.poll(20) for _ in range(end)]
+    finally:
+        consumer.close()
+    return [message.timestamp()[1] for message in messages if message and not message.error()]
 
 
 def test_one_run_is_read_from_where_it_begins(written: Written) -> None:
