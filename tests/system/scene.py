@@ -30,6 +30,11 @@ LONG = os.environ.get("TILED_INGEST_CHAOS", "") not in {"", "0"}
 alone = pytest.mark.skipif(not LONG, reason="only with TILED_INGEST_CHAOS=1 (make chaos)")
 
 SETTLE_LIMIT_S = 60.0
+_COORDINATOR_MOVES = {
+    ck.KafkaError.NOT_COORDINATOR,
+    ck.KafkaError.COORDINATOR_NOT_AVAILABLE,
+    ck.KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
+}
 # Short, so that tests are: a request may take this long, and a late append is looked for so long.
 TIMEOUT_S, LATE_WRITE_S = 3.0, 1.5
 MEMBERSHIPS: dict[str, dict[str, Any]] = {
@@ -159,7 +164,14 @@ class Scene:
         return int(json.loads(self._commit(partition).metadata)["s"])
 
     def _commit(self, partition: int) -> Any:
-        return self._offsets.committed([ck.TopicPartition(self.topic, partition)], timeout=self.ask_limit_s)[0]
+        until_s = time.monotonic() + self.ask_limit_s
+        while True:
+            try:
+                return self._offsets.committed([ck.TopicPartition(self.topic, partition)], timeout=self.ask_limit_s)[0]
+            except ck.KafkaException as error:  # a group's coordinator moves while a fresh broker begins
+                if error.args[0].code() not in _COORDINATOR_MOVES or time.monotonic() > until_s:
+                    raise
+            time.sleep(0.1)
 
     def keep_commit(self, partition: int = 0) -> Callable[[], object]:
         """Return what commits once more what the group has committed now."""
