@@ -305,10 +305,34 @@ class SwapsRows(Bent):
 
     def done(self, effect: Effect) -> list[Effect]:
         if isinstance(effect, Ask) and isinstance(effect.request, Append):
-            table = effect.request.table
-            backwards = table.take(pa.array(range(table.num_rows - 1, -1, -1), pa.int64()))
-            return [replace(effect, request=replace(effect.request, table=backwards))]
+            return [replace(effect, request=replace(effect.request, table=_turned(effect.request.table)))]
         return [effect]
+
+
+def _turned(table: pa.Table) -> pa.Table:
+    return table.take(pa.array(range(table.num_rows - 1, -1, -1), pa.int64()))
+
+
+class SwapsWholeRows(Bent):
+    """Writes the rows of a batch in another order than they came, except where a table is split."""
+
+    def done(self, effect: Effect) -> list[Effect]:
+        if isinstance(effect, Ask) and isinstance(effect.request, Append) and not _is_part(effect.request.path):
+            return [replace(effect, request=replace(effect.request, table=_turned(effect.request.table)))]
+        return [effect]
+
+
+def _is_part(path: Path) -> bool:
+    return any(key.startswith("internal_") for key in path)
+
+
+class ReversesLetters(Bent):
+    """Sends the dead letters of one step in another order than their records came."""
+
+    def step(self, now_s: float, input: Input) -> list[Effect]:  # noqa: A002
+        effects = super().step(now_s, input)
+        letters = [effect for effect in effects if isinstance(effect, DeadLetter)]
+        return [letters.pop() if isinstance(effect, DeadLetter) else effect for effect in effects]
 
 
 def _child_of(effect: Effect) -> Path | None:
@@ -452,6 +476,8 @@ VARIANTS: tuple[type[Bent], ...] = (
     TakesDeadLettersForConfirmed,
     LosesMetadata,
     SwapsRows,
+    SwapsWholeRows,
+    ReversesLetters,
     CommitsAfterRelease,
     AdoptsForeignRuns,
     DoesNotSwitch,

@@ -2,12 +2,13 @@
 
 import random
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pyarrow as pa
 import pytest
 
-from tiled_ingest.core.record import Home
+from tiled_ingest.core.record import Home, Record
 from tiled_ingest.core.writes import (
     Append,
     CreateContainer,
@@ -27,10 +28,11 @@ from tiled_ingest.core.writes import (
 
 from .documents import Role, plan
 from .faults import Fault
-from .kafka_model import Group, Partition
+from .kafka_model import Group, Letter, OrderedProducer, Partition
 from .naive import NaiveEngine
 from .options import Options, Report
 from .oracle import row_key
+from .order import is_part, letters_out_of_order, misplaced
 from .shrink import describe, shrink
 from .tiled_model import TiledModel
 from .world import World
@@ -251,3 +253,42 @@ def test_the_same_options_give_the_same_history() -> None:
     for kept in lines:
         World(Options(5, external=False, arrays=False), NaiveEngine, trace=kept.append).run()
     assert lines[0] == lines[1]
+
+
+# ---------------------------------------------------------------- order
+
+
+def test_what_a_producer_leaves_behind_is_a_beginning() -> None:
+    arrived: list[int] = []
+    producer = OrderedProducer()
+    for number, survives in enumerate((True, True, False, True)):
+        producer.send(HOME, partial(arrived.append, number), survives=survives)
+    producer.deliver(HOME, alive=True)
+    for _ in range(3):
+        producer.deliver(HOME, alive=False)
+    assert arrived == [0, 1]
+
+
+def test_lists_that_part_ways_are_noticed() -> None:
+    assert misplaced([1, 2, 3], [1, 2, 3]) == ""
+    assert misplaced([1, 3, 2], [1, 2, 3]) == "at 1 is 3, not 2"
+    assert is_part([1, 3], [1, 2, 3])
+    assert not is_part([3, 1], [1, 2, 3])
+
+
+def letter(offset: int, code: str = "run_failed", reason: str = "TiledRejected") -> Letter:
+    return Letter(Record(HOME.topic, HOME.partition, offset, 0, None, b""), reason, code, "run")
+
+
+@pytest.mark.parametrize(
+    ("letters", "wrong"),
+    [
+        ([letter(1), letter(2), letter(3)], 0),
+        ([letter(1), letter(3), letter(2)], 1),
+        ([letter(1), letter(2), letter(1), letter(2), letter(3)], 0),  # a crash: from the start again
+        ([letter(5, "schema", "InvalidDocument"), letter(1), letter(2)], 0),  # it was refused before its run failed
+        ([letter(5, "late", "InvalidDocument"), letter(4, "late", "InvalidDocument")], 0),
+    ],
+)
+def test_the_first_letters_of_a_run_have_an_order(letters: list[Letter], wrong: int) -> None:
+    assert len(list(letters_out_of_order(letters, {(HOME, offset): "run" for offset in range(9)}))) == wrong

@@ -18,7 +18,6 @@ import hashlib
 import itertools
 import json
 import random
-from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -149,12 +148,12 @@ class TiledModel:
         node = self.nodes.get(path)
         return [] if node is None or node.source is None else self.rows[node.source.dataset]
 
-    def frames(self, path: Path) -> Counter[tuple[str, int]]:
-        """Count what a reader of an external node sees: (resource, index) of each row."""
+    def frames(self, path: Path) -> list[tuple[str, int]]:
+        """Show what a reader of an external node sees: (resource, index) of each row, in order."""
         node = self.nodes.get(path)
         plan = node.external.plan if node and node.external else ()
         uses = node.external.plan.uses if node and node.external else []
-        return Counter((uses[part.use].resource.uid, index) for part in plan for index in range(*part.indices))
+        return [(uses[part.use].resource.uid, index) for part in plan for index in range(*part.indices)]
 
     def live_values(self, path: Path) -> list[Any]:
         """Show the values that a reader of an array sees, as lists; none if there is no such node."""
