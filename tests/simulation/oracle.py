@@ -193,7 +193,7 @@ class Oracle:
         live = self._count(path)
         for row in rows_of(item):
             found = live[row_key(row)]
-            if found == 1 or (self._displaced(path) and self._anywhere(path, row)):
+            if found == 1 or (self._displaced(path) and self._anywhere(path, row)) or self._swallowed(path, row):
                 continue
             if found and self._tiled.unfenced(path):
                 self.residual.add(run.uid)
@@ -246,10 +246,27 @@ class Oracle:
         """Whether the row is in a dataset that a late switch hides, in each of its parts."""
         for part in self._parts(path):
             held = list(self._tiled.all_rows(part))
-            share = {name: value for name, value in row.items() if held and name in held[0]}
-            if not any(row_key(each) == row_key(share) for each in held):
+            if not self._holds(row, held):
                 return False
         return True
+
+    def _swallowed(self, path: Path, row: Row) -> bool:
+        """Whether the row was confirmed, and lost because two clients wrote at once: only until its run is over.
+
+        The service cannot know before its audit at the stop, which writes such rows again: no run may end without them.
+        """
+        parts = self._parts(path)
+        if not any(map(self._tiled.swallowed_rows, parts)):
+            return False
+        return all(
+            self._holds(row, [*self._tiled.live_rows(part), *self._tiled.swallowed_rows(part)]) for part in parts
+        )
+
+    @staticmethod
+    def _holds(row: Row, rows: list[Row]) -> bool:
+        """Whether a part's share of the row is among these rows of it."""
+        share = {name: value for name, value in row.items() if rows and name in rows[0]}
+        return any(row_key(each) == row_key(share) for each in rows)
 
     # ------------------------------------------------------------ in the end
 

@@ -8,6 +8,8 @@ overwrite each other.
 - SQL tables are shared by all datasets of one schema, names in order; a dataset is a number in one of them.
 - An append is cast by name, in order, against the structure that was resolved: another order is a 500.
 - Rows come back in insertion order on DuckDB, in any order on PostgreSQL.
+- DuckDB has one connection for all clients: where two append at once, rows that were confirmed may be lost (`swallow`;
+  the wire knows who is under way), and an append that is refused may end the server.
 - A registration looks at the node first and then writes what it decided: two of them can overtake each other, so that
   a late one makes a node of external data smaller.
 - A metadata update replaces top-level keys of what was resolved, without a lock.
@@ -135,6 +137,7 @@ class TiledModel:
         self.schemas: dict[Dataset, pa.Schema] = {}
         self.folders = Folders()
         self.dropped: set[Dataset] = set()  # those whose SQL table is gone
+        self.swallowed: dict[Dataset, list[Row]] = {}  # rows that were confirmed, and are not there
         self.rejects: set[str] = set()  # runs whose rows are refused
         self.poisons: dict[str, str] = {}  # runs of which one request is answered 500 for ever: which one
         self.violations: list[str] = []
@@ -178,6 +181,21 @@ class TiledModel:
         """Also the rows of datasets that the node once had: what a late switch can hide, but not destroy."""
         for dataset in self.nodes[path].datasets if path in self.nodes else ():
             yield from self.rows[dataset]
+
+    def swallow(self, appended: Resolved) -> None:
+        """Lose the rows of an append that was just applied; whoever sent it is told that they are there."""
+        assert isinstance(appended.request, Append)
+        assert appended.source is not None
+        rows = self.rows[appended.source.dataset]
+        kept = len(rows) - appended.request.table.num_rows
+        self.swallowed.setdefault(appended.source.dataset, []).extend(rows[kept:])
+        del rows[kept:]
+
+    def swallowed_rows(self, path: Path) -> list[Row]:
+        """Show the rows that the dataset of this table, or ragged array, was said to have, and lost."""
+        node = self.nodes.get(path)
+        source = (node.source or node.array) if node else None
+        return self.swallowed.get(source.dataset, []) if source else []
 
     def hidden(self, path: Path) -> bool:
         """Whether a late switch landed here since a live client last looked: the design's residual risk."""

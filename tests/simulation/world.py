@@ -51,6 +51,7 @@ class World:
         self.faults = Faults(
             random.Random(f"{options.seed}/faults"), options.strikes_max, options.without, options.heal_s
         )
+        self.faults.rates |= options.rates
         self.partitions = {home: Partition(home) for home in draw_homes(setup)}
         self.group, self.dead_letters = Group(), DeadLetterTopic()
         self.tiled = TiledModel(setup.choice(("postgresql", "postgresql", "duckdb")), random.Random(options.seed))
@@ -98,13 +99,18 @@ class World:
         return Report(self.options, steps, hit, violations, self.oracle.residual, self.tiled.storage)
 
     def _begin(self) -> None:
-        rejected = [run for run in self.plan.runs.values() if not run.foreign and self._rng.random() < 0.03]
+        rejected = [
+            run
+            for run in self.plan.runs.values()
+            if not run.foreign and self._rng.random() < self.options.refused_share
+        ]
         for run in rejected:
             if self.faults.allows(Fault.REJECTION):
                 run.rejected = True
                 self.tiled.rejects.add(run.uid)
         self._poison()
         self.wire.rows_max = random.Random(f"{self.options.seed}/proxy").choice((None,) * 9 + (PAGE_ROWS_MAX,))
+        self.wire.vices = random.Random(f"{self.options.seed}/vices")
         for run in self.plan.runs.values():
             if run.foreign:
                 self._plant(run.uid)
