@@ -185,7 +185,8 @@ class Oracle:
         for key in ARRAYS:
             node = (*path[:-1], key)
             for value in values_of(item, key):
-                lost = as_held(value) not in map(as_held, self._tiled.live_values(node))
+                there = [*self._tiled.live_values(node), *self._tiled.swallowed_values(node)]
+                lost = as_held(value) not in map(as_held, there)
                 if lost and not (
                     self._tiled.displaced(node) and as_held(value) in map(as_held, self._tiled.all_values(node))
                 ):

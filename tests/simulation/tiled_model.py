@@ -172,10 +172,7 @@ class TiledModel:
         if source.family == "array":
             return [value.tolist() for value in self.folders.read(source, 0, source.shape[0] or 0)]
         chunks = sorted(self.rows.get(source.dataset, []), key=lambda row: row["chunk_index"])
-        shown = chunks[: len(source.chunks[0] or ())]
-        return [
-            row["node1-data"][begin:end] for row in shown for begin, end in itertools.pairwise(row["node0-offsets"])
-        ]
+        return _ragged_rows(chunks[: len(source.chunks[0] or ())])
 
     def all_rows(self, path: Path) -> Iterator[Row]:
         """Also the rows of datasets that the node once had: what a late switch can hide, but not destroy."""
@@ -194,8 +191,15 @@ class TiledModel:
     def swallowed_rows(self, path: Path) -> list[Row]:
         """Show the rows that the dataset of this table, or ragged array, was said to have, and lost."""
         node = self.nodes.get(path)
-        source = (node.source or node.array) if node else None
+        if node is None or (node.array and node.array.family == "array"):
+            return []
+        source = node.source or node.array
         return self.swallowed.get(source.dataset, []) if source else []
+
+    def swallowed_values(self, path: Path) -> list[Any]:
+        """Show the values that a ragged array was said to have, and lost."""
+        node = self.nodes.get(path)
+        return _ragged_rows(self.swallowed_rows(path)) if node and node.array else []
 
     def hidden(self, path: Path) -> bool:
         """Whether a late switch landed here since a live client last looked: the design's residual risk."""
@@ -301,7 +305,7 @@ class TiledModel:
         if isinstance(request, CreateContainer):
             self.nodes[path] = NodeState(as_json(request.metadata))
             return Done()
-        if self.rejects.intersection(path):
+        if self.rejects.intersection(path) and not self._accepts_at_first(request):
             return Rejected("this run's rows are refused", 422)
         if isinstance(request, CreateArray):
             made = self.folders.make("/".join(path), replace(request.source, id=2_000 + len(self.nodes)))
@@ -315,6 +319,10 @@ class TiledModel:
         source = TableSource(1_000 + number, request.schema, parameters, as_json(request.properties), self.storage)
         self.nodes[path] = NodeState(as_json(request.metadata), source, datasets={dataset})
         return Done(source)
+
+    def _accepts_at_first(self, request: CreateTable | CreateArray) -> bool:
+        """Whether the table of a run whose rows are refused is made: there the append meets the refusal."""
+        return self.storage == "duckdb" and isinstance(request, CreateTable)
 
     def _delete(self, request: DeleteNode) -> Outcome:
         """Remove a table with its rows; the SQL table is shared, and goes with the last row of all."""
@@ -459,6 +467,11 @@ class TiledModel:
                 epochs += _epochs(node.source.properties if node.source else None)
                 epochs += _epochs(node.array.properties if node.array else None)
         return max(epochs)
+
+
+def _ragged_rows(chunks: list[Row]) -> list[Any]:
+    """The rows of an array whose chunks are rows of a SQL table."""
+    return [row["node1-data"][begin:end] for row in chunks for begin, end in itertools.pairwise(row["node0-offsets"])]
 
 
 def _epochs(value: object) -> Iterator[int]:

@@ -26,7 +26,7 @@ from .tiled_model import COLUMNS_FENCED_MIN, Resolved, TiledModel
 TIMEOUT_S = 1.0
 LATE_S_MAX = 20.0
 SWALLOWED_RATE = 0.7  # of the appends that are confirmed while another client's is under way; far more than measured
-DEADLY_RATE = 0.5  # of the tables of which an append is refused; two of twelve were measured
+DEADLY_RATE = 0.8  # of the tables of which an append is refused; far more than measured (two of twelve refusals)
 SERVER_ERRORS_MAX = 2  # in a row: more would say that the data is at fault, which it is not
 
 # In this order one fault at most is drawn per request.
@@ -92,6 +92,7 @@ class Wire:
         self.broken_until_s = 0.0  # it answers, and its database does not
         self.routeless_until_s = 0.0  # a proxy answers for it
         self.rows_max: int | None = None  # of one append that the proxy lets through
+        self.append_slower = 1.0
         self.vices = random.Random(0)  # what DuckDB does; by itself, so that other histories stay what they are
         self.violations: list[str] = []
 
@@ -168,8 +169,10 @@ class Wire:
             self._answer_later(call, refusal)
             return
         resolved = self._tiled.resolve(call.request)
-        self._appending += [call] * isinstance(call.request, Append)
         delay_s = self._rng.uniform(0.0, LATE_S_MAX) if call.orphaned else self._latency_s()
+        if isinstance(call.request, Append):
+            self._appending.append(call)
+            delay_s *= 1 if call.orphaned or self._faults.healed else self.append_slower
         self._clock.after(delay_s, lambda: self._apply(call, resolved, reply_lost=reply_lost))
 
     def _refusal(self, request: Request) -> Outcome | None:

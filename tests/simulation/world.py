@@ -111,6 +111,9 @@ class World:
         self._poison()
         self.wire.rows_max = random.Random(f"{self.options.seed}/proxy").choice((None,) * 9 + (PAGE_ROWS_MAX,))
         self.wire.vices = random.Random(f"{self.options.seed}/vices")
+        if self.tiled.storage == "duckdb":  # under load, so that appends of two clients meet
+            self.wire.append_slower = self.wire.vices.choice((1.0, 50.0))
+            self._members_wanted = 2 if self.wire.append_slower > 1.0 else self._members_wanted
         for run in self.plan.runs.values():
             if run.foreign:
                 self._plant(run.uid)
