@@ -165,7 +165,7 @@ def flow() -> Iterator[Panel]:
 def time() -> Iterator[Panel]:
     """Panels that say how long it takes, and who takes it."""
     yield graph(
-        "From the broker to Tiled", "The broker's timestamp to Tiled's confirmation.",
+        "From the broker to Tiled", "Of every document: the broker's timestamp to Tiled's confirmation.",
         (quantile(0.5, "end_to_end_latency_seconds"), "p50"), (quantile(0.99, "end_to_end_latency_seconds"), "p99"),
         unit="s",
     )  # fmt: skip

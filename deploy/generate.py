@@ -1,7 +1,7 @@
 """What the chart is made of that has its source elsewhere: `python -m deploy.generate [--check]`.
 
 - `helm/values.schema.json`: the names below `settings` are those of the service's own model
-- `helm/files/defaults.json`: the defaults of the model that the chart counts with
+- `helm/files/defaults.json`: the defaults that the chart counts with, and what the service holds for secret
 - `helm/files/dashboard.json`: the Grafana dashboard, from `dashboard.py`
 
 `--check` writes nothing, and exits with 1 if one of them is not current.
@@ -15,17 +15,18 @@ from pathlib import Path
 from typing import Any
 
 from deploy import dashboard, values
-from tiled_ingest.settings import Http, Limits
+from tiled_ingest.settings import HIDDEN_NAME, LOGIN, OPEN_NAME, Http, Limits
 
 CHART = Path(__file__).parent.parent / "helm"
 
 
 def defaults() -> dict[str, Any]:
-    """Return the defaults that decide how long a pod's end takes, and where it is probed."""
+    """Return what decides how long a pod's end takes, where it is probed, and what may stand in no ConfigMap."""
     limits, http = Limits(), Http()
     return {
         "limits": {"drain_s_max": limits.drain_s_max, "commit_s_max": limits.commit_s_max},
         "http": {"port": http.port},
+        "secrets": {"name": HIDDEN_NAME, "place": OPEN_NAME, "login": LOGIN},
     }
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from typing import Any
 
-from tiled_ingest.settings import OWNED, Settings, is_secret
+from tiled_ingest.settings import OWNED, Settings
 
 Schema = dict[str, Any]
 
@@ -16,18 +16,6 @@ TEXT: Schema = {"type": "string"}
 BOOL: Schema = {"type": "boolean"}
 LABELS: Schema = {"type": "object", "additionalProperties": {"type": "string"}}
 
-# Properties of librdkafka 2.x that hold a secret, by the service's own rule. They cannot be written into the values.
-SECRET_PROPERTIES = (
-    "sasl.password",
-    "sasl.oauthbearer.client.secret",
-    "sasl.oauthbearer.config",
-    "sasl.oauthbearer.client.credentials.client.secret",
-    "sasl.oauthbearer.assertion.private.key.passphrase",
-    "sasl.oauthbearer.assertion.private.key.pem",
-    "ssl.key.password",
-    "ssl.key.pem",
-    "ssl.keystore.password",
-)
 # No login and no query, in which a key could stand: this goes into a ConfigMap.
 PLAIN_ADDRESS = r"^https?://[^/?#@]+(/[^?#]*)?$"
 
@@ -70,17 +58,10 @@ def _settings() -> tuple[Schema, Schema]:
     kafka["required"] = ["bootstrap_servers"]
     allowed = kafka["properties"]["properties"]["additionalProperties"]
     kafka["properties"]["properties"] |= {
-        "propertyNames": {"not": {"enum": sorted(OWNED | _secret_names())}},
+        "propertyNames": {"not": {"enum": sorted(OWNED)}},  # secrets: the template says what to do instead
         "additionalProperties": allowed,
     }
     return {**model, "required": ["kafka", "tiled"]}, definitions
-
-
-def _secret_names() -> frozenset[str]:
-    shown = [name for name in SECRET_PROPERTIES if not is_secret(name)]
-    if shown:
-        raise ValueError(f"the service does not hold these for secret: {shown}")
-    return frozenset(name + ending for name in SECRET_PROPERTIES for ending in ("", "_file"))
 
 
 def _in_draft_7(schema: Any) -> Any:

@@ -1,15 +1,17 @@
 """The command line from outside: exit statuses, one clear line, quick help."""
 
 import json
-import os
 import resource
+import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from tiled_ingest import __version__
+from tiled_ingest.demo.processes import Process, inherited
 
 SECRET = "correct-horse-battery"
 GOOD = ["--set", "beamline=sim", "--set", "kafka.bootstrap_servers=127.0.0.1:1", "--set", "kafka.group_id=g",
@@ -18,9 +20,9 @@ HELP_S_MAX = 0.3
 
 
 def call(*arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
-    clean = {name: value for name, value in os.environ.items() if not name.startswith("TILED_INGEST_")}
     command = [sys.executable, "-m", "tiled_ingest.cli", *arguments]
-    return subprocess.run(command, env={**clean, **environ}, capture_output=True, text=True, timeout=120, check=False)
+    env = {**inherited(), **environ}
+    return subprocess.run(command, env=env, capture_output=True, text=True, timeout=120, check=False)
 
 
 def test_version() -> None:
@@ -106,3 +108,28 @@ main()
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert result.returncode == 2
     assert result.stderr == "tiled-ingest: demo: jgo is not installed: pip install 'tiled-ingest[demo]'\n"
+
+
+def takes_sigterm(pid: int) -> bool:
+    (mask,) = [line for line in Path(f"/proc/{pid}/status").read_text().splitlines() if line.startswith("SigCgt")]
+    return bool(int(mask.split()[1], 16) >> (signal.SIGTERM - 1) & 1)
+
+
+def imports(pid: int) -> bool:
+    return "libarrow" in Path(f"/proc/{pid}/maps").read_text()
+
+
+@pytest.mark.parametrize("asked", [signal.SIGTERM, signal.SIGINT], ids=lambda each: each.name)
+@pytest.mark.parametrize("moment", [takes_sigterm, imports])
+def test_a_start_may_be_called_off_at_any_moment(
+    tmp_path: Path, moment: Callable[[int], bool], asked: signal.Signals
+) -> None:
+    """A node is drained, or an upgrade comes, while the pod is starting: that is no failure."""
+    process = Process("the service", [sys.executable, "-m", "tiled_ingest.cli", "run", *GOOD], tmp_path / "log")
+    process.start()
+    process.wait_until(lambda: process.pid is not None and moment(process.pid), limit_s=30)
+    process.send(asked)
+    assert process.wait(30) == 0
+    (line,) = (tmp_path / "log").read_text().splitlines()
+    said = json.loads(line)
+    assert (said["event"], said["why"]) == ("ended", "asked to end before it had begun")

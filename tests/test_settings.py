@@ -1,12 +1,14 @@
 """Settings: what wins, what is refused and how it is said, and that no secret shows."""
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tiled_ingest.core.policy import Policy
+from tiled_ingest.demo.processes import inherited
 from tiled_ingest.settings import Kafka, Settings, SettingsError, Tiled, load, sources
 
 NEEDED = {
@@ -116,6 +118,8 @@ def test_one_topic_needs_no_brackets() -> None:
 
 
 def test_made_directly_it_reads_the_process_s_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for name in os.environ.keys() - inherited().keys():
+        monkeypatch.delenv(name)
     path = tmp_path / "config.yaml"
     path.write_text("batch: {rows_max: 1, bytes_max: 1}\n")
     monkeypatch.setenv("TILED_INGEST_CONFIG", str(path))
@@ -163,6 +167,17 @@ def test_no_secret_in_what_is_shown() -> None:
     assert sum(entry.value == "********" for entry in shown) == 3
 
 
+@pytest.mark.parametrize("name", ["SASL.PASSWORD", "ssl_key", "Sasl_Token", "sasl.jaas.config"])
+def test_a_secret_is_one_however_it_is_spelled(name: str) -> None:
+    shown = sources(None, {**NEEDED, "kafka.properties": json.dumps({name: SECRET})}, {})
+    assert SECRET not in repr(shown)
+
+
+def test_an_address_with_a_login_is_a_secret() -> None:
+    settings = made(kafka__properties=json.dumps({"sasl.oauthbearer.token.endpoint.url": f"https://me:{SECRET}@host"}))
+    assert settings.secrets() == (f"https://me:{SECRET}@host",)
+
+
 def test_the_place_of_a_key_is_no_secret() -> None:
     settings = made({"TILED_INGEST_KAFKA__PROPERTIES__SSL_KEY_LOCATION": "/etc/key.pem"})
     assert settings.secrets() == ()
@@ -204,6 +219,7 @@ def test_what_is_missing_is_named_with_how_to_set_it(name: str) -> None:
         ({"tiled.routes": "["}, "tiled.routes: no JSON"),
         ({"tiled.uri": "localhost"}, "tiled.uri: an address like"),
         ({"tiled.uri": f"http://me:{SECRET}@host"}, "tiled.uri: no login and no query"),
+        ({"kafka.bootstrap_servers": f"me:{SECRET}@host:9092"}, "kafka.bootstrap_servers: no login in an address"),
         ({"tiled.uri": f"http://host?api_key={SECRET}"}, "tiled.uri: no login and no query"),
         ({"tiled.uri_file": "x"}, "tiled.uri_file: unknown setting"),
         ({"tiled.api_key_file": "nowhere"}, "tiled.api_key_file: cannot read nowhere: No such file"),

@@ -46,6 +46,38 @@ tiled-ingest/beamline: {{ .Values.beamline | quote }}
 {{- if eq (toString .Values.replicaCount) "1" }}true{{ end }}
 {{- end }}
 
+{{/* Whether the service holds what has this name for secret: its own expressions, and its own way with spellings. */}}
+{{- define "tiled-ingest.isSecret" -}}
+{{- $plain := .name | lower | replace "_" "." }}
+{{- if and (regexMatch .rule.name $plain) (not (regexMatch .rule.place $plain)) }}true{{ end }}
+{{- end }}
+
+{{/* ConfigMap and Deployment are read by many: no secret gets there, and who tries is told where it belongs. */}}
+{{- define "tiled-ingest.refuseSecrets" -}}
+{{- $rule := (.Files.Get "files/defaults.json" | fromJson).secrets }}
+{{- $kafka := default dict .Values.settings.kafka }}
+{{- if contains "@" (toString $kafka.bootstrap_servers) }}
+{{- fail "settings.kafka.bootstrap_servers: no login in an address: set settings.kafka.properties `sasl.username`, put the password into a Secret, and name that: secrets.kafkaProperties: {sasl.password: {name: ..., key: ...}}" }}
+{{- end }}
+{{- range $name, $value := $kafka.properties }}
+{{- $stem := trimSuffix "_file" $name }}
+{{- if include "tiled-ingest.isSecret" (dict "name" $stem "rule" $rule) }}
+{{- fail (printf "settings.kafka.properties: %s is a secret: put it into a Secret, and name that: secrets.kafkaProperties: {%s: {name: ..., key: ...}}" $name ($stem | lower | replace "_" ".")) }}
+{{- else if regexMatch $rule.login (toString $value) }}
+{{- fail (printf "settings.kafka.properties: %s has a login in its address: put it into a Secret, and name that: extraEnv: [{name: TILED_INGEST_KAFKA__PROPERTIES__%s, valueFrom: {secretKeyRef: {name: ..., key: ...}}}]" $name ($name | upper | replace "." "_")) }}
+{{- end }}
+{{- end }}
+{{- range .Values.extraEnv }}
+{{- if .value }}
+{{- if and (hasPrefix "TILED_INGEST_" .name) (not (hasSuffix "_FILE" .name)) }}
+{{- fail (printf "extraEnv: %s is a setting: it goes under `settings`, a secret under `secrets`, or by valueFrom" .name) }}
+{{- else if or (include "tiled-ingest.isSecret" (dict "name" .name "rule" $rule)) (regexMatch $rule.login (toString .value)) }}
+{{- fail (printf "extraEnv: %s has a secret in it: put it into a Secret, and name that: {name: %s, valueFrom: {secretKeyRef: {name: ..., key: ...}}}" .name .name) }}
+{{- end }}
+{{- end }}
+{{- end }}
+{{- end }}
+
 {{/* What the service is given, as YAML: the values' settings, and what the chart knows better. */}}
 {{- define "tiled-ingest.settings" -}}
 {{- $kafka := deepCopy (default dict .Values.settings.kafka) }}

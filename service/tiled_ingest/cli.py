@@ -73,10 +73,13 @@ def run(
     ] = False,
 ) -> None:
     """Consume until SIGTERM or SIGINT; then drain, commit and end."""
+    from tiled_ingest.ending import Ending  # noqa: PLC0415
+
+    ending = Ending()  # before the imports: they take a second, and a start may be called off
     settings = _settings(config, overrides)
     from tiled_ingest.wiring import run_service  # noqa: PLC0415
 
-    raise typer.Exit(run_service(settings, until_end=until_end, accept_gap=accept_gap))
+    raise typer.Exit(run_service(settings, ending, until_end=until_end, accept_gap=accept_gap))
 
 
 @app.command()
@@ -287,7 +290,7 @@ def _collected(
     settings: "Settings", runs: list[str] | None, codes: list[str] | None, positions: list[str] | None, keep_max: int
 ) -> "Collected":
     from tiled_ingest.tools.dlq import Choice, WrongPosition, collect, position  # noqa: PLC0415
-    from tiled_ingest.tools.letters import read_letters  # noqa: PLC0415
+    from tiled_ingest.tools.letters import Torn, read_letters  # noqa: PLC0415
 
     try:
         places = frozenset(map(position, positions or ()))
@@ -295,7 +298,8 @@ def _collected(
         _refuse(f"--position: {error}")
     with _tool(settings):
         choice = Choice(frozenset(runs or ()), frozenset(codes or ()), places)
-        return collect(read_letters(settings.kafka), choice, keep_max)
+        torn: list[Torn] = []
+        return collect(read_letters(settings.kafka, torn), torn, choice, keep_max)
 
 
 @app.command("settings")

@@ -2,15 +2,11 @@
 
 import ctypes
 import secrets
-import signal
 import sys
-from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import replace
 from functools import partial
 from importlib.abc import MetaPathFinder
-from threading import Event
-from types import FrameType
 
 import pyarrow as pa
 import structlog
@@ -21,9 +17,10 @@ from .core.engine import Engine
 from .core.errors import Forbidden, IngestError
 from .core.policy import Policy
 from .core.writes import Done
+from .ending import Ending
 from .ingestor import Ended, Ingestor
 from .kafka.announcements import Announcements
-from .kafka.dead_letter_topic import ensure_topic
+from .kafka.dead_letter_topic import bytes_max, ensure_topic
 from .kafka.dead_letters import DeadLetters
 from .kafka.errors import KafkaUnavailable
 from .kafka.log_reader import LogReader
@@ -51,8 +48,14 @@ class WrongSetting(ValueError):
     """A setting that only shows itself to be wrong when it is used; the sentence names it."""
 
 
-def run_service(settings: Settings, *, until_end: bool = False, accept_gap: bool = False) -> int:
-    """Run until SIGTERM or SIGINT, or to the end of the topics; returns the exit status."""
+CALLED_OFF = Ended(detail="asked to end before it had begun")
+
+
+def run_service(settings: Settings, ending: Ending, *, until_end: bool = False, accept_gap: bool = False) -> int:
+    """Run until asked to end, or to the end of the topics; returns the exit status.
+
+    Asked to end during its start, it ends with 0 after the step under way, and joins no group.
+    """
     _keep_pandas_away()
     _give_memory_back()
     configure(settings.log.format, settings.log.level, settings.beamline, settings.secrets())
@@ -61,7 +64,7 @@ def run_service(settings: Settings, *, until_end: bool = False, accept_gap: bool
     try:
         _check_properties(settings)
         with ExitStack() as stack:
-            ended = _run(settings, stack, until_end=until_end, accept_gap=accept_gap)
+            ended = _run(settings, ending, stack, until_end=until_end, accept_gap=accept_gap)
     except IngestError as error:
         ended = Ended(error.reason, str(error))
     except WrongSetting as error:
@@ -70,7 +73,7 @@ def run_service(settings: Settings, *, until_end: bool = False, accept_gap: bool
     if ended.reason:
         log.error("stopped", reason=ended.reason, error=ended.detail)
         return 1
-    log.info("ended")
+    log.info("ended", **({"why": ended.detail} if ended.detail else {}))
     return 0
 
 
@@ -107,7 +110,9 @@ def _give_memory_back() -> None:
         mallopt(_M_TRIM_THRESHOLD, KEPT_BYTES_MAX)
 
 
-def _run(settings: Settings, stack: ExitStack, *, until_end: bool, accept_gap: bool) -> Ended:
+def _run(settings: Settings, ending: Ending, stack: ExitStack, *, until_end: bool, accept_gap: bool) -> Ended:
+    if ending.asked:
+        return CALLED_OFF
     registry = CollectorRegistry()
     metrics = Metrics(registry, settings.beamline, __version__)
     health = Health(settings.limits.stalled_s_max)
@@ -116,17 +121,15 @@ def _run(settings: Settings, stack: ExitStack, *, until_end: bool, accept_gap: b
     structlog.get_logger("tiled_ingest").info("started", version=__version__, http_port=server.port)
 
     watch = Watch(metrics, health)
-    ending = Event()
-    _end_on_signals(ending.set)
     if not _dead_letter_topic_is_there(settings, watch, ending):
-        return Ended()
+        return CALLED_OFF
     policy = replace(settings.policy(), accept_gap=accept_gap)
     ingestor = _ingestor(settings, policy, stack, metrics, watch)
+    if ending.asked:
+        return CALLED_OFF
     source = _source(settings, ingestor)
     stack.callback(source.close)
-    _end_on_signals(ingestor.end)
-    if ending.is_set():
-        ingestor.end()
+    ending.tell(ingestor.end)
     return ingestor.run(source, until_end=until_end)
 
 
@@ -145,11 +148,11 @@ def _health_server(settings: Settings, registry: CollectorRegistry, health: Heal
         raise WrongSetting(f"http.port: cannot listen on {host}:{port}: {error.strerror or error}") from error
 
 
-def _dead_letter_topic_is_there(settings: Settings, watch: Watch, ending: Event) -> bool:
+def _dead_letter_topic_is_there(settings: Settings, watch: Watch, ending: Ending) -> bool:
     """Wait for Kafka, and see to the topic; `False` if we are asked to end before Kafka answers."""
     kafka = settings.kafka
     topics = Topics(kafka.bootstrap_servers, revealed(kafka.properties), KAFKA_LIMIT_S)
-    while not ending.is_set():
+    while not ending.asked:
         try:
             ensure_topic(topics, kafka.dead_letter_topic, kafka.topics)
         except KafkaUnavailable as error:
@@ -202,8 +205,11 @@ def _log_reader(settings: Settings) -> LogReader:
 
 
 def _dead_letters(settings: Settings) -> DeadLetters:
-    kafka = settings.kafka
-    return DeadLetters(kafka.bootstrap_servers, kafka.dead_letter_topic, revealed(kafka.properties), __version__)
+    kafka, properties = settings.kafka, revealed(settings.kafka.properties)
+    topic, taken = kafka.dead_letter_topic, None
+    with suppress(KafkaUnavailable):  # then its refusals tell
+        taken = bytes_max(Topics(kafka.bootstrap_servers, properties, KAFKA_LIMIT_S), topic)
+    return DeadLetters(kafka.bootstrap_servers, topic, properties, __version__, taken)
 
 
 def _announcements(settings: Settings, stack: ExitStack) -> Announcements | None:
@@ -229,11 +235,3 @@ def _source(settings: Settings, ingestor: Ingestor) -> Source:
         on_lost=ingestor.lost,
         commit_s_max=settings.limits.commit_s_max,
     )
-
-
-def _end_on_signals(end: Callable[[], None]) -> None:
-    def ask(_signal: int, _frame: FrameType | None) -> None:
-        end()
-
-    signal.signal(signal.SIGTERM, ask)
-    signal.signal(signal.SIGINT, ask)

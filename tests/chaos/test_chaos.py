@@ -14,7 +14,7 @@ from tests.chaos.play import Result
 from tests.chaos.progress import Strike
 from tests.chaos.run import run
 
-SEED = int(os.environ.pop("TILED_INGEST_CHAOS_SEED", "") or 5)
+SEED = int(os.environ.get("TILED_INGEST_CHAOS_SEED", "") or 5)
 BOTH = ("duckdb", "postgresql")
 
 
@@ -43,6 +43,18 @@ def test_a_fault_counts_only_when_something_was_unsettled_and_it_was_seen_to_hap
     ]
     assert [(line.injected, line.counted, line.times_s) for line in report.lines([result])] == [(3, 1, [2.0])]
     assert "| reset in mid-request | 3 | 1 | 2.0 | 2.0 |" in report.markdown(1, [result])
+
+
+def test_a_run_that_counts_too_little_says_so(tmp_path: Path) -> None:
+    kinds = (Kind.RESET, Kind.STATUS_500)
+    result = Result(Act(0, ALL_PARTS[0], 1, kinds), tmp_path)
+    result.strikes = [Strike(kind, 0.0, 7, {0: 7}) for kind in kinds for _ in range(50)]
+    assert report.shortcomings([result], 100) == []
+    assert report.shortcomings([result], 101) == ["100 faults count, not 101"]
+    result.strikes = [Strike(Kind.RESET, 0.0, 7, {0: 7})] * 98 + [Strike(Kind.STATUS_500, 0.0, 7, {0: 7})] * 2
+    assert report.shortcomings([result], 100) == ["500: 2 count, not 3"]
+    result.strikes = [Strike(Kind.RESET, 0.0, 0, {0: 7})] * 200
+    assert len(report.shortcomings([result], 100)) == 3
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,9 @@
 """What counts of a run's documents: a redelivery does not, a rewind does, and reading again changes no verdict."""
 
+import time
 import tracemalloc
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -62,6 +64,37 @@ def test_verdicts_are_those_of_a_set(events: list[tuple[int, str]]) -> None:
         assert seen.add(*event) == (event not in model)
         model.add(event)
         assert seen.distinct == len({number for number, _ in model})
+
+
+@given(EVENTS)
+def test_gaps_are_what_lies_between(events: list[tuple[int, str]]) -> None:
+    seen = Seen()
+    for event in events:
+        seen.add(*event)
+    numbers = {number for number, _ in events if number > 0}
+    gaps, last = [], 0
+    for number in sorted(numbers):
+        if number > last + 1:
+            gaps.append((last + 1, number - 1))
+        last = number
+    assert seen.gaps() == gaps
+
+
+def test_a_rewind_and_a_redelivery_are_no_gaps() -> None:
+    seen = Seen()
+    for number, uid in [(1, "a"), (2, "b"), (3, "c"), (2, "again"), (3, "again"), (3, "again"), (4, "d")]:
+        seen.add(number, uid)
+    assert seen.gaps() == []
+    assert Seen().gaps() == []
+
+
+def test_gaps_of_a_long_stream_take_no_time() -> None:
+    seen = Seen()
+    seen.add_all(np.arange(1, 1_000_001), [b"u"] * 1_000_000)
+    seen.add(1_000_010, "late")
+    began_s = time.process_time()
+    assert seen.gaps() == [(1_000_001, 1_000_009)]
+    assert time.process_time() - began_s < 0.5
 
 
 @given(EVENTS, st.data())

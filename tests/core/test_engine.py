@@ -33,6 +33,7 @@ from tiled_ingest.core.engine import Engine
 from tiled_ingest.core.offsets import ResumePoint
 from tiled_ingest.core.policy import Policy
 from tiled_ingest.core.record import Home, Record
+from tiled_ingest.core.runs.lifecycle import GAPS_SHOWN
 from tiled_ingest.core.writing.datasets import OURS
 
 OTHER = Home("t", 1)
@@ -461,6 +462,16 @@ def test_a_new_group_begins_where_the_policy_says() -> None:
         world.keeps = of(fx.Commit)
         world.assign()
         assert world.kinds(fx.Commit)[0].offset == expected
+
+
+@pytest.mark.parametrize(("partitions", "expected"), [(0, 5), (1, 0), (3, 0), (4, 5), (8, 5)])
+def test_a_partition_that_was_added_begins_at_its_beginning(partitions: int, expected: int) -> None:
+    """A group that begins at the ends of logs knows by its siblings' commits which partitions were there then."""
+    added = Home(HOME.topic, 3)
+    world = World(replace(POLICY, start_latest=True))
+    world.give(fx.Assigned(added, TOPIC_ID, None, "", 0, 5, "nonce", partitions))
+    home, offset, point = world.commits[0]
+    assert (home, offset, point.start, point.partitions) == (added, expected, expected, partitions)
 
 
 def test_a_run_whose_beginning_the_log_lost_is_marked_as_failed() -> None:
@@ -1466,6 +1477,43 @@ def test_an_idle_run_is_abandoned_and_holds_the_resume_point_no_longer() -> None
     world.publish(("event", event_doc(2)), ("stop", stop_doc()))
     assert world.codes == [(3, "late"), (4, "late")]
     assert {letter.run for letter in world.letters} == {"r"}
+
+
+GAP_NOTE = "Stream 'primary': no event has seq_num 1, 4-6, 9."
+
+
+@pytest.mark.parametrize("by_successor", [False, True])
+@pytest.mark.parametrize("ends", [True, False])
+def test_events_that_never_came_are_noted_by_number(ends: bool, by_successor: bool) -> None:
+    """A publisher that waits for no answer has lost some. A rewind and a redelivery are no gaps."""
+    numbers = (2, 3, 7, 8, 10)
+    again = [("event", event_doc(8, uid="rewound")), ("event", event_doc(10)), ("event", event_doc(10))]
+    world = ready(IDLE)
+    world.publish(*started(), *(("event", event_doc(number)) for number in numbers), *again)
+    world.settle()
+    if by_successor:
+        committed, point = world.committed, world.commits[-1][2]
+        world = World(IDLE, tiled=world.tiled, logs=world.logs)
+        world.assign(committed=committed, point=point)
+    if ends:
+        world.publish(("stop", stop_doc(num_events={"primary": 10})))
+    world.settle(ticks=130)
+    facts = world.tiled.facts(("r",))
+    assert facts["state"] == ("incomplete" if ends else "abandoned")
+    assert [note for note in facts["notes"] if "seq_num" in note] == [GAP_NOTE]
+    assert GAP_NOTE in world.tiled.nodes["r",].metadata["notes"]
+
+
+@pytest.mark.parametrize("count", [GAPS_SHOWN, GAPS_SHOWN + 3])
+def test_a_note_of_many_gaps_is_short(count: int) -> None:
+    world = ready()
+    world.publish(
+        *started(), *(("event", event_doc(2 * number)) for number in range(1, count + 1)), ("stop", stop_doc())
+    )
+    world.settle()
+    (note,) = world.tiled.facts(("r",))["notes"]
+    shown = ", ".join(str(2 * number + 1) for number in range(GAPS_SHOWN))
+    assert note == f"Stream 'primary': no event has seq_num {shown}{', and 3 more' if count > GAPS_SHOWN else ''}."
 
 
 LATE_COMERS = [

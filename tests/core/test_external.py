@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.core.test_engine import POLICY, World
-from tests.core.test_steps import HOME, MiniTiled, descriptor_doc, event_doc, start_doc, stop_doc
+from tests.core.test_steps import HOME, STAMP_MS, MiniTiled, descriptor_doc, event_doc, start_doc, stop_doc
 from tiled_ingest.core import effects as fx
 from tiled_ingest.core import writes as w
 from tiled_ingest.core.external.assets import AssetPlan, Indexer, Resource, Span, Use, span
@@ -87,6 +87,17 @@ def parts(world: World, path: w.Path = NODE) -> list[tuple[str, int, int]]:
 
 def registrations(world: World) -> list[w.RegisterExternal]:
     return [ask.request for ask in world.kinds(fx.Ask) if isinstance(ask.request, w.RegisterExternal)]
+
+
+def test_the_way_of_every_document_that_is_written_is_timed() -> None:
+    """The service level is one of documents: a beamline of fly scans has hardly an event."""
+    files = [stream_resource(), stream_datum(0, 2), stream_datum(2, 3)]
+    world = taken(begin(), descriptor(), *files, event(1, None), stop())
+    timed = [(each["timestamp_ms"] - STAMP_MS, each["count"]) for each in world.told("latency")]
+    # Of a batch: since its oldest was there. A resource is settled by being known, and written with its first datum.
+    assert timed == [(0, 1), (1, 1), (3, 3), (5, 1), (6, 1)]
+    written = Counter({each["name"]: each["count"] for each in world.told("documents") if each["result"] == "written"})
+    assert written == Counter(start=1, descriptor=1, stream_resource=1, stream_datum=2, event=1, stop=1)
 
 
 # ---------------------------------------------------------------- plans

@@ -8,7 +8,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tiled_ingest.core.offsets import METADATA_BYTES_MAX, Hold, Ledger, ResumePoint, out_of_range
+from tiled_ingest.core.offsets import (
+    METADATA_BYTES_MAX,
+    Hold,
+    Ledger,
+    ResumePoint,
+    out_of_range,
+    partitions_at_first,
+)
 from tiled_ingest.core.record import Home
 
 HOME = Home("bmm.documents", 2)
@@ -110,9 +117,9 @@ def test_the_oldest_timestamp_is_that_of_what_waits_longest() -> None:
     other = ledger.hold(1)
     ledger.received(2, 3_000)
     assert ledger.oldest_timestamp_ms == 1_000
-    ledger.release(one)
+    assert ledger.release(one) == 1_000
     assert ledger.oldest_timestamp_ms == 2_000
-    ledger.release(other)
+    assert ledger.release(other) == 2_000
     assert ledger.oldest_timestamp_ms == 3_000
 
 
@@ -122,9 +129,11 @@ POINT = ResumePoint(3, 7, "nonce", "topic-id", 1)
 NUMBERS = st.integers(0, 2**63 - 1)
 
 
-@given(NUMBERS, NUMBERS, st.text(max_size=32), st.text(max_size=32), st.integers(1, 99))
-def test_a_resume_point_comes_back(start: int, epoch: int, nonce: str, topic_id: str, rules: int) -> None:
-    point = ResumePoint(start, epoch, nonce, topic_id, rules)
+@given(NUMBERS, NUMBERS, st.text(max_size=32), st.text(max_size=32), st.integers(1, 99), st.integers(0, 10_000))
+def test_a_resume_point_comes_back(
+    start: int, epoch: int, nonce: str, topic_id: str, rules: int, partitions: int
+) -> None:
+    point = ResumePoint(start, epoch, nonce, topic_id, rules, [], partitions)
     assert ResumePoint.decode(point.encode()) == point
 
 
@@ -156,9 +165,16 @@ def test_no_metadata_string_is_an_error(text: str) -> None:
     ResumePoint.decode(text)
 
 
+def test_the_first_number_of_partitions_is_handed_on() -> None:
+    noted = [msgspec.structs.replace(POINT, partitions=number).encode() for number in (4, 6)]
+    assert partitions_at_first([], 8) == 8
+    assert partitions_at_first(["", "someone else", POINT.encode()], 8) == 8, "an older version did not note it"
+    assert partitions_at_first(["", POINT.encode(), *noted], 8) == 4
+
+
 def test_brokers_take_the_longest_resume_point() -> None:
     # A topic's id has 22 characters, a nonce fewer than 64.
-    longest = ResumePoint(2**63 - 1, 2**63 - 1, "n" * 64, "t" * 64, 10**6)
+    longest = ResumePoint(2**63 - 1, 2**63 - 1, "n" * 64, "t" * 64, 10**6, [], 2**31 - 1)
     assert len(longest.encode().encode()) < METADATA_BYTES_MAX <= 4_096
 
 

@@ -31,7 +31,7 @@ from tests.deploy.tools import CHART, CI_VALUES, checkov, helm, run
 from tiled_ingest import __version__
 from tiled_ingest.core.runs.routes import route
 from tiled_ingest.kafka.topics import is_named
-from tiled_ingest.settings import Settings
+from tiled_ingest.settings import Settings, is_secret, load
 
 KUBERNETES = ("1.27", "1.37")  # the oldest that the chart allows, the newest that there are schemas for
 SENTINEL = "sentinel-7d1f0c"
@@ -129,7 +129,7 @@ def expected(given: Object, folder: Path) -> Settings:
         kind = "configmap" if file.get("configMap") else "secret"
         kafka["properties"][name] = str(folder / f"{kind}-{file['name']}" / file["key"])
     tiled = {**settings["tiled"], **({"api_key": SENTINEL} if "tiledApiKey" in secrets else {})}
-    return Settings(**{**settings, "kafka": kafka, "tiled": tiled})
+    return load(None, {**settings, "kafka": kafka, "tiled": tiled}, {})
 
 
 def test_the_example_beamline_routes_its_topics(tmp_path: Path) -> None:
@@ -159,8 +159,6 @@ def test_every_secret_of_the_settings_is_a_mounted_file(values: Path) -> None:
         f"settings.tiled.uri=https://user:{SENTINEL}@tiled.example.org/api/v1",
         f"settings.tiled.uri=https://{SENTINEL}@tiled.example.org",
         f"settings.tiled.uri=https://tiled.example.org#{SENTINEL}",
-        f"settings.kafka.properties.sasl\\.password={SENTINEL}",
-        f"settings.kafka.properties.ssl\\.key\\.password={SENTINEL}",
         f"secrets.tiledApiKey={SENTINEL}",
         f"secrets.tiledApiKey.value={SENTINEL}",
         f"secrets.kafkaProperties.sasl\\.password={SENTINEL}",
@@ -169,6 +167,102 @@ def test_every_secret_of_the_settings_is_a_mounted_file(values: Path) -> None:
 def test_no_secret_can_be_written_into_the_values(argument: str) -> None:
     said = refused("--set", argument)
     assert "don't meet the specifications of the schema" in said
+
+
+# Of librdkafka (2.16: those that it calls sensitive itself), of Kafka's own clients, and as people spell them.
+SECRET_PROPERTIES = (
+    "sasl.password",
+    "sasl.oauthbearer.client.secret",
+    "sasl.oauthbearer.config",
+    "sasl.oauthbearer.client.credentials.client.secret",
+    "sasl.oauthbearer.assertion.private.key.passphrase",
+    "sasl.oauthbearer.assertion.private.key.pem",
+    "ssl.key.password",
+    "ssl.key.pem",
+    "ssl_key",
+    "ssl.keystore.password",
+    "sasl.jaas.config",
+    "sasl.token",
+    "SASL.PASSWORD",
+    "sasl_password",
+    "Ssl_Key.Pem",
+)
+OPEN_PROPERTIES = ("sasl.username", "ssl.key.location", "sasl.oauthbearer.token.endpoint.url", "SSL_CA_LOCATION")
+
+
+@pytest.mark.parametrize("name", SECRET_PROPERTIES + OPEN_PROPERTIES)
+@pytest.mark.parametrize("ending", ["", "_file"])
+def test_the_chart_takes_for_secret_what_the_service_does(name: str, ending: str) -> None:
+    """In the service such a value is a `SecretStr`; in the chart it is refused, and who tries learns the way."""
+    assert is_secret(name) is (name in SECRET_PROPERTIES)
+    argument = ("--set", f"settings.kafka.properties.{escaped(name + ending)}={SENTINEL}")
+    if not is_secret(name):
+        assert SENTINEL in settings_text(rendered(MINIMAL, *argument))
+        return
+    said = refused(*argument)
+    reference = f"{name.lower().replace('_', '.')}: {{name: "
+    assert f"{name}{ending} is a secret: put it into a Secret, and name that: secrets.kafkaProperties: " in said
+    assert reference in said
+    assert SENTINEL not in said.partition("Error:")[2]
+    there = f"secrets.kafkaProperties.{escaped(reference.partition(':')[0])}"
+    objects = rendered(MINIMAL, "--set", f"{there}.name=my-secret", "--set", f"{there}.key=my-key")
+    assert "/secret-my-secret/my-key" in settings_text(objects)
+
+
+def escaped(name: str) -> str:
+    """A name in one of Helm's paths."""
+    return name.replace(".", "\\.")
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "next_step"),
+    [
+        ("settings.kafka.bootstrap_servers", f"user:{SENTINEL}@kafka:9092", "secrets.kafkaProperties: {sasl.password:"),
+        ("settings.kafka.bootstrap_servers", f"a:9092\\,SASL_SSL://{SENTINEL}@b:9092", "secrets.kafkaProperties: {"),
+        (
+            "settings.kafka.properties.sasl\\.oauthbearer\\.token\\.endpoint\\.url",
+            f"https://us:{SENTINEL}@host/token",
+            "{name: TILED_INGEST_KAFKA__PROPERTIES__SASL_OAUTHBEARER_TOKEN_ENDPOINT_URL, valueFrom: {secretKeyRef: ",
+        ),
+    ],
+)
+def test_no_address_in_the_settings_has_a_login(path: str, value: str, next_step: str) -> None:
+    said = refused("--set", f"{path}={value}")
+    assert next_step in said
+    assert SENTINEL not in said.partition("Error:")[2]
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "next_step"),
+    [
+        ("HTTPS_PROXY", f"http://user:{SENTINEL}@proxy:3128", "{name: HTTPS_PROXY, valueFrom: {secretKeyRef: "),
+        ("HTTPS_PROXY", f"user:{SENTINEL}@proxy:3128", "{name: HTTPS_PROXY, valueFrom: {secretKeyRef: "),
+        ("AWS_SECRET_ACCESS_KEY", SENTINEL, "{name: AWS_SECRET_ACCESS_KEY, valueFrom: {secretKeyRef: "),
+        ("TILED_INGEST_TILED__API_KEY", SENTINEL, "a secret under `secrets`"),
+        ("TILED_INGEST_KAFKA__Properties__ssl_key", SENTINEL, "a secret under `secrets`"),
+        ("TILED_INGEST_KAFKA", f'{{"properties": {{"ssl_key": "{SENTINEL}"}}}}', "a secret under `secrets`"),
+        ("TILED_INGEST_HTTP__PORT", "9000", "it goes under `settings`"),
+    ],
+)
+def test_no_secret_stands_in_a_variable(name: str, value: str, next_step: str) -> None:
+    said = refused("--set-json", f"extraEnv={json.dumps([{'name': name, 'value': value}])}")
+    assert f"extraEnv: {name} " in said
+    assert next_step in said
+    assert SENTINEL not in said.partition("Error:")[2]
+
+
+def test_other_variables_and_references_stand_as_they_are() -> None:
+    reference = {"secretKeyRef": {"name": "my-secret", "key": "my-key"}}
+    given = [
+        {"name": "SSL_CERT_FILE", "value": "/etc/site/ca.crt"},
+        {"name": "HTTPS_PROXY", "value": "http://proxy.example.org:3128"},
+        {"name": "TILED_INGEST_TILED__API_KEY", "valueFrom": reference},
+        {"name": "TILED_INGEST_KAFKA__PROPERTIES__SASL_PASSWORD_FILE", "value": "/etc/site/password"},
+    ]
+    (container,) = pod_of(one(rendered(MINIMAL, "--set-json", f"extraEnv={json.dumps(given)}"), "Deployment"))[
+        "containers"
+    ]
+    assert [each for each in container["env"] if each["name"] != CONFIG] == given
 
 
 @pytest.mark.parametrize(

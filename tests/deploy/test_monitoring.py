@@ -93,6 +93,8 @@ def test_counters_count_what_was_published(live: Live) -> None:
     expected = before + Counter(name for name, _ in published if name != "event_page") + Counter(event=sum(pages))
     live.service.wait_until(lambda: live.written()["stop"] == expected["stop"], "every run is closed")
     assert live.written() == expected
+    # The service level is one of documents: the histogram counts each of them, and only them.
+    assert live.service.metric("tiled_ingest_end_to_end_latency_seconds_count") == expected.total()
 
 
 def test_garbage_wakes_somebody(live: Live) -> None:

@@ -5,6 +5,8 @@ import sys
 import time
 import uuid
 from collections.abc import Callable
+from concurrent.futures import Future
+from typing import Any
 
 import confluent_kafka as ck
 import pytest
@@ -13,10 +15,13 @@ from tests.kafka.conftest import MemberFactory
 from tests.kafka.member import Member
 from tests.kafka.trouble import delete_records, deny_reading, frozen
 from tests.rig.fixtures import TopicFactory
+from tests.rig.topics import add_partitions, recreate
 from tiled_ingest.core.effects import EndReached, Records
 from tiled_ingest.core.errors import Forbidden, OffsetOutOfRange
+from tiled_ingest.core.offsets import ResumePoint
 from tiled_ingest.core.record import Home
 from tiled_ingest.demo.broker import Broker, KafkaBroker
+from tiled_ingest.kafka import identity
 from tiled_ingest.kafka import source as source_module
 from tiled_ingest.kafka.errors import CommitError, KafkaFatal, KafkaUnavailable, stopping_error
 from tiled_ingest.kafka.topics import Topics
@@ -55,6 +60,31 @@ def test_latest_starts_at_the_end(member: MemberFactory, topic: TopicFactory, pr
     one = member(name, start_latest=True).poll_until(lambda it: it.ends)
     produce(name, [b"new"])
     assert one.poll_until(lambda it: it.records).values == [b"new"]
+
+
+def test_a_partition_that_was_added_begins_at_its_beginning(
+    member: MemberFactory, broker: Broker, topic: TopicFactory, produce: Produce
+) -> None:
+    """Whichever member gets it, and whoever has claimed its siblings."""
+    name = topic()
+    home, added = Home(name, 0), Home(name, 2)
+    produce(name, numbered(5))
+    one = member(name, properties=QUICK, start_latest=True).poll_until(lambda it: it.claims)
+    assert one.claims[home].partitions == 1
+    one.source.commit(home, 5, ResumePoint(5, 1, "nonce", "id", partitions=1).encode())
+    add_partitions(broker.bootstrap_servers, name, 3)
+    producer = ck.Producer({"bootstrap.servers": broker.bootstrap_servers})  # one that knows of it
+    for value in numbered(3):
+        producer.produce(name, value, partition=added.partition)
+    assert producer.flush(10) == 0
+    both = [one, member(name, properties=QUICK, start_latest=True)]
+    until_s = time.monotonic() + 60
+    while not all(any(place in it.ends for it in both) for place in (home, added)):
+        assert time.monotonic() < until_s
+        for it in both:
+            it.poll()
+    assert [it.claims[added].partitions for it in both if added in it.claims] == [1]
+    assert [record.value for it in both for record in it.records] == numbered(3)
 
 
 def test_a_commit_with_its_metadata_comes_back(member: MemberFactory, topic: TopicFactory, produce: Produce) -> None:
@@ -96,10 +126,90 @@ def test_a_topic_that_is_created_later_is_found(
     assert Home(name, 0) in one.source.assigned
 
 
-def test_topic_ids_differ_after_a_topic_was_made_again(member: MemberFactory, topic: TopicFactory) -> None:
-    names = [topic(), topic()]
-    claims = member(names).poll_until(lambda it: len(it.claims) == 2).claims
-    assert len({claim.topic_id for claim in claims.values()}) == 2
+def test_topic_ids_differ_after_a_topic_was_made_again(
+    member: MemberFactory, broker: Broker, topic: TopicFactory
+) -> None:
+    name = topic()
+    before = member(name, "one").poll_until(lambda it: it.claims).claims[Home(name, 0)]
+    recreate(broker.bootstrap_servers, name)
+    after = member(name, "two").poll_until(lambda it: it.claims).claims[Home(name, 0)]
+    assert before.topic_id != after.topic_id
+
+
+def test_nothing_is_committed_that_came_out_of_a_topic_made_again(
+    member: MemberFactory, broker: Broker, topic: TopicFactory, produce: Produce
+) -> None:
+    name = topic()
+    home = Home(name, 0)
+    produce(name, numbered(5))
+    one = member(name).poll_until(lambda it: len(it.records) == 5)
+    one.source.commit(home, 3, "of the old one")
+    recreate(broker.bootstrap_servers, name)
+    produce(name, numbered(9))
+    one.source._identities.received()  # as the next poll does, which a rebalance may forestall
+    with pytest.raises(OffsetOutOfRange, match="created again"):
+        one.source.commit(home, 5, "of the new one")
+    assert one.source.committed([home]) == {home: 0}, "Kafka forgets a group's commits with the topic"
+
+
+def test_a_topic_made_again_is_noticed_without_any_commit(
+    member: MemberFactory,
+    broker: Broker,
+    topic: TopicFactory,
+    produce: Produce,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(identity, "_LOOK_S", 0.2)
+    name = topic()
+    produce(name, numbered(5))
+    one = member(name, auto_resume=False).poll_until(lambda it: it.claims)
+    one.poll_for(1)
+    recreate(broker.bootstrap_servers, name)
+    produce(name, numbered(9))
+    with pytest.raises(OffsetOutOfRange, match="created again"):
+        one.poll_for(20)
+
+
+def test_one_question_for_a_topics_id_is_enough_for_a_round_of_commits(
+    member: MemberFactory, topic: TopicFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = [topic(partitions=2), topic()]
+    homes = [Home(names[0], 0), Home(names[0], 1), Home(names[1], 0)]
+    one = member(names).poll_until(lambda it: len(it.claims) == 3)
+    asked: list[set[str]] = []
+    ask = Topics.ask_descriptions
+
+    def counted(topics: Topics, names: set[str], limit_s: float) -> Any:
+        asked.append(set(names))
+        return ask(topics, names, limit_s)
+
+    monkeypatch.setattr(Topics, "ask_descriptions", counted)
+    for _ in range(2):
+        one.poll()
+        asked.clear()
+        for home in homes:
+            one.source.commit(home, 0, "")
+        assert asked == [set(names)]
+
+
+def test_a_topic_whose_id_is_not_told_in_time_only_delays_the_commits(
+    member: MemberFactory, topic: TopicFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = topic(partitions=2)
+    one = member(name).poll_until(lambda it: len(it.claims) == 2)
+    silence: Future[Any] = Future()
+    with monkeypatch.context() as patch:
+        patch.setattr(Topics, "ask_descriptions", lambda *_: {name: silence})
+        patch.setattr(one.source, "_commit_s_max", 1.0)
+        began_s = time.monotonic()
+        for home in one.claims:
+            with pytest.raises(CommitError, match="in time") as caught:
+                one.source.commit(home, 0, "")
+            assert not caught.value.fenced
+        assert time.monotonic() - began_s < 2.0, "once for all of a round"
+    one.poll_for(identity._REST_S)
+    for home in one.claims:
+        one.source.commit(home, 0, "")
 
 
 # ---------------------------------------------------------------- records
@@ -418,6 +528,7 @@ def test_a_broker_that_falls_silent_in_the_middle_of_a_commit_ends_the_service()
         one = Member(own.bootstrap_servers, "g", ["t"], call_s_max=4.0)
         one.poll_until(lambda it: it.claims)
         one.source._heard_s = float("inf")  # as if it had spoken a moment ago
+        one.source._identities.confirm(Home("t", 0), 4.0)
         with frozen(own):
             with pytest.raises(KafkaUnavailable, match=r"t\[0\]: Kafka gave no answer to a commit within 4 s"):
                 one.source.commit(Home("t", 0), 0, "")

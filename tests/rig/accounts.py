@@ -38,12 +38,15 @@ class Accounts:
         self.tiled.start()
         self.tiled.api_key = self.key(["inherit"])
 
-    def key(self, scopes: Iterable[str], user: str = _ADMIN) -> str:
-        """Return a new key of a user with these scopes; Tiled refuses those that the user has not."""
+    def key(self, scopes: Iterable[str], user: str = _ADMIN, expires_in: int | None = None) -> str:
+        """Return a new key of a user with these scopes; Tiled refuses those that the user has not.
+
+        It expires in so many seconds, if at all.
+        """
         answer = httpx.post(
             f"{self.tiled.uri}/auth/apikey",
             headers={"Authorization": f"Bearer {self._token(user)}"},
-            json={"scopes": sorted(scopes), "expires_in": None, "note": "test"},
+            json={"scopes": sorted(scopes), "expires_in": expires_in, "note": "test"},
         )
         return str(answer.raise_for_status().json()["secret"])
 

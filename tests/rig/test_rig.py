@@ -254,8 +254,13 @@ def test_reader_sees_what_is_wrong(tiled_server: TiledServer, connect: Connect) 
     client = connect(tiled_server)
     write_by_hand(client, documents)
     uid = documents[0][1]["uid"]
-    assert compare_run(client, uid, documents) == []
+    assert compare_run(client, uid, documents, "duckdb") == []
 
+    turned = [*documents[:2], documents[3], documents[2], *documents[4:]]
+    assert compare_run(client, uid, turned, "postgresql") == []
+    assert compare_run(client, uid, turned, "duckdb") == [
+        "stream 'primary': internal: 2 rows out of order, the first at 0"
+    ]
     changed = copy.deepcopy(documents)
     changed[3][1]["data"]["x"] = 0.25
     assert any("seq_num 2, x" in text for text in compare_run(client, uid, changed))
@@ -366,3 +371,17 @@ def test_process_that_ignores_the_signal_is_killed(tmp_path: Path) -> None:
     process.wait_until(lambda: "up" in process.log_tail(), limit_s=10)
     process.stop(limit_s=0.3)
     assert process.returncode == -signal.SIGKILL
+
+
+def test_what_is_started_knows_nothing_of_the_shells_own_service(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An operator who runs the tests beside a real service has its settings in the shell."""
+    monkeypatch.setenv("TILED_INGEST_KAFKA__GROUP_ID", "production")
+    monkeypatch.setenv("FROM_THE_SHELL", "yes")
+    process = Process("a look around", ["env"], tmp_path / "log", env={"TILED_INGEST_BEAMLINE": "sim"})
+    process.start()
+    assert process.wait(10) == 0
+    seen = set((tmp_path / "log").read_text().splitlines())
+    assert {"FROM_THE_SHELL=yes", "TILED_INGEST_BEAMLINE=sim"} <= seen
+    assert not [line for line in seen if "production" in line]

@@ -27,6 +27,8 @@ class Options:
     arrays: bool = True
     policy: dict[str, float] = field(default_factory=dict)
     external: bool = True  # detectors write files, too
+    refused_share: float = 0.03  # of the runs: Tiled takes none of their rows
+    rates: dict[Fault, float] = field(default_factory=dict)  # in place of those that are drawn
     brief: bool = False  # one or two runs, and faults for eight seconds instead of half a minute
 
     @classmethod

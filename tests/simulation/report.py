@@ -95,7 +95,8 @@ def _sentence(violation: str) -> str:
 
 def _variants(variants: Json) -> Iterator[str]:
     yield "## Wrong engines\n"
-    yield f"Each is wrong on purpose, in one way; {variants['most']} histories were the most that it was given.\n"
+    yield f"Each is wrong on purpose, in one way; {variants['most']} histories were the most that it was given."
+    yield "What is wrong only where runs fail is given histories in which many do (`meets`).\n"
     yield "| Engine | what it does | caught in history | what was seen |"
     yield "|---|---|--:|---|"
     for name, found in variants["caught"].items():

@@ -2,12 +2,13 @@
 
 import random
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pyarrow as pa
 import pytest
 
-from tiled_ingest.core.record import Home
+from tiled_ingest.core.record import Home, Record
 from tiled_ingest.core.writes import (
     Append,
     CreateContainer,
@@ -17,6 +18,7 @@ from tiled_ingest.core.writes import (
     FindOpenRuns,
     GetNode,
     Missing,
+    Outcome,
     PutSource,
     ReadKeys,
     Rejected,
@@ -25,14 +27,17 @@ from tiled_ingest.core.writes import (
     UpdateMetadata,
 )
 
+from .clock import Clock
 from .documents import Role, plan
-from .faults import Fault
-from .kafka_model import Group, Partition
+from .faults import Fault, Faults
+from .kafka_model import Group, Letter, OrderedProducer, Partition
 from .naive import NaiveEngine
 from .options import Options, Report
 from .oracle import row_key
+from .order import is_part, letters_out_of_order, misplaced
 from .shrink import describe, shrink
 from .tiled_model import TiledModel
+from .wire import Wire
 from .world import World
 
 HOME = Home("documents", 0)
@@ -41,6 +46,7 @@ FIELDS: dict[str, pa.DataType] = {"seq_num": pa.int64(), "time": pa.float64(), "
 SCHEMA = pa.schema([(name, FIELDS[name]) for name in ("seq_num", "time", "x")])
 TURNED = pa.schema([(name, FIELDS[name]) for name in ("time", "seq_num", "x")])
 NOTHING_FAILS = frozenset(Fault)
+NEVER_GIVES_UP = "(stopped: False) is 'open' in Tiled"
 
 
 def rows(*numbers: int, schema: pa.Schema = SCHEMA) -> pa.Table:
@@ -172,6 +178,54 @@ def test_open_runs_are_found_with_their_largest_epoch(tiled: TiledModel) -> None
     assert tiled.perform(FindOpenRuns((), "t", 1)) == Done(())
 
 
+@pytest.mark.parametrize("other", ["owner", "zombie"])
+def test_duckdb_loses_confirmed_rows_of_two_writers_and_of_no_others(other: str) -> None:
+    tiled, wire, clock = at_duckdb()
+    answers: list[Outcome] = []
+    for client in ("owner", other) * 5:
+        wire.send(client, Append(TABLE, rows(1, 2)), answers.append, knew=False)
+    while clock.turn():
+        pass
+    lost = tiled.swallowed_rows(TABLE)
+    assert answers == [Done()] * 10
+    assert len(seen(tiled)) + len(lost) == 20
+    assert bool(lost) == (other != "owner")
+
+
+def test_a_refused_append_ends_duckdb_for_all_and_again_when_it_is_repeated() -> None:
+    tiled, wire, clock = at_duckdb()
+    tiled.rejects.add("run")
+    answers: list[Outcome] = []
+    for _ in range(20):
+        wire.send("owner", Append(TABLE, rows(1)), answers.append, knew=True)
+        while clock.turn():
+            pass
+        clock.now_s += 10.0
+    kinds = [type(answer) for answer in answers]
+    assert kinds.count(Unknown) in {1, 2, 4}
+    assert kinds == sorted(kinds, key=lambda kind: kind is Rejected)
+    assert wire.down_until_s > 0
+
+
+def at_duckdb() -> tuple[TiledModel, Wire, Clock]:
+    """A server on DuckDB with a table, and the way to it; its vices strike wherever they can."""
+    tiled, clock, faults = TiledModel("duckdb", random.Random(1)), Clock(), Faults(random.Random(1), None, frozenset())
+    faults.rates = dict.fromkeys(Fault, 0.0)
+    tiled.perform(CreateContainer((), "run", {}, (), None))
+    tiled.perform(CreateContainer(("run",), "primary", {}, (), None))
+    tiled.perform(CreateTable(TABLE[:-1], TABLE[-1], SCHEMA, {}, None, {}))
+    wire = Wire(clock, random.Random(1), faults, tiled, lambda _: "owner", 1.0)
+    wire.vices = Always(1)
+    return tiled, wire, clock
+
+
+class Always(random.Random):
+    """Draws that hit."""
+
+    def random(self) -> float:
+        return 0.0
+
+
 # ---------------------------------------------------------------- Kafka
 
 
@@ -222,7 +276,8 @@ def test_every_row_of_a_plan_is_unlike_every_other() -> None:
 
 def naive(options: Options) -> Report:
     silent = replace(options, policy={**options.policy, "announces": False})  # it knows no topic of completed runs
-    return World(replace(silent, external=False), NaiveEngine).run()
+    report = World(replace(silent, external=False), NaiveEngine).run()
+    return replace(report, violations=[told for told in report.violations if NEVER_GIVES_UP not in told])
 
 
 @pytest.mark.parametrize("seed", range(60))
@@ -251,3 +306,42 @@ def test_the_same_options_give_the_same_history() -> None:
     for kept in lines:
         World(Options(5, external=False, arrays=False), NaiveEngine, trace=kept.append).run()
     assert lines[0] == lines[1]
+
+
+# ---------------------------------------------------------------- order
+
+
+def test_what_a_producer_leaves_behind_is_a_beginning() -> None:
+    arrived: list[int] = []
+    producer = OrderedProducer()
+    for number, survives in enumerate((True, True, False, True)):
+        producer.send(HOME, partial(arrived.append, number), survives=survives)
+    producer.deliver(HOME, alive=True)
+    for _ in range(3):
+        producer.deliver(HOME, alive=False)
+    assert arrived == [0, 1]
+
+
+def test_lists_that_part_ways_are_noticed() -> None:
+    assert misplaced([1, 2, 3], [1, 2, 3]) == ""
+    assert misplaced([1, 3, 2], [1, 2, 3]) == "at 1 is 3, not 2"
+    assert is_part([1, 3], [1, 2, 3])
+    assert not is_part([3, 1], [1, 2, 3])
+
+
+def letter(offset: int, code: str = "run_failed", reason: str = "TiledRejected") -> Letter:
+    return Letter(Record(HOME.topic, HOME.partition, offset, 0, None, b""), reason, code, "run")
+
+
+@pytest.mark.parametrize(
+    ("letters", "wrong"),
+    [
+        ([letter(1), letter(2), letter(3)], 0),
+        ([letter(1), letter(3), letter(2)], 1),
+        ([letter(1), letter(2), letter(1), letter(2), letter(3)], 0),  # a crash: from the start again
+        ([letter(5, "schema", "InvalidDocument"), letter(1), letter(2)], 0),  # it was refused before its run failed
+        ([letter(5, "late", "InvalidDocument"), letter(4, "late", "InvalidDocument")], 0),
+    ],
+)
+def test_the_first_letters_of_a_run_have_an_order(letters: list[Letter], wrong: int) -> None:
+    assert len(list(letters_out_of_order(letters, {(HOME, offset): "run" for offset in range(9)}))) == wrong

@@ -55,6 +55,7 @@ class World:
         self.faults = Faults(
             random.Random(f"{options.seed}/faults"), options.strikes_max, options.without, options.heal_s
         )
+        self.faults.rates |= options.rates
         self.partitions = {home: Partition(home) for home in draw_homes(setup)}
         self.group, self.dead_letters = Group(), DeadLetterTopic()
         self.tiled = TiledModel(setup.choice(("postgresql", "postgresql", "duckdb")), random.Random(options.seed))
@@ -105,13 +106,21 @@ class World:
         return Report(self.options, steps, hit, violations, self.oracle.residual, self.tiled.storage)
 
     def _begin(self) -> None:
-        rejected = [run for run in self.plan.runs.values() if not run.foreign and self._rng.random() < 0.03]
+        rejected = [
+            run
+            for run in self.plan.runs.values()
+            if not run.foreign and self._rng.random() < self.options.refused_share
+        ]
         for run in rejected:
             if self.faults.allows(Fault.REJECTION):
                 run.rejected = True
                 self.tiled.rejects.add(run.uid)
         self._poison()
         self.wire.rows_max = random.Random(f"{self.options.seed}/proxy").choice((None,) * 9 + (PAGE_ROWS_MAX,))
+        self.wire.vices = random.Random(f"{self.options.seed}/vices")
+        if self.tiled.storage == "duckdb":  # under load, so that appends of two clients meet
+            self.wire.append_slower = self.wire.vices.choice((1.0, 50.0))
+            self._members_wanted = 2 if self.wire.append_slower > 1.0 else self._members_wanted
         for run in self.plan.runs.values():
             if run.foreign:
                 self._plant(run.uid)

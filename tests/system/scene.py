@@ -20,16 +20,21 @@ from tiled.client import from_uri
 from tests.rig.fixtures import TopicFactory
 from tests.rig.proxy import Fault, FaultProxy
 from tests.rig.reader import compare_run
+from tests.rig.topics import add_partitions
 from tests.system.publishing import Documents, Publication, by_run
 from tests.system.service import Service
 from tiled_ingest.demo.broker import Broker
 from tiled_ingest.demo.tiled_server import TiledServer
 
-# Taken out of the environment: the service refuses names with its prefix that are no settings.
-LONG = os.environ.pop("TILED_INGEST_CHAOS", "") not in {"", "0"}
+LONG = os.environ.get("TILED_INGEST_CHAOS", "") not in {"", "0"}
 alone = pytest.mark.skipif(not LONG, reason="only with TILED_INGEST_CHAOS=1 (make chaos)")
 
 SETTLE_LIMIT_S = 60.0
+_COORDINATOR_MOVES = {
+    ck.KafkaError.NOT_COORDINATOR,
+    ck.KafkaError.COORDINATOR_NOT_AVAILABLE,
+    ck.KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
+}
 # Short, so that tests are: a request may take this long, and a late append is looked for so long.
 TIMEOUT_S, LATE_WRITE_S = 3.0, 1.5
 MEMBERSHIPS: dict[str, dict[str, Any]] = {
@@ -110,6 +115,11 @@ class Scene:
         """Use a topic with so many partitions; before anything else is made."""
         self.topic = self.new_topic("system.docs", partitions)
 
+    def add_partitions(self, partitions: int) -> None:
+        """Let the topic have so many from now on."""
+        add_partitions(self.broker.bootstrap_servers, self.topic, partitions)
+        self._offsets.list_topics(self.topic, timeout=self.ask_limit_s)  # it would not know for minutes
+
     def service(self, name: str = "service", membership: str = "static", **more: Any) -> Service:
         """Make a service (not started); `more` are settings, with `__` for the dot."""
         settings: dict[str, Any] = {
@@ -154,7 +164,25 @@ class Scene:
         return int(json.loads(self._commit(partition).metadata)["s"])
 
     def _commit(self, partition: int) -> Any:
-        return self._offsets.committed([ck.TopicPartition(self.topic, partition)], timeout=self.ask_limit_s)[0]
+        until_s = time.monotonic() + self.ask_limit_s
+        while True:
+            try:
+                return self._offsets.committed([ck.TopicPartition(self.topic, partition)], timeout=self.ask_limit_s)[0]
+            except ck.KafkaException as error:  # a group's coordinator moves while a fresh broker begins
+                if error.args[0].code() not in _COORDINATOR_MOVES or time.monotonic() > until_s:
+                    raise
+            time.sleep(0.1)
+
+    def keep_commit(self, partition: int = 0) -> Callable[[], object]:
+        """Return what commits once more what the group has committed now."""
+        place = self._commit(partition)
+        return lambda: self._offsets.commit(offsets=[place], asynchronous=False)
+
+    def reset_to_earliest(self, partition: int = 0) -> None:
+        """Do what `kafka-consumer-groups.sh --reset-offsets --to-earliest` does; the group must have no members."""
+        place = ck.TopicPartition(self.topic, partition)
+        place.offset = self._offsets.get_watermark_offsets(place, timeout=self.ask_limit_s)[0]
+        self._offsets.commit(offsets=[place], asynchronous=False)
 
     def end(self, partition: int = 0) -> int:
         """Where the log ends now."""

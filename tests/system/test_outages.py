@@ -20,6 +20,7 @@ from tests.rig.fixtures import postgres_tiled, topics_of
 from tests.rig.postgres import Postgres
 from tests.system.publishing import Documents, interleaved, key_for, message, runs, uid_of
 from tests.system.scene import Scene, alone
+from tests.system.service import START_LIMIT_S
 from tiled_ingest.demo.broker import Broker, KafkaBroker
 from tiled_ingest.demo.processes import free_port
 from tiled_ingest.demo.tiled_server import TiledServer
@@ -178,6 +179,18 @@ def test_it_ends_when_it_is_told_to_while_it_waits_for_kafka(duckdb_scene: Scene
     service = duckdb_scene.service(kafka__bootstrap_servers=f"127.0.0.1:{free_port()}").start()
     service.wait_for("kafka_error")
     assert service.stop() == 0
+    assert [line["why"] for line in service.lines("ended")] == ["asked to end before it had begun"]
+
+
+def test_it_ends_when_it_is_told_to_while_tiled_looks_at_its_key(duckdb_scene: Scene) -> None:
+    """It joins no group then: nobody has to wait for its leaving."""
+    scene = duckdb_scene
+    asked = scene.proxy.hold("GET", r"/api/v1/")
+    service = scene.service().start()
+    assert asked.hit.wait(START_LIMIT_S)
+    assert service.stop() == 0
+    assert [line["why"] for line in service.lines("ended")] == ["asked to end before it had begun"]
+    assert not service.lines("claimed")
 
 
 # ---------------------------------------------------------------- the operator

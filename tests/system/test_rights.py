@@ -194,3 +194,22 @@ def test_a_right_that_is_missing_is_named(kafka_scene: Scene, guarded: SecureBro
     assert run_says in stopped["error"]
     assert check_says in failures(service)
     assert PASSWORD not in service.text()
+
+
+def test_dead_letters_that_are_denied_stop_it_until_they_are_allowed(kafka_scene: Scene, guarded: SecureBroker) -> None:
+    """As docs/runbooks/TiledIngestAbsent.md says of `DeadLetterFailed`."""
+    scene = kafka_scene
+    scene.broker.create_topic(f"{scene.group}.dead-letters")
+    *others, (kind, name, write) = rights_of(scene)
+    allow(scene, [*others, (kind, name, AclOperation.DESCRIBE)])
+    scene.produce(b"no document of ours")
+    service = service_of(scene, guarded).start()
+    assert service.ended(40) == 1
+    (stopped,) = service.lines("stopped")
+    assert stopped["reason"] == "DeadLetterFailed"
+    assert f"topic {name} did not take the letter for {scene.topic}[0] at 0" in stopped["error"]
+    assert "allow us to write to the topic" in stopped["error"]
+    allow(scene, [(kind, name, write)])
+    service.start()
+    scene.settle()
+    assert [letter.code for letter in scene.letters()] == ["undecodable"]

@@ -9,12 +9,15 @@ from typing import Any
 
 import pytest
 
+from tests.rig.accounts import Accounts
 from tests.rig.fixtures import topics_of
 from tests.rig.secure import PASSWORD, SecureBroker, secure_broker
-from tests.system.publishing import runs
+from tests.system.publishing import interleaved, runs
 from tests.system.scene import Scene
 from tests.system.service import Service
+from tiled_ingest.demo.broker import Broker
 from tiled_ingest.demo.tiled_server import TiledServer
+from tiled_ingest.tiled.probe import SCOPES_NEEDED
 
 pytestmark = pytest.mark.real
 
@@ -72,3 +75,29 @@ def test_an_expired_certificate_is_waited_for_and_told(tiled_duckdb: TiledServer
         assert any("certificate verify failed" in reason for reason in service.status()["not_ready"])
         assert service.stop() == 0
         assert len(service.text().splitlines()) < 10, "a line for every attempt hides what matters"
+
+
+KEY_S = 20  # Tiled keeps what it knows of a key for a moment: the end comes a little later
+
+
+def test_a_key_that_expires_mid_run_stops_it_and_a_new_one_goes_on(broker: Broker, tmp_path: Path) -> None:
+    with ExitStack() as stack:
+        accounts = Accounts(tmp_path / "accounts")
+        stack.callback(accounts.tiled.stop)
+        accounts.start()
+        scene = stack.enter_context(closing(Scene(broker, accounts.tiled, topics_of(broker), tmp_path)))
+        key = accounts.key(SCOPES_NEEDED, expires_in=KEY_S)
+        service = scene.service(tiled__api_key=key).start_claimed()
+        publication = scene.publication(interleaved(runs(2)))
+        publication.steadily(0.9, portion=2, pause_s=0.5)
+        service.wait_for("flush")
+        assert service.ended(KEY_S + 40) == 1
+        publication.pause()
+        stopped = service.lines("stopped")[-1]
+        assert (stopped["reason"], "401" in stopped["error"]) == ("Forbidden", True)
+        assert key not in service.text()
+        assert 0 < scene.committed() < scene.end()
+        scene.service("renewed", tiled__api_key=accounts.key(SCOPES_NEEDED)).start()
+        publication.publish()
+        scene.settle()
+        scene.verify()

@@ -14,8 +14,8 @@ import pytest
 from tests.rig.fixtures import TopicFactory
 from tiled_ingest.demo.broker import Broker
 from tiled_ingest.settings import Settings, load
-from tiled_ingest.tools.dlq import Choice, WrongPosition, collect, listed, position, shown
-from tiled_ingest.tools.letters import read_letters
+from tiled_ingest.tools.dlq import Choice, Collected, WrongPosition, collect, listed, position, shown
+from tiled_ingest.tools.letters import Torn, read_letters
 
 pytestmark = pytest.mark.real
 
@@ -65,6 +65,11 @@ def settings(broker: Broker, topic: TopicFactory) -> Settings:
     return settings_of(broker, name)
 
 
+def collected(settings: Settings, keep_max: int = 0, **choice: Any) -> Collected:
+    torn: list[Torn] = []
+    return collect(read_letters(settings.kafka, torn), torn, Choice(**choice), keep_max)
+
+
 def settings_of(broker: Broker, dead_letter_topic: str) -> Settings:
     return load(None, named(broker.bootstrap_servers, dead_letter_topic), {})
 
@@ -81,7 +86,7 @@ def named(bootstrap_servers: str, dead_letter_topic: str) -> dict[str, str]:
 
 
 def test_each_letter_counts_once(settings: Settings) -> None:
-    found = collect(read_letters(settings.kafka), Choice())
+    found = collected(settings)
     assert (found.documents, found.repeated) == (6, 1)
     assert found.count("code") == {
         "foreign_run": 1,
@@ -99,7 +104,7 @@ def test_each_letter_counts_once(settings: Settings) -> None:
 
 def test_letters_are_chosen_by_run_code_and_position(settings: Settings) -> None:
     def offsets(**choice: Any) -> list[int]:
-        found = collect(read_letters(settings.kafka), Choice(**choice), keep_max=10)
+        found = collected(settings, 10, **choice)
         return [each.offset for each in found.letters]
 
     assert offsets(runs=frozenset({"run-1"})) == [3, 5, 6]
@@ -109,7 +114,7 @@ def test_letters_are_chosen_by_run_code_and_position(settings: Settings) -> None
 
 
 def test_nothing_that_is_printed_steers_a_terminal_or_opens_a_pickle(settings: Settings) -> None:
-    found = collect(read_letters(settings.kafka), Choice(), keep_max=10)
+    found = collected(settings, 10)
     for text in (shown(found, as_json=False), shown(found, as_json=True), listed(found, as_json=False)):
         assert all(character.isprintable() or character == "\n" for character in text)
     whole = {each["offset"]: each for each in json.loads(shown(found, as_json=True))}
@@ -120,12 +125,12 @@ def test_nothing_that_is_printed_steers_a_terminal_or_opens_a_pickle(settings: S
 
 
 def test_more_than_asked_for_is_said(settings: Settings) -> None:
-    found = collect(read_letters(settings.kafka), Choice(), keep_max=2)
+    found = collected(settings, 2)
     assert "... and 4 more" in shown(found, as_json=False)
 
 
 def test_a_topic_that_nobody_made_holds_no_letters(broker: Broker) -> None:
-    found = collect(read_letters(settings_of(broker, "absent-dead-letters").kafka), Choice())
+    found = collected(settings_of(broker, "absent-dead-letters"))
     assert listed(found, as_json=False) == "dead letters: 0 (by code: none; by reason: none); 0 repetitions"
 
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import pty
 import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from typing import Any
 
 import confluent_kafka as ck
@@ -119,6 +121,59 @@ def options(scene: Scene, uri: str) -> list[str]:
         "tiled.api_key": scene.tiled.api_key,
     }
     return [option for name, value in values.items() for option in ("--set", f"{name}={value}")]
+
+
+class Told(Silent):
+    """What the person would see."""
+
+    def __init__(self) -> None:
+        self.expected: list[int] = []
+        self.steps: list[tuple[int, str]] = []
+
+    def expect(self, documents: int) -> None:
+        self.expected.append(documents)
+
+    def advance(self, offsets: int, doing: str) -> None:
+        self.steps.append((offsets, doing))
+
+
+def test_it_says_how_far_it_is(duckdb_scene: Scene) -> None:
+    scene = duckdb_scene
+    large = [small_run([1, 2], comment="x" * 3000), small_run([3], comment="x" * 3000)]
+    produce(scene, [*large[0], *large[1]])
+    through(scene, limits__message_bytes_max=2000)
+    told = Told()
+    with planned(settings_of(scene), Choice()) as found:
+        done = found.write(told, WAIT_S)
+    assert done.passed, done.built
+    assert told.expected == [sum(map(len, large))], "all that will be written, told once"
+    each = Counter[str]()
+    for documents, doing in told.steps:
+        each[doing] += documents
+    assert each == {f"run {uid_of(run)[:8]}": len(run) for run in large}
+
+
+def test_at_a_terminal_a_bar_says_it(duckdb_scene: Scene) -> None:
+    scene = duckdb_scene
+    documents = small_run([1, 2], comment="x" * 3000)
+    produce(scene, documents)
+    through(scene, limits__message_bytes_max=2000)
+    command = [sys.executable, "-m", "tiled_ingest.cli", "dlq", "redrive", "--yes", "--all"]
+    shown, terminal = pty.openpty()
+    try:
+        ran = subprocess.run(
+            [*command, *options(scene, scene.tiled.uri)], stderr=terminal, stdout=subprocess.PIPE,
+            env={**os.environ, "TERM": "xterm", "COLUMNS": "100"}, timeout=120, check=False,
+        )  # fmt: skip
+        os.set_blocking(shown, False)
+        said = os.read(shown, 65_536).decode()
+    finally:
+        os.close(terminal)
+        os.close(shown)
+    assert ran.returncode == 0
+    assert f"run {uid_of(documents)[:8]}" in said
+    assert f"{len(documents)}/{len(documents)}" in said
+    assert "\x1b[" not in ran.stdout.decode(), "what it prints is for pipes"
 
 
 @pytest.mark.parametrize(

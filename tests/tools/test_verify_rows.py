@@ -104,8 +104,42 @@ def test_numbers_are_equal_as_numbers() -> None:
     assert codes(["OFF", 1], pa.array([None, 1.0])) == [False, True], "a value that became null is a difference"
 
 
+NS = 1_795_000_000_000_000_001  # a time stamp in nanoseconds: above 2**53
+
+
+@pytest.mark.parametrize("beside", [None, 5, 0.5, "OFF", True, [NS], 2**63, float("nan"), np.array([NS])])
+def test_integers_are_compared_to_the_last_digit_whatever_is_beside_them(beside: Any) -> None:
+    for chunks in ([[NS, beside]], [[NS], [beside]]):
+        published = Column()
+        for values in chunks:
+            published.add(chunk_of(values))
+        one, same = codes_of(published, pa.chunked_array([pa.array([NS, None], pa.int64())]))
+        _, other = codes_of(published, pa.chunked_array([pa.array([NS - 1, None], pa.int64())]))
+        assert one[0] == same[0] != other[0]
+    assert codes([[NS, 0.5], [NS]], pa.array([[NS], [NS]])) == [False, True]
+    assert codes([[NS], [NS]], pa.array([[NS - 1], [NS]])) == [False, True]
+
+
+def test_what_an_integer_column_cannot_hold_is_equal_to_nothing_in_it() -> None:
+    integers = [0, 1, -1, -(2**63), 2**63 - 1]
+    for value in (0.5, "OFF", 2**63, 2**64 - 1, float("inf"), 2.0**63, [0]):
+        for one in (column(value), column(value, "list")):
+            published, there = codes_of(one, pa.chunked_array([pa.array(integers, pa.int64())]))
+            assert published[0] not in there
+    assert codes([1.0, -(2.0**63), -0.0], pa.array([1, -(2**63), 0])) == [True] * 3
+
+
+def test_integers_in_a_column_of_floats_are_the_nearest_float() -> None:
+    assert codes([NS, 0.5], pa.array([float(NS), 0.5])) == [True, True]
+    assert codes([NS, 0.5], pa.array([float(NS) + 512, 0.5])) == [False, True]
+    assert codes([2**63 + 1, None, "OFF", 0.5], pa.array([2.0**63, None, None, 0.5])) == [True, True, False, True]
+
+
 def test_text_and_lists() -> None:
     assert codes(["a", 1.5, b"b", None], pa.array(["a", "1.5", "b", None])) == [True] * 4
+    assert codes([NS, 5, 0.5, [1, 0.5]], pa.array([str(NS), "5", "0.5", "[1, 0.5]"])) == [True] * 4
+    assert codes([NS, 5, 0.5, [1, 0.5]], pa.array([str(NS - 1), "5.0", "0.50", "[1.0, 0.5]"])) == [False] * 4
+    assert codes([5, 0.5], pa.array(["5", "0.5"])) == [True, True]
     assert codes([[1, 2.5], [], None], pa.array([[1.0, 2.5], [], None])) == [True] * 3
     assert codes([[1.0, 2.0], [1.0, 2.0]], pa.array([[2.0, 1.0], [1.0]])) == [False, False]
     assert codes([[[1, 2], [3, 4]]], pa.array([[[1.0, 2.0], [3.0, 4.0]]])) == [True]

@@ -13,12 +13,13 @@ from typing import Any
 import confluent_kafka as ck
 import pytest
 
-from tests.system.publishing import Documents, message, runs
+from tests.system.publishing import Documents, message, runs, uid_of
 from tests.system.scene import Scene
-from tests.tools.conftest import Written, settings_of
-from tests.tools.test_verify import look, sentences
+from tests.tools.conftest import Written, rewrite, settings_of
+from tests.tools.test_verify import changed, look, sentences
 from tiled_ingest.tools.progress import Silent
 from tiled_ingest.tools.verify import NothingToRead, Report, Wanted, verify
+from tiled_ingest.tools.verify.tell import lines
 
 pytestmark = pytest.mark.real
 
@@ -91,6 +92,44 @@ def test_documents_are_in_tiled_or_dead_letters_or_missed(duckdb_scene: Scene) -
     assert [text.split(" ")[1] for text in partition.differences] == [str(end), str(end + 1), str(end + 2)]
     assert [run.verdict for run in report.runs if run.uid == late[0][1]["uid"]] == ["missing"]
     assert checked(scene, committed=True).passed, "beyond the group's commit nothing is settled yet"
+
+
+NS = 1_795_000_000_000_000_001  # nanoseconds: a float does not tell it from its neighbours
+
+
+@pytest.mark.parametrize(
+    ("values", "dtype", "wrong"),
+    [
+        ([NS, True, 5], "integer", NS - 1),  # a truth value among them: Arrow makes no column of these by itself
+        ([NS, [NS, 7], 5], "integer", [NS - 1]),
+        ([NS, "OFF", 0.5, 5], "string", str(NS - 1)),
+    ],
+)
+def test_a_large_integer_is_compared_to_the_last_digit(scene: Scene, values: list[Any], dtype: str, wrong: Any) -> None:
+    documents = small_run(values, dtype=dtype)
+    produce(scene, documents)
+    through(scene)
+    report = checked(scene)
+    assert report.passed, sentences(report.runs[0])
+    assert report.runs[0].streams[0].rounded == []
+    rewrite(scene.client[uid_of(documents)], "primary", changed("x", 0, wrong))
+    report = checked(scene)
+    assert report.runs[0].streams[0].counts.different == 1
+    assert f"{wrong!r} instead of {NS}" in sentences(report.runs[0])
+
+
+def test_what_the_server_rounds_is_compared_as_far_as_it_says_it(scene: Scene) -> None:
+    """A null in a column of integers makes Tiled's server send floats: no reader sees the last digits."""
+    documents = small_run([NS, "OFF", 5])
+    produce(scene, documents)
+    through(scene)
+    report = checked(scene)
+    assert report.passed, sentences(report.runs[0])
+    assert report.runs[0].streams[0].rounded == ["x"]
+    assert any("their last digits are not compared" in line for line in lines(report))
+    for changed_by, seen in ((1, False), (1_000, True)):
+        rewrite(scene.client[uid_of(documents)], "primary", changed("x", 0, NS - changed_by))
+        assert checked(scene).passed is not seen
 
 
 def test_a_run_without_a_stop_is_no_difference(duckdb_scene: Scene) -> None:
@@ -174,11 +213,39 @@ def test_edges_of_a_range_are_said_and_not_wrong(written: Written) -> None:
 
 
 def test_a_range_of_time(written: Written) -> None:
-    nothing = look(written, since=datetime.fromtimestamp(time.time() + 3600, UTC))
+    count = sum(map(len, written.runs.values()))
+    later = datetime.fromtimestamp(time.time() + 3600, UTC)
+    nothing = look(written, since=later)
     assert (nothing.documents, nothing.passed) == (0, True)
-    assert look(written, until=datetime.fromtimestamp(time.time() + 3600, UTC)).documents == sum(
-        map(len, written.runs.values())
-    )
+    assert look(written, until=later).documents == count
+
+    stamps = timestamps_ms(written.scene)
+    assert len(stamps) == count
+    earlier, later = (datetime.fromtimestamp(stamps[at] / 1000, UTC) for at in (count // 3, 2 * count // 3))
+    first, following = (sum(stamp < cut.timestamp() * 1000 for stamp in stamps) for cut in (earlier, later))
+    assert 0 < first < following < count, "both times cut inside the data"
+    for since, until, wanted in (
+        (None, later, (0, following)),
+        (earlier, None, (first, count)),
+        (earlier, later, (first, following)),
+        (None, earlier, (0, first)),
+    ):
+        report = look(written, since=since, until=until)
+        assert report.passed, [sentences(run) for run in report.runs] + report.partitions[0].differences
+        assert [(each.first_offset, each.next_offset) for each in report.partitions] == [wanted]
+        assert report.documents == wanted[1] - wanted[0]
+
+
+def timestamps_ms(scene: Scene) -> list[int]:
+    """When the broker took each record of the topic, in the order of the log."""
+    consumer = ck.Consumer({"bootstrap.servers": scene.broker.bootstrap_servers, "group.id": f"times.{scene.group}"})
+    try:
+        end = scene.end()
+        consumer.assign([ck.TopicPartition(scene.topic, 0, 0)])
+        messages = [consumer.poll(20) for _ in range(end)]
+    finally:
+        consumer.close()
+    return [message.timestamp()[1] for message in messages if message and not message.error()]
 
 
 def test_one_run_is_read_from_where_it_begins(written: Written) -> None:
@@ -193,6 +260,21 @@ def test_a_run_that_nobody_published(written: Written) -> None:
     report = look(written, runs=frozenset({"no-such-run"}))
     assert not report.passed
     assert report.not_in_topic == ["run 'no-such-run': its start is not in the range"]
+
+
+def test_where_nothing_is_committed_nothing_is_judged(duckdb_scene: Scene) -> None:
+    scene = duckdb_scene
+    produce(scene, small_run([1, 2]))
+    assert scene.committed() == -1
+    report = checked(scene, committed=True)
+    assert report.passed
+    assert (report.documents, report.runs) == (0, [])
+    partition = report.partitions[0]
+    assert (partition.first_offset, partition.next_offset, partition.high) == (0, 0, 5)
+    told = "\n".join(lines(report))
+    assert "the group has committed nothing here: nothing is compared" in told
+    assert "Nothing was compared: 0 records" in told
+    assert not checked(scene).passed, "without the limit the run is missing"
 
 
 def test_what_does_not_exist_is_refused(written: Written) -> None:

@@ -134,7 +134,7 @@ class Claim:
         assigned = self._assigned
         if assigned.committed is not None:
             return max(assigned.committed, assigned.low)  # an accepted gap
-        return assigned.high if self.policy.start_latest else assigned.low
+        return assigned.begins_at(start_latest=self.policy.start_latest)
 
     def _without_metadata(self, offset: int) -> Procedure[tuple[int, int]]:
         """Nobody left a resume point: ask Tiled which runs of this partition are open."""
@@ -214,9 +214,9 @@ class Claim:
         """Keep an offset from being committed; `timestamp_ms` as in `Ledger.hold`."""
         return self.ledger.hold(offset, timestamp_ms)
 
-    def release(self, hold: Hold) -> None:
-        """Settle what the hold stood for."""
-        self.ledger.release(hold)
+    def release(self, hold: Hold) -> int:
+        """Settle what the hold stood for; returns what `Ledger.release` does."""
+        return self.ledger.release(hold)
 
     def count(self, kind: str, result: str, number: int = 1) -> None:
         """Count settled documents."""
@@ -238,8 +238,9 @@ class Claim:
         return self._metadata(self.to_commit)
 
     def _metadata(self, point: Commitment) -> str:
-        limits, named = self.decode.since(point.start), list(point.reopening)
-        return ResumePoint(point.start, self.epoch, self.nonce, self.topic_id, RULES_VERSION, limits, named).encode()
+        limits, partitions = self.decode.since(point.start), self._assigned.partitions
+        words = self.epoch, self.nonce, self.topic_id, RULES_VERSION
+        return ResumePoint(point.start, *words, limits, partitions, list(point.reopening)).encode()
 
     @property
     def nbytes(self) -> int:

@@ -31,6 +31,8 @@ class Assigned:
         First offset that the log still holds, and one past its last.
     nonce
         A fresh random word that names this claim.
+    partitions
+        How many partitions the topic had when the group first claimed one of them; 0 if that is not known.
     """
 
     home: Home
@@ -40,6 +42,16 @@ class Assigned:
     low: int
     high: int
     nonce: str
+    partitions: int = 0
+
+    def begins_at(self, *, start_latest: bool) -> int:
+        """Where a partition without a commit begins.
+
+        One that was added to the topic begins at its beginning in any case: what was published before we knew of it is
+        as new as all that comes.
+        """
+        was_added = 0 < self.partitions <= self.home.partition
+        return self.high if start_latest and not was_added else self.low
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,7 @@ a record that nobody holds is settled. One hold covers a whole batch, at the off
 """
 
 import heapq
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import msgspec
@@ -60,9 +61,12 @@ class Ledger:
         heapq.heappush(self._order, hold)
         return hold
 
-    def release(self, hold: Hold) -> None:
-        """What the hold stood for is settled. A hold is released once: a second time is a bug (`KeyError`)."""
-        del self._held[hold.token]
+    def release(self, hold: Hold) -> int:
+        """What the hold stood for is settled; returns the broker's timestamp (ms) of its record, -1 if there is none.
+
+        A hold is released once: a second time is a bug (`KeyError`).
+        """
+        return self._held.pop(hold.token)
 
     @property
     def committable(self) -> int:
@@ -108,6 +112,8 @@ class ResumePoint(msgspec.Struct, frozen=True, omit_defaults=True):
         Version of the rules that decide which documents are accepted.
     limits
         Under which limits the log was read, from which offset on (see `eras`).
+    partitions
+        How many partitions the topic had when the group first claimed one of them; 0 if that is not known.
     reopening
         Runs that Tiled may still call abandoned, and that go on: each by the offset of its start.
     """
@@ -118,6 +124,7 @@ class ResumePoint(msgspec.Struct, frozen=True, omit_defaults=True):
     topic_id: str = msgspec.field(name="t")
     rules: int = msgspec.field(name="r", default=1)
     limits: list[tuple[int, int, int, int]] = msgspec.field(name="l", default_factory=list)
+    partitions: int = msgspec.field(name="p", default=0)
     reopening: list[int] = msgspec.field(name="o", default_factory=list)
     version: int = msgspec.field(name="v", default=METADATA_VERSION)
 
@@ -141,6 +148,15 @@ class ResumePoint(msgspec.Struct, frozen=True, omit_defaults=True):
             return msgspec.json.decode(text, type=cls) if text else None
         except msgspec.MsgspecError:
             return None
+
+
+def partitions_at_first(metadata: Iterable[str], now: int) -> int:
+    """How many partitions a topic had when the group first claimed one, by what was committed for any of them.
+
+    As many as it has `now` if nothing was committed, or only by a version that did not note it.
+    """
+    points = map(ResumePoint.decode, metadata)
+    return min((point.partitions for point in points if point and point.partitions > 0), default=now)
 
 
 def out_of_range(home: Home, committed: int, low: int, high: int) -> str | None:

@@ -21,7 +21,7 @@ class Post:
         self._out = out
         self._breaker = breaker
         self._resume = resume
-        self._under_way: dict[int, tuple[float, Callable[[], None]]] = {}  # by ticket: since when, and what follows
+        self._under_way: dict[int, tuple[float, Callable[[], object]]] = {}  # by ticket: since when, and what follows
 
     @property
     def busy(self) -> bool:
@@ -58,12 +58,12 @@ class Post:
         if not lane.letters:
             self._resume(lane)
 
-    def _send(self, sent: Letter, confirmed: Callable[[], None]) -> None:
+    def _send(self, sent: Letter, confirmed: Callable[[], object]) -> None:
         ticket = self._out.ticket()
         self._under_way[ticket] = self._out.now_s, lambda: self._tell(sent, confirmed)
         self._out.put(DeadLetter(ticket, sent.record, sent.reason, sent.code, sent.error, sent.run))
 
-    def _tell(self, sent: Letter, confirmed: Callable[[], None]) -> None:
+    def _tell(self, sent: Letter, confirmed: Callable[[], object]) -> None:
         self._out.count(kind_of(sent.record), "dead_letter")
         where = {"topic": sent.record.topic, "partition": sent.record.partition, "offset": sent.record.offset}
         self._out.tell("dead_letter", reason=sent.reason, code=sent.code, run=sent.run, error=sent.error, **where)

@@ -51,6 +51,11 @@ def port_answers(port: int) -> bool:
     return False
 
 
+def inherited() -> dict[str, str]:
+    """Return this process's environment, less the settings of a real service in an operator's shell."""
+    return {name: value for name, value in os.environ.items() if not name.startswith("TILED_INGEST_")}
+
+
 class Process:
     """One child process in its own session, with its output in a log file.
 
@@ -63,7 +68,7 @@ class Process:
     log_path
         Its standard output and error are appended here.
     env
-        Additions to this process's environment. Secrets belong here: arguments are visible to every user.
+        Additions to what it inherits (see `inherited`). Secrets belong here: arguments are visible to every user.
     stop_signal
         The signal that asks it to end.
     user, group
@@ -84,7 +89,7 @@ class Process:
         self.name = name
         self.log_path = log_path
         self._command = list(command)
-        self._env = {**os.environ, **(env or {})}
+        self._env = {**inherited(), **(env or {})}
         self._stop_signal = stop_signal
         self._user = user
         self._group = group

@@ -326,8 +326,6 @@ def stage(signals: Signals) -> Iterator[Stage]:
 
 def prepare(environ: MutableMapping[str, str], folder: Path) -> None:
     """Keep what is set on this machine away from the demo's parts, and their temporary files in its folder."""
-    for name in [name for name in environ if name.startswith("TILED_INGEST_")]:
-        del environ[name]  # settings of a real service
     temporary = folder / "tmp"
     temporary.mkdir()
     environ["TMPDIR"] = str(temporary)

@@ -12,7 +12,7 @@ from typing import Any
 
 from tiled_ingest.core.effects import Announce, Announced
 
-from .confirmed import ConfirmedProducer
+from .confirmed import ConfirmedProducer, Refusal
 
 VERSION = 1  # grows when a field changes its meaning; new ones may come at any time
 
@@ -41,8 +41,8 @@ class Announcements:
         """Flush, then drop what is unanswered: no stop was settled without its answer."""
         self._producer.close(limit_s)
 
-    def _heard(self, ticket: int, refusal: str) -> None:
-        self._answers.append(Announced(ticket, refusal))
+    def _heard(self, ticket: int, refusal: Refusal | None) -> None:
+        self._answers.append(Announced(ticket, str(refusal or "")))
 
 
 def said(announce: Announce, beamline: str) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from typing import Any
 import confluent_kafka as ck
 
 from tiled_ingest.core.effects import Assigned
+from tiled_ingest.core.offsets import partitions_at_first
 from tiled_ingest.core.record import Home
 
 from .topics import Topics
@@ -35,10 +36,19 @@ def look_up(
     """
     if not homes:
         return []
-    committed = insist(lambda left: _committed(consumer, homes, left), limit_s, "committed offsets")
+    found = topics.descriptions(home.topic for home in homes)
+    siblings = [Home(name, number) for name, topic in found.items() for number in range(topic.partitions)]
+    asked = sorted({*homes, *siblings})
+    committed = insist(lambda left: _committed(consumer, asked, left), limit_s, "committed offsets")
     lows, highs = topics.lows(homes), topics.highs(homes)
-    ids = topics.ids(home.topic for home in homes)
-    return [Assigned(home, ids[home.topic], *committed[home], lows[home], highs[home], nonce()) for home in homes]
+    first = {
+        name: partitions_at_first((metadata for home, (_, metadata) in committed.items() if home.topic == name), now)
+        for name, (_, now) in found.items()
+    }
+    return [
+        Assigned(home, found[home.topic].id, *committed[home], lows[home], highs[home], nonce(), first[home.topic])
+        for home in homes
+    ]
 
 
 def start_of(claim: Assigned, start_latest: bool) -> Any:
@@ -48,7 +58,7 @@ def start_of(claim: Assigned, start_latest: bool) -> Any:
     the claim.
     """
     if claim.committed is None:
-        return place_of(claim.home, claim.high if start_latest else claim.low)
+        return place_of(claim.home, claim.begins_at(start_latest=start_latest))
     return place_of(claim.home, min(max(claim.committed, claim.low), claim.high))
 
 

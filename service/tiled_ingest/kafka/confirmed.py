@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -10,8 +11,34 @@ import confluent_kafka as ck
 from . import properties as props
 from .errors import kafka_error
 
-Heard = Callable[[str], None]
-"""Told of a record's fate: empty when it was confirmed, else why it was not."""
+# The client's own limit and the topic's have one code; the other says that a segment of the log is smaller.
+_TOO_LARGE = frozenset({ck.KafkaError.MSG_SIZE_TOO_LARGE, ck.KafkaError.RECORD_LIST_TOO_LARGE})
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Why a record was not confirmed.
+
+    Attributes
+    ----------
+    code
+        Kafka's; 0 if it did not leave us.
+    """
+
+    sentence: str
+    code: int = 0
+
+    @property
+    def too_large(self) -> bool:
+        """Whether a smaller record may be taken."""
+        return self.code in _TOO_LARGE
+
+    def __str__(self) -> str:
+        return self.sentence
+
+
+Heard = Callable[[Refusal | None], None]
+"""Told of a record's fate: `None` when it was confirmed."""
 
 
 class ConfirmedProducer:
@@ -39,13 +66,13 @@ class ConfirmedProducer:
         try:
             self._insist(topic, key=key, value=value, headers=list(headers), on_delivery=partial(_answered, heard))
         except BufferError:
-            heard(f"the local queue stayed full for {self._full_s_max} s")
+            heard(Refusal(f"the local queue stayed full for {self._full_s_max} s"))
         except ck.KafkaException as error:
-            heard(_sentence(kafka_error(error)))
+            heard(_refusal(kafka_error(error)))
 
-    def poll(self) -> None:
-        """Tell of what was answered since the last call; does not wait."""
-        self._producer.poll(0)
+    def poll(self, wait_s: float = 0.0) -> None:
+        """Tell of what was answered since the last call; waits for an answer at most so long."""
+        self._producer.poll(wait_s)
 
     def flush(self, limit_s: float) -> int:
         """Wait at most `limit_s`; returns how many records are still unanswered."""
@@ -71,8 +98,8 @@ class ConfirmedProducer:
 
 
 def _answered(heard: Heard, error: Any, _message: Any) -> None:
-    heard(_sentence(error) if error else "")
+    heard(_refusal(error) if error else None)
 
 
-def _sentence(error: Any) -> str:
-    return f"{error.name()}: {error.str()}"
+def _refusal(error: Any) -> Refusal:
+    return Refusal(f"{error.name()}: {error.str()}", error.code())

@@ -46,6 +46,20 @@ def ensure_topic(topics: Topics, dead_letter_topic: str, sources: Sequence[str],
     return _create(topics, wanted, limit_s)
 
 
+def bytes_max(topics: Topics, dead_letter_topic: str) -> int | None:
+    """Return the largest batch, in bytes, that the topic takes; `None` if we may not ask.
+
+    Raises
+    ------
+    KafkaUnavailable
+        Kafka does not answer.
+    """
+    try:
+        return topics.message_bytes_max(dead_letter_topic)
+    except Forbidden:  # to describe a topic's configuration is a right of its own
+        return None
+
+
 def _create(topics: Topics, wanted: NewTopic, limit_s: float) -> bool:
     future = topics.admin.create_topics([wanted], operation_timeout=limit_s, request_timeout=limit_s)[wanted.topic]
     try:
@@ -66,8 +80,5 @@ def _refusal(topic: str, reply: object) -> IngestError:
 
 
 def _bytes_max(topics: Topics, sources: Sequence[str]) -> int:
-    try:
-        found = [topics.message_bytes_max(home.topic) for home in topics.homes(sources) if home.partition == 0]
-    except Forbidden:  # to describe a topic's configuration is a right of its own
-        found = []
-    return max([_MESSAGE_BYTES_MAX, *found])
+    found = [bytes_max(topics, home.topic) for home in topics.homes(sources) if home.partition == 0]
+    return max([_MESSAGE_BYTES_MAX, *filter(None, found)])

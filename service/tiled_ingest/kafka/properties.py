@@ -22,19 +22,20 @@ _ANY_CLIENT = {"client.id": "tiled-ingest", "socket.timeout.ms": 10_000, "reconn
 _ANY_CONSUMER = {
     "isolation.level": "read_committed",
     "allow.auto.create.topics": False,
+    "topic.metadata.refresh.interval.ms": 30_000,  # 5 min by default: so long may nobody know of new partitions
     "fetch.wait.max.ms": 100,  # a resumed partition waits for the fetch under way to end: 500 by default
     "fetch.queue.backoff.ms": 5,  # 1000 by default: fetching would rest a second whenever the queue is full
     "queued.max.messages.kbytes": 16_384,  # of all partitions: a tenth of a second's; it fills while they are paused
 }
 
-_MESSAGE_BYTES_MAX = 268_435_456  # the client must accept what any source topic could hold
+MESSAGE_BYTES_MAX = 268_435_456  # the client must accept what any source topic could hold
 
 _PRODUCER = {
     "acks": "all",
     "compression.type": "zstd",  # a topic's limit counts compressed batches, and the source's may have been
     "linger.ms": 5,
-    "message.max.bytes": _MESSAGE_BYTES_MAX,
-    "queue.buffering.max.kbytes": _MESSAGE_BYTES_MAX // 1024 * 2,
+    "message.max.bytes": MESSAGE_BYTES_MAX,
+    "queue.buffering.max.kbytes": MESSAGE_BYTES_MAX // 1024 * 2,
 }
 
 

@@ -18,6 +18,7 @@ from tiled_ingest.core.record import Home
 from . import properties as props
 from .claims import home_of, look_up, place_of, start_of
 from .errors import CommitError, KafkaUnavailable, commit_error, kafka_error, stopping_error
+from .identity import Identities
 from .lag import Lag
 from .messages import arrivals, only
 from .topics import Topics
@@ -93,6 +94,7 @@ class Source:
         self._topics = Topics(bootstrap_servers, properties, call_s_max)
         self._consumer = ck.Consumer(made | {"error_cb": self._on_error})
         self._lag = Lag(self._consumer, self._topics)
+        self._identities = Identities(self._topics)
         self._consumer.subscribe(
             self._wanted, on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_lost
         )
@@ -119,12 +121,14 @@ class Source:
         if messages and records_max > 1:
             # A second call: `consume` would otherwise wait for all of them until the time is over.
             messages += self._consumer.consume(records_max - 1, 0)
+        self._identities.received()
         found = arrivals(messages, self._on_error)
         claims, self._claims = self._claims, []
         if self._rebalanced:  # the list may still hold what was fetched before
             found = only(found, self._owned - {claim.home for claim in claims})
         if self._failure:
             raise self._failure
+        self._identities.look()
         self._lag.note(found)
         return [*claims, *found]
 
@@ -142,11 +146,15 @@ class Source:
     def commit(self, home: Home, offset: int, metadata: str) -> None:
         """Commit; returns only after the broker confirmed. May be called inside `on_revoke`.
 
+        The topic is asked for its id first: what was received may come out of a new one of its name.
+
         Raises
         ------
         CommitError
             Not confirmed. `fenced` if the partition is not ours (then nothing was sent), or if the group went
             on without us.
+        OffsetOutOfRange
+            The topic was deleted and created again since the partition was assigned; nothing was sent.
         KafkaUnavailable
             The coordinator fell silent after it was asked, and the client is stuck: the service must end.
         """
@@ -155,9 +163,12 @@ class Source:
         place = ck.TopicPartition(home.topic, home.partition, offset, metadata)
         try:
             self._hear_coordinator(home)
+            self._identities.confirm(home, self._commit_s_max)
             answers = self._commit_in_time(place)
         except ck.KafkaException as error:
             raise self._unconfirmed(kafka_error(error)) from error
+        except TimeoutError as error:
+            raise CommitError(f"{home}: Kafka did not tell the topic's id in time", fenced=False) from error
         self._heard_s = time.monotonic()
         for answer in answers:
             if answer.error:
@@ -270,6 +281,7 @@ class Source:
         if starts:
             self._consumer.pause(starts)
         self._owned |= set(homes)
+        self._identities.claim(claims)
         self._claims += claims
 
     def _on_revoke(self, _: Any, places: list[Any]) -> None:
@@ -295,6 +307,7 @@ class Source:
         self._owned -= set(homes)
         self._claims = [claim for claim in self._claims if claim.home not in homes]
         self._lag.forget(homes)
+        self._identities.forget(homes)
         if self._incremental:
             self._consumer.incremental_unassign([place_of(home) for home in homes])
         else:

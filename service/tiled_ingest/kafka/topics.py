@@ -3,7 +3,7 @@
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import confluent_kafka as ck
 from confluent_kafka.admin import AdminClient, ConfigResource, OffsetSpec
@@ -18,6 +18,13 @@ T = TypeVar("T")
 # What follows from other errors, which say more.
 _VAGUE = frozenset({ck.KafkaError._ALL_BROKERS_DOWN, ck.KafkaError._TRANSPORT})  # noqa: SLF001
 _LEADERS_S_MAX = 5.0
+
+
+class Description(NamedTuple):
+    """A topic's own id, and how many partitions it has."""
+
+    id: str
+    partitions: int
 
 
 class Topics:
@@ -40,13 +47,25 @@ class Topics:
 
     def ids(self, topics: Iterable[str]) -> dict[str, str]:
         """Return each topic's own id; never cached: a topic may be deleted and created again."""
+        return {name: topic.id for name, topic in self.descriptions(topics).items()}
+
+    def descriptions(self, topics: Iterable[str]) -> dict[str, "Description"]:
+        """Return what there is to know of each topic; never cached."""
         names = sorted(set(topics))
 
-        def ask(limit_s: float) -> dict[str, str]:
-            asked = self.admin.describe_topics(ck.TopicCollection(names), request_timeout=limit_s)
-            return {name: str(future.result(limit_s).topic_id) for name, future in asked.items()}
+        def ask(limit_s: float) -> dict[str, Description]:
+            answers = {name: each.result(limit_s) for name, each in self.ask_descriptions(names, limit_s).items()}
+            return {name: Description(str(each.topic_id), len(each.partitions)) for name, each in answers.items()}
 
         return self._insist(ask, "ids of topics") if names else {}
+
+    def ask_descriptions(self, topics: Iterable[str], limit_s: float) -> dict[str, "Future[Any]"]:
+        """Ask without waiting; the futures' results carry a `topic_id` and the `partitions`."""
+        self.admin.poll(0)
+        asked: dict[str, Future[Any]] = self.admin.describe_topics(
+            ck.TopicCollection(sorted(topics)), request_timeout=limit_s
+        )
+        return asked
 
     def exists(self, topic: str) -> bool:
         """Tell whether the topic exists, without creating it by asking."""

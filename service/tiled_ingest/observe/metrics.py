@@ -168,7 +168,7 @@ class Metrics:
     def _make_times(self) -> None:
         self._latency = WeightedHistogram(
             f"{NAMESPACE}_end_to_end_latency_seconds",
-            "From the broker's timestamp of an event to its confirmation by Tiled",
+            "From the broker's timestamp of a document (of a batch: the oldest) to its confirmation by Tiled",
             {"beamline": self._beamline},
             LATENCY_S,
         )

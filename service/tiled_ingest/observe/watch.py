@@ -79,16 +79,12 @@ class Watch:
         if tell.event == "committed":
             self._metrics.committed(tell.fields["home"], tell.fields["number"])
         if tell.event == "flush":
-            self._written(tell.fields)
+            self._metrics.told(Tell("events", {"count": tell.fields["rows"]}))
         if tell.event in {"run_closed", "dead_letter"}:
             last = self._closed if tell.event == "run_closed" else self._letters
             last.appendleft({"at": time.time(), **_short(tell.fields)})
         level = LEVELS.get(tell.event, "debug")
         getattr(self._log, level)(tell.event, **_plain(tell.fields))
-
-    def _written(self, fields: Mapping[str, Any]) -> None:
-        self._metrics.told(Tell("events", {"count": fields["rows"]}))
-        self._metrics.told(Tell("latency", {"timestamp_ms": fields["timestamp_ms"], "count": fields["rows"]}))
 
     def came(self, given: Input) -> None:
         """Count what came from Kafka."""

@@ -8,11 +8,14 @@ what that file holds, without the line's end.
 from .errors import SettingsError
 from .fields import Group
 from .kafka import Kafka
-from .kafka_properties import OWNED, is_secret, revealed
+from .kafka_properties import HIDDEN_NAME, LOGIN, OPEN_NAME, OWNED, is_secret, revealed
 from .loading import Effective, load, sources
 from .model import Batch, Http, Limits, Log, Memory, Route, Runs, Settings, Tiled
 
 __all__ = [
+    "HIDDEN_NAME",
+    "LOGIN",
+    "OPEN_NAME",
     "OWNED",
     "Batch",
     "Effective",

@@ -23,7 +23,7 @@ class Kafka(Group):
     topics: tuple[str, ...]
     """Topic names; an entry that begins with `^` is a regular expression, as POSIX has them (`[0-9]`, not `\\d`)."""
     start_offset: Literal["earliest", "latest"] = "earliest"
-    """Where to begin in a partition that has no commit; nowhere else."""
+    """Where to begin in a partition without a commit; nowhere else. One that is added later begins at its beginning."""
     dead_letter_topic: str = Field(default_factory=lambda data: f"{data.get('group_id', '')}.dead-letters")
     """Default: `<group_id>.dead-letters`."""
     completed_topic: str | None = None
@@ -36,6 +36,13 @@ class Kafka(Group):
         WithJsonSchema({"type": "object", "additionalProperties": {"type": ["string", "number", "boolean"]}}),
     ] = {}  # noqa: RUF012 - pydantic copies it
     """Any other librdkafka property (SASL, TLS, ...), passed as it is."""
+
+    @field_validator("bootstrap_servers")
+    @classmethod
+    def _no_login(cls, servers: str) -> str:
+        if "@" in servers:
+            raise ValueError("no login in an address: it belongs into kafka.properties (sasl.username, sasl.password)")
+        return servers
 
     @field_validator("topics", mode="before")
     @classmethod

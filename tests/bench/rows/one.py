@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 import time
@@ -18,6 +17,7 @@ from tests.bench.meter import Meter
 from tests.bench.places import Node
 from tests.bench.topics import Topic, opening
 from tests.system.service import Service, bytecode
+from tiled_ingest.demo.processes import inherited
 
 POLL_S = 0.02
 
@@ -155,7 +155,7 @@ def starts(bench: Bench) -> list[Figure]:
         there = node()
         for number in range(bench.repeat + 1):
             began_s = time.monotonic()
-            subprocess.run([program, "--help"], check=True, stdout=subprocess.DEVNULL, env=os.environ | bytecode())
+            subprocess.run([program, "--help"], check=True, stdout=subprocess.DEVNULL, env=inherited() | bytecode())
             helped_s = time.monotonic()
             with arms.running(bench.place, topic, there, until_end=False) as (made, _):
                 made.wait_until(partial(_is_ready, made), "ready", limit_s=arms.LIMIT_S, poll_s=POLL_S)
@@ -177,7 +177,7 @@ def verify(bench: Bench) -> list[Figure]:
     with bench.storage("duckdb") as node:
         there = node()
         bench.ours(topic, there)
-        environment = os.environ | bytecode() | arms.service(bench.place, topic, there).environment
+        environment = inherited() | bytecode() | arms.service(bench.place, topic, there).environment
         for _ in range(bench.repeat):
             began_s = time.monotonic()
             subprocess.run([program, "verify", "--json"], check=True, stdout=subprocess.DEVNULL, env=environment)

@@ -24,6 +24,9 @@ GAP_MAX = 1_000  # missing seq_nums that are bridged with empty slots: 8 bytes e
 OTHER_NBYTES = 300  # of a `seq_num` that does not count up: its entry, and a set with a mark or two
 
 
+Gaps = list[tuple[int, int]]  # first and last number of each, in order
+
+
 class Seen:
     """The uids accepted under each `seq_num` of one stream: 8 bytes an event while they count up, as they do.
 
@@ -62,6 +65,21 @@ class Seen:
             self.distinct += len(marks)
             return np.ones(len(marks), np.bool_)
         return np.array([self._add(*pair) for pair in zip(seq_nums.tolist(), marks, strict=True)])
+
+    def gaps(self) -> Gaps:
+        """The `seq_num`s from 1 to the largest that no event has: its publisher lost them, or they were refused."""
+        slots = np.asarray(self._slots, np.int64)
+        elsewhere = [number for number in self._others if 0 < number <= len(slots)]
+        empty = np.setdiff1d(np.flatnonzero(slots == 0) + 1, elsewhere, assume_unique=True)
+        begins = np.diff(empty, prepend=-1) > 1
+        firsts, lasts = empty[begins], empty[np.roll(begins, -1)]  # one ends before the next begins
+        found = list(zip(firsts.tolist(), lasts.tolist(), strict=True))
+        last = len(slots)
+        for number in sorted(number for number in self._others if number > last):
+            if number > last + 1:
+                found.append((last + 1, number - 1))
+            last = number
+        return found
 
     def _add(self, seq_num: int, mark: int) -> bool:
         missing = seq_num - 1 - len(self._slots)
@@ -158,6 +176,10 @@ class Acceptance:
     def distinct(self, stream: str) -> int:
         """How many different `seq_num`s the stream has."""
         return self._seen[stream].distinct if stream in self._seen else 0
+
+    def gaps(self, stream: str) -> Gaps:
+        """Which `seq_num`s no event of the stream has; none where no event came at all."""
+        return self._seen[stream].gaps() if stream in self._seen else []
 
     def is_of(self, descriptor: str, stream: str) -> bool:
         """Whether the descriptor was accepted, for that stream."""

@@ -15,8 +15,8 @@ class Desk(Surroundings, Protocol):
     def reopening(self) -> tuple[int, ...]:
         """Which runs are being opened again, by the offsets of their starts."""
 
-    def release(self, hold: Hold) -> None:
-        """Settle what the hold stood for."""
+    def release(self, hold: Hold) -> int:
+        """Settle what the hold stood for; returns the broker's timestamp (ms) of its record."""
 
     def forget(self, run: Run) -> None:
         """Drop a finished run, remembering that it was."""

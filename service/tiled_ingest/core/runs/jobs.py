@@ -4,6 +4,8 @@ A job is a procedure that ends with something settled: it releases the holds of 
 confirmed. A job that ends by `TiledRejected` condemns the run; what it had in hand waits for the dead letters then.
 """
 
+from collections.abc import Mapping
+
 from tiled_ingest.core.errors import TiledRejected
 from tiled_ingest.core.external.key import External
 from tiled_ingest.core.external.registration import register
@@ -63,9 +65,8 @@ def _due(desk: Desk, run: Run, now_s: float, force: str | None) -> Stream | Exte
 def _open(desk: Desk, run: Run) -> Procedure[None]:
     yield from open_run(desk, run)
     if run.opened and run.start_hold is not None:
-        desk.release(run.start_hold)
+        _written(desk, run.start_hold, {"start": 1})
         run.start_hold = None
-        desk.count("start", "written")
         desk.tell("run_opened", run=run.uid, path="/".join(run.path))
     while run.opened and run.early:
         desk.release(run.early.pop())
@@ -75,8 +76,7 @@ def _chore(desk: Desk, run: Run) -> Procedure[None]:
     chore = run.chores[0]
     yield from do_chore(desk, run, chore)
     run.chores.popleft()
-    desk.release(chore.hold)
-    desk.count("descriptor", "written")
+    _written(desk, chore.hold, {"descriptor": 1})
 
 
 def _write(desk: Desk, run: Run, due: Stream | External, now_s: float, force: str | None) -> Procedure[None]:
@@ -97,8 +97,7 @@ def _append(desk: Desk, run: Run, stream: Stream, now_s: float, force: str | Non
         fail_if_backed_up(desk, f"{len(misfits)} events of stream '{stream.name}' have values that fit no column")
         yield from emit_misfits(desk, run, stream, {int(sealed.batch.offsets[row]) for row in misfits})
     run.in_hand.remove(sealed.hold)
-    desk.release(sealed.hold)
-    desk.count("event", "written", sealed.batch.rows)
+    _written(desk, sealed.hold, {"event": sealed.batch.rows})
     desk.tell(
         "flush",
         reason=sealed.reason,
@@ -114,9 +113,7 @@ def _register(desk: Desk, run: Run, external: External, force: str | None) -> Pr
     run.in_hand.append(waiting.hold)
     written = yield from register(desk, run, external, waiting)
     run.in_hand.remove(waiting.hold)
-    desk.release(waiting.hold)
-    for kind, number in waiting.kinds.items() if written else ():
-        desk.count(kind, "written", number)
+    _written(desk, waiting.hold, waiting.kinds if written else {})
     desk.tell(
         "registered",
         reason=waiting.reason,
@@ -130,14 +127,22 @@ def _register(desk: Desk, run: Run, external: External, force: str | None) -> Pr
 def _close(desk: Desk, run: Run) -> Procedure[None]:
     yield from close_run(desk, run)
     if run.stop_hold is not None:
-        desk.release(run.stop_hold)
+        _written(desk, run.stop_hold, {"stop": 1})
         run.stop_hold = None
-        desk.count("stop", "written")
     if run.is_dormant:
         yield from take_again(desk, run)
         desk.keep_dormant(run)
     else:
         desk.forget(run)
+
+
+def _written(desk: Desk, hold: Hold, kinds: Mapping[str, int]) -> None:
+    """Settle what Tiled has confirmed; of its documents, tell how many and since when the oldest was in Kafka."""
+    timestamp_ms = desk.release(hold)
+    for kind, number in kinds.items():
+        desk.count(kind, "written", number)
+    if kinds:
+        desk.tell("latency", timestamp_ms=timestamp_ms, count=sum(kinds.values()))
 
 
 # ---------------------------------------------------------------- runs that are not written

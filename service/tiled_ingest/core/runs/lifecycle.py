@@ -37,6 +37,7 @@ from .stream import Stream
 STREAM_SPECS = (("BlueskyEventStream", "3.0"), ("composite", None))
 CONFIG_UPDATES = "_config_updates"
 TIMESTAMP_MS_MAX = 253_402_300_800_000  # of the years that have four digits
+GAPS_SHOWN = 20  # of a stream, in a note
 ANNOUNCE_RETRY_S = 5.0  # a topic that is missing, or that we may not write: somebody has to mend it
 FOREIGN = Verdict("InvalidDocument", "foreign_run", "someone else wrote this run", ours=False)
 CONFLICTING = Verdict("InvalidDocument", "conflicting_run", "another run has this uid", ours=False)
@@ -328,7 +329,11 @@ def close_run(around: Surroundings, run: Run) -> Procedure[None]:
     for external in run.externals.values():
         yield from audit(around, run, external)
     state = final_state(run)
+    lasting = list(run.notes)
+    note_gaps(run)
     facts = run_facts(around, run, state)
+    if state == "abandoned":
+        run.notes = lasting  # it may go on, and have no gap then
     dead = run.refused.items()
     facts["notes"] += [f"{number} documents of this run are dead letters: {code}." for code, number in dead]
     metadata: Json = {OURS: facts}
@@ -399,6 +404,17 @@ def final_state(run: Run) -> str:
         run.notes.append(f"Stream '{name}': the stop document counts {n} events, {run.events_of(name)} came.")
     lacking = [external for external in run.externals.values() if external.unmet or external.refusal]
     return "incomplete" if missing or lacking else "complete"
+
+
+def note_gaps(run: Run) -> None:
+    """Note which events never came, whatever a stop document counts: one who publishes with `acks=0` loses some."""
+    for name in run.streams:
+        gaps = run.acceptance.gaps(name)
+        spelled = [str(first) if first == last else f"{first}-{last}" for first, last in gaps[:GAPS_SHOWN]]
+        rest = sum(last - first + 1 for first, last in gaps[GAPS_SHOWN:])
+        if gaps:
+            more = f", and {rest} more" if rest else ""
+            run.notes.append(f"Stream '{name}': no event has seq_num {', '.join(spelled)}{more}.")
 
 
 def _streams_to_close(run: Run) -> list[Path]:

@@ -11,6 +11,8 @@ from tiled_ingest.settings import Settings
 
 from .findings import ANSWER_S_MAX, Finding, Findings, counted
 
+BYTES_MIN = 10_000  # for dead letters: key and headers take a kilobyte, and up to ten
+
 
 @dataclass(frozen=True, slots=True)
 class Limits:
@@ -105,18 +107,20 @@ def _source(name: str, partitions: str, limits: Limits | KafkaException, bytes_m
 def _dead_letters(name: str, known: Known) -> Finding:
     limits = known[name]
     if isinstance(limits, KafkaException):
-        hint = "let us describe its configuration, or see to it that its max.message.bytes is not below the topics'"
+        hint = "the service runs without, and finds out what the topic takes: DescribeConfigs shows it here"
         return Finding("dead letters", "warning", f"{name}; its configuration: {said(limits)}", hint)
     detail = f"{name}, {limits.kept}, messages up to {limits.bytes_max} bytes"
     if limits.compacted:
         hint = "set cleanup.policy=delete: keys repeat, and compaction would drop letters"
         return Finding("dead letters", "warning", f"{detail}, compacted", hint)
+    if limits.bytes_max < BYTES_MIN:
+        hint = "a letter that does not fit in there, nor a part of it, stops the service: raise its max.message.bytes"
+        return Finding("dead letters", "warning", f"{detail}, hardly room for a letter's headers", hint)
     larger = [
         topic for topic, other in known.items() if isinstance(other, Limits) and other.bytes_max > limits.bytes_max
     ]
     if larger:
-        hint = "a letter that does not fit stops the service: raise its max.message.bytes"
-        return Finding("dead letters", "warning", f"{detail}, less than {', '.join(larger)}", hint)
+        detail += f"; larger ones of {', '.join(larger)} go there in parts"
     return Finding("dead letters", "ok", detail)
 
 
@@ -128,6 +132,6 @@ def _creatable(admin: AdminClient, name: str) -> Finding:
     except KafkaException as error:
         if error.args[0].code() == KafkaError.TOPIC_ALREADY_EXISTS:
             return Finding("dead letters", "failed", f"we may not see {name}", "let us describe and write it")
-        hint = "create it, with a max.message.bytes not below that of the topics"
+        hint = "create it; with a max.message.bytes below that of the topics, large letters go there in parts"
         return Finding("dead letters", "failed", f"{name} is missing, and we may not create it: {said(error)}", hint)
     return Finding("dead letters", "ok", f"{name} is not there yet: `run` will create it")

@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from tiled_ingest.tools.letters import Letter
+from tiled_ingest.tools.letters import Letter, Torn
 
 Position = tuple[str, int, int]
 
@@ -79,11 +79,14 @@ class Collected:
         The first ones, as many as were asked for.
     repeated
         Letters that only repeat another.
+    torn
+        Letters that were sent in parts some of which are missing; they count nowhere else.
     """
 
     groups: dict[tuple[str, str, str], Group] = field(default_factory=dict)
     letters: list[Letter] = field(default_factory=list)
     repeated: int = 0
+    torn: list[Torn] = field(default_factory=list)
 
     @property
     def documents(self) -> int:
@@ -98,8 +101,14 @@ class Collected:
         return dict(counts.most_common())
 
 
-def collect(letters: Iterable[Letter], choice: Choice, keep_max: int = 0) -> Collected:
-    """Count the letters that are meant, each position and code once, and keep the first `keep_max` of them."""
+def collect(letters: Iterable[Letter], torn: list[Torn], choice: Choice, keep_max: int = 0) -> Collected:
+    """Count the letters that are meant, each position and code once, and keep the first `keep_max` of them.
+
+    Parameters
+    ----------
+    torn
+        As for `read_letters`: complete when the letters have ended.
+    """
     found = Collected()
     seen: set[tuple[Position, str]] = set()
     for letter in letters:
@@ -113,6 +122,7 @@ def collect(letters: Iterable[Letter], choice: Choice, keep_max: int = 0) -> Col
         _add(found, letter)
         if len(found.letters) < keep_max:
             found.letters.append(letter)
+    found.torn = [each for each in torn if each.letter in choice]
     return found
 
 

@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 
 from tiled_ingest.core.record import Record
 from tiled_ingest.settings import Settings
-from tiled_ingest.tools.letters import Letter, read_letters
-from tiled_ingest.tools.rebuild import Judge, Places, Plan, Rebuild, Spool, connected
+from tiled_ingest.tools.letters import Letter, Torn, read_letters
+from tiled_ingest.tools.rebuild import Case, Judge, Places, Plan, Rebuild, Spool, connected
 
 from .choice import Choice
 
@@ -26,15 +26,18 @@ class Redriven(Plan):
         Letters that belong to no run that is known, by code.
     nameless
         Letters whose headers do not say where the document stood: not of this service.
+    torn
+        Letters that were sent in parts some of which are missing.
     """
 
     without_run: dict[str, int] = field(default_factory=dict)
     nameless: int = 0
+    torn: list[Torn] = field(default_factory=list)
 
     @property
     def passed(self) -> bool:
         """Whether every document that is meant is in Tiled."""
-        return self.all_written and not (self.without_run or self.nameless)
+        return self.all_written and not (self.without_run or self.nameless or self.torn)
 
 
 @contextmanager
@@ -47,15 +50,20 @@ def planned(settings: Settings, choice: Choice) -> Iterator[Rebuild[Redriven]]:
         Kafka or Tiled cannot be read.
     """
     with connected(settings) as tiled, Spool(tiled.policy) as spool:
-        nameless = _gathered(spool, read_letters(settings.kafka), choice)
+        torn: list[Torn] = []
+        nameless = _gathered(spool, read_letters(settings.kafka, torn), choice)
         places = Places(settings)
         try:
             judge = Judge(settings.kafka, tiled.policy, places, spool)
-            cases = [judge.judge(uid) for uid in spool.runs() if _is_meant(spool, uid, choice)]
+            cut = {each.letter.run: each for each in torn}
+            meant = [uid for uid in spool.runs() if _is_meant(spool, uid, choice)]
+            cases = [_left(spool, uid, cut[uid]) if uid in cut else judge.judge(uid) for uid in meant]
         finally:
             places.close()
         strangers = {} if choice.runs else _of(choice, spool.letters_without_run())
-        yield Rebuild(tiled, spool, Redriven(cases=cases, without_run=strangers, nameless=nameless))
+        torn = [each for each in torn if each.letter in choice]
+        plan = Redriven(cases=cases, without_run=strangers, nameless=nameless, torn=torn)
+        yield Rebuild(tiled, spool, plan)
 
 
 def _gathered(spool: Spool, letters: Iterable[Letter], choice: Choice) -> int:
@@ -71,6 +79,13 @@ def _gathered(spool: Spool, letters: Iterable[Letter], choice: Choice) -> int:
             spool.add(record, letter.run, letter.code)
     spool.follow_names()
     return nameless
+
+
+def _left(spool: Spool, uid: str, torn: Torn) -> Case:
+    """Leave a run alone that could only be built without one of its documents."""
+    mended = f"if {torn.letter.topic} holds the run still: tiled-ingest replay topic:... --run {uid} --replace"
+    why = f"a dead letter of it is incomplete, {torn.why}; {mended}"
+    return Case(spool.of(uid), "leave", why)
 
 
 def _is_meant(spool: Spool, uid: str, choice: Choice) -> bool:

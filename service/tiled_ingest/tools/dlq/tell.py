@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from tiled_ingest.tools.decoding import Unreadable, opened
-from tiled_ingest.tools.letters import Letter
+from tiled_ingest.tools.letters import Letter, Torn
 from tiled_ingest.tools.rebuild.tell import case_json, case_lines, verdicts
 
 from .choice import Collected, Group, Position
@@ -28,7 +28,8 @@ def listed(found: Collected, *, as_json: bool) -> str:
     if as_json:
         summary = {"documents": found.documents, "repeated": found.repeated}
         counts = {"reasons": found.count("reason"), "codes": found.count("code")}
-        return _dumped({**summary, **counts, "groups": [asdict(group) for group in found.groups.values()]})
+        groups = [asdict(group) for group in found.groups.values()]
+        return _dumped({**summary, **counts, "groups": groups, "incomplete": list(map(torn_json, found.torn))})
     return "\n".join(map(_printable, _listed(found)))
 
 
@@ -43,7 +44,9 @@ def _listed(found: Collected) -> Iterator[str]:
         yield f"{code}: {error[:_ERROR_CHARS]}"
     codes = ", ".join(f"{count} {code}" for code, count in found.count("code").items()) or "none"
     reasons = ", ".join(f"{count} {reason}" for reason, count in found.count("reason").items()) or "none"
-    yield f"dead letters: {found.documents} (by code: {codes}; by reason: {reasons}); {found.repeated} repetitions"
+    yield from map(torn_line, found.torn)
+    rest = f"{found.repeated} repetitions" + (f"; {len(found.torn)} incomplete" if found.torn else "")
+    yield f"dead letters: {found.documents} (by code: {codes}; by reason: {reasons}); {rest}"
 
 
 def _row(group: Group) -> tuple[str, ...]:
@@ -65,16 +68,18 @@ def _row(group: Group) -> tuple[str, ...]:
 def shown(found: Collected, *, as_json: bool) -> str:
     """Return the letters that were kept, with what they hold."""
     if as_json:
-        return _dumped([_whole(letter) for letter in found.letters])
+        return _dumped([*map(_whole, found.letters), *map(torn_json, found.torn)])
     blocks = ["\n".join(map(_printable, _lines(letter))) for letter in found.letters]
     left = found.documents - len(found.letters)
     more = [f"... and {left} more (--limit)"] if left else []
-    return "\n\n".join([*blocks, *more]) or "no dead letters"
+    torn = [_printable(torn_line(each)) for each in found.torn]
+    return "\n\n".join([*blocks, *more, *torn]) or "no dead letters"
 
 
 def _lines(letter: Letter) -> Iterator[str]:
     when, run = _time(letter.timestamp_ms), letter.run or "-"
-    yield f"{_place(letter.position)}  {letter.reason}/{letter.code}  run {run}  {when}"
+    parts = f"  in {letter.parts} parts" if letter.parts > 1 else ""
+    yield f"{_place(letter.position)}  {letter.reason}/{letter.code}  run {run}  {when}{parts}"
     yield f"  {letter.error}"
     name, document = _document(letter)
     yield f"  {name}: {json.dumps(document)}"
@@ -135,6 +140,19 @@ def _printable(text: str) -> str:
     return "".join(character if character.isprintable() else " " for character in text)
 
 
+def torn_line(torn: Torn) -> str:
+    """Return a line about a letter that is not whole."""
+    letter = torn.letter
+    where = f"{_place(letter.position)}  {letter.reason}/{letter.code}  run {letter.run or '-'}"
+    return f"incomplete: {where}: {torn.why} (from {letter.letter_offset} of partition {letter.letter_partition})"
+
+
+def torn_json(torn: Torn) -> dict[str, Any]:
+    """Return what is known of a letter that is not whole."""
+    fields = {name: value for name, value in asdict(torn.letter).items() if name not in {"key", "value"}}
+    return {**fields, "parts": torn.parts, "parts_there": torn.there, "incomplete": torn.why}
+
+
 # ---------------------------------------------------------------- redrive
 
 
@@ -142,7 +160,8 @@ def redriven(done: Redriven, *, as_json: bool) -> str:
     """Return what is to be done with each run, and what became of it."""
     if as_json:
         runs = [case_json(case, done.built.get(case.spooled.uid)) for case in done.cases]
-        return _dumped({"runs": runs, "without_run": dict(done.without_run), "nameless": done.nameless})
+        said = {"runs": runs, "without_run": dict(done.without_run), "nameless": done.nameless}
+        return _dumped({**said, "incomplete": list(map(torn_json, done.torn))})
     return "\n".join(_redriven(done))
 
 
@@ -152,4 +171,5 @@ def _redriven(done: Redriven) -> Iterator[str]:
         yield f"leave    {number} {_printable(code)}: of no run that is known"
     if done.nameless:
         yield f"leave    {done.nameless} letters that do not say where their documents stood"
+    yield from (f"leave    {_printable(torn_line(each))}" for each in done.torn)
     yield f"runs: {verdicts(done.cases)}"

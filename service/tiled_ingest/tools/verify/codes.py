@@ -1,8 +1,10 @@
 """Values as numbers that are equal when the values are: whole columns compared at once, whatever they hold.
 
 Two numbers are the same value when they are equal as numbers (1, 1.0 and true); null and NaN are the same (Tiled's
-server turns one into the other); a value in a column of text is the same as its JSON. Numbers are compared bit by bit;
-text and lists by a hash of 64 bits.
+server turns one into the other); a value in a column of text is the same as its JSON. Numbers are compared as Tiled
+holds them, whatever else was published beside them: integers to the last digit (nanoseconds need all 64 bits), floats
+bit by bit, where an integer among the published ones is the nearest float. Text and lists are compared by a hash of
+64 bits.
 """
 
 import json
@@ -19,10 +21,13 @@ Codes = np.ndarray[Any, np.dtype[np.uint64]]
 Leaf = Literal["int", "float", "text"]
 
 NULL = np.uint64(0x9E3779B97F4A7C15)
+FLOAT_EXACT_MAX = 2**53
 MISFIT = np.uint64(0xD1B54A32D192ED03)  # a value that its column cannot hold: equal to nothing in Tiled
 _ODD = np.uint64(0xBF58476D1CE4E5B9)
 _MORE = np.uint64(0x94D049BB133111EB)
-_FEW = 64  # values that are looked at one by one rather than through Arrow
+_INT64_MAX = np.uint64(2**63 - 1)
+_NUMBERS = frozenset({int, float, bool, type(None)})
+_ARRAY_KINDS = {"int": "biu", "float": "biuf", "text": ""}  # of arrays that have codes as a whole
 
 
 def mixed(codes: Codes) -> Codes:
@@ -35,14 +40,14 @@ def mixed(codes: Codes) -> Codes:
 def codes_of(expected: Column, found: "pa.ChunkedArray[Any]") -> tuple[Codes, Codes]:
     """Return codes of the published values and of Tiled's, shapes (rows expected,) and (rows found,)."""
     kind = found.type
-    leaf = _leaf(kind, expected)
+    leaf = _leaf(kind)
     there = _joined([arrow_codes(chunk, leaf) for chunk in found.chunks])
     return _joined([_chunk_codes(chunk, kind, leaf) for chunk in expected.chunks]), there
 
 
 def value_codes(expected: Column, kind: pa.DataType) -> tuple[Codes, Leaf]:
     """Return codes of published values, compared as values of a type, and how its innermost values are compared."""
-    leaf = _leaf(kind, expected)
+    leaf = _leaf(kind)
     return _joined([_chunk_codes(chunk, kind, leaf) for chunk in expected.chunks]), leaf
 
 
@@ -50,16 +55,40 @@ def _joined(parts: list[Codes]) -> Codes:
     return np.concatenate(parts) if parts else np.empty(0, np.uint64)
 
 
-def _leaf(kind: pa.DataType, expected: Column) -> Leaf:
-    inner = _innermost(kind)
+def has_long_integers(values: Column) -> bool:
+    """Whether integers are among the published values, lists included, that a float may not tell from others."""
+    return any(_longest(chunk) > FLOAT_EXACT_MAX for chunk in values.chunks)
+
+
+def _longest(chunk: Chunk) -> int:
+    if not isinstance(chunk, pa.Array):
+        return max(map(_size, chunk), default=0)
+    while pa.types.is_list(chunk.type):
+        chunk = pc.list_flatten(chunk)
+    if not pa.types.is_integer(chunk.type):
+        return 0
+    limits: Any = pc.min_max(chunk).as_py()
+    return max(abs(int(limits[each] or 0)) for each in ("min", "max"))
+
+
+def _size(value: Any) -> int:
+    if isinstance(value, np.ndarray | np.generic):
+        value = value.tolist()
+    if isinstance(value, list | tuple):
+        return max(map(_size, value), default=0)
+    return abs(value) if isinstance(value, int) else 0
+
+
+def _leaf(kind: pa.DataType) -> Leaf:
+    """Return how values are compared with a column of Tiled's: by what that one can hold."""
+    inner = innermost(kind)
     if pa.types.is_string(inner) or pa.types.is_large_string(inner):
         return "text"
-    kinds = [inner, *(_innermost(chunk.type) for chunk in expected.chunks if isinstance(chunk, pa.Array))]
-    listed = any(isinstance(chunk, list) for chunk in expected.chunks)
-    return "float" if listed or any(map(pa.types.is_floating, kinds)) else "int"
+    return "float" if pa.types.is_floating(inner) else "int"
 
 
-def _innermost(kind: pa.DataType) -> pa.DataType:
+def innermost(kind: pa.DataType) -> pa.DataType:
+    """Return the type of what lists hold, however deep."""
     while pa.types.is_list(kind) or pa.types.is_large_list(kind):
         kind = kind.value_type
     return kind
@@ -106,10 +135,24 @@ def _number_codes(values: "pa.Array[Any]", leaf: Leaf) -> Codes:
 def number_codes(values: np.ndarray[Any, Any], leaf: Leaf) -> Codes:
     """Return the codes of numpy numbers; complex numbers are text elsewhere."""
     if leaf == "int":
-        return values.astype(np.int64).view(np.uint64)
+        return _whole_codes(values) if values.dtype.kind == "f" else _integer_codes(values)
     floats = values.astype(np.float64)
     floats = floats + 0.0  # -0.0 is 0.0
     return np.where(np.isnan(floats), NULL, floats.view(np.uint64))
+
+
+def _integer_codes(values: np.ndarray[Any, Any]) -> Codes:
+    codes = values.astype(np.int64).view(np.uint64)
+    if values.dtype != np.uint64:
+        return codes
+    return np.where(values > _INT64_MAX, mixed(codes + _MORE), codes)  # not the codes of negative numbers
+
+
+def _whole_codes(values: np.ndarray[Any, Any]) -> Codes:
+    """Return the codes that floats have as integers: those with a fraction, or too large, are no such value."""
+    whole = (np.floor(values) == values) & (values >= -(2.0**63)) & (values < 2.0**63)
+    codes = np.where(whole, values, 0.0).astype(np.int64).view(np.uint64)
+    return np.where(np.isnan(values), NULL, np.where(whole, codes, MISFIT))
 
 
 def _text_codes(values: "pa.Array[Any]") -> Codes:
@@ -146,6 +189,8 @@ def _chunk_codes(chunk: Chunk, kind: pa.DataType, leaf: Leaf) -> Codes:
 
 def _joined_few(values: list[Any], kind: pa.DataType | None, leaf: Leaf) -> Codes:
     depth = _depth(kind) if kind is not None else 0
+    if leaf == "float" and depth == 0 and _NUMBERS.issuperset(map(type, values)):
+        return number_codes(np.array(values, np.float64), leaf)  # None becomes NaN
     return np.array([value_code(value, depth, leaf) for value in values], np.uint64)
 
 
@@ -162,7 +207,7 @@ def nd_codes(values: np.ndarray[Any, Any], leaf: Leaf) -> Codes:
 
 def value_code(value: Any, depth: int, leaf: Leaf) -> int:
     """Return the code of one value in a column of lists `depth` deep."""
-    if isinstance(value, np.ndarray) and value.ndim == depth and value.dtype.kind in "biuf" and leaf != "text":
+    if isinstance(value, np.ndarray) and value.ndim == depth and value.dtype.kind in _ARRAY_KINDS[leaf]:
         return int(nd_codes(value[np.newaxis], leaf)[0])
     if isinstance(value, np.ndarray | np.generic):
         value = value.tolist()
@@ -184,9 +229,16 @@ def _number_code(value: Any, leaf: Leaf) -> int:
     if not isinstance(value, int | float):
         return int(MISFIT)
     try:
-        return int(number_codes(np.array([value], np.float64 if leaf == "float" else np.int64), leaf)[0])
+        return int(number_codes(_as_array(value, leaf), leaf)[0])
     except OverflowError:
         return int(MISFIT)
+
+
+def _as_array(value: float, leaf: Leaf) -> np.ndarray[Any, Any]:
+    """Return one number as numpy's, with every digit that can count."""
+    if leaf == "float" or isinstance(value, float):
+        return np.array([value], np.float64)
+    return np.array([value], np.int64 if value < 2**63 else np.uint64)
 
 
 def _list_code(value: Any, depth: int, leaf: Leaf) -> int:

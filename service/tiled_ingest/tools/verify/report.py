@@ -55,12 +55,19 @@ class PartReport:
 
 @dataclass
 class StreamReport:
-    """One stream of a run."""
+    """One stream of a run.
+
+    Attributes
+    ----------
+    rounded
+        Columns of large integers of which Tiled's server only says the nearest float.
+    """
 
     name: str
     counts: Counts = field(default_factory=Counts)
     parts: list[PartReport] = field(default_factory=list)
     differences: list[str] = field(default_factory=list)
+    rounded: list[str] = field(default_factory=list)
 
     @property
     def is_same(self) -> bool:

@@ -77,7 +77,14 @@ def chunk_of(values: list[Any]) -> Chunk:
         made = pa.array(values)
     except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError, OverflowError, UnicodeEncodeError):
         return values
-    return made if any(is_kind(_innermost(made.type)) for is_kind in _PLAIN) else values
+    inner = _innermost(made.type)
+    if pa.types.is_floating(inner) and any(map(_has_integer, values)):
+        return values  # in a column of text, 5 is not 5.0
+    return made if any(is_kind(inner) for is_kind in _PLAIN) else values
+
+
+def _has_integer(value: Any) -> bool:
+    return any(map(_has_integer, value)) if isinstance(value, list | tuple) else isinstance(value, int)
 
 
 def _innermost(kind: pa.DataType) -> pa.DataType:

@@ -30,7 +30,7 @@ class Wanted:
     since, until
         By the broker's timestamps: the first record at or after `since`, up to the first one at or after `until`.
     committed
-        Stop where the group has committed: what comes after is not settled yet.
+        Stop where the group has committed: what comes after is not settled yet. Where it never did, nothing is read.
     runs
         Only these runs.
     """
@@ -136,7 +136,7 @@ class Log:
         limits = []
         for span, start, end in zip(spans, starts, ends, strict=True):
             stop = end if wanted.next_offset is None else min(end, wanted.next_offset)
-            limits.append((start, min(stop, span.committed) if wanted.committed and span.committed >= 0 else stop))
+            limits.append((start, min(stop, span.committed) if wanted.committed else stop))  # -1: nothing is settled
         return limits
 
     def _at(self, when: datetime | None, spans: Sequence[Span]) -> list[int]:

@@ -1,5 +1,6 @@
 """What Tiled holds, read as any client would: nodes, their children, tables and arrays; never written."""
 
+import base64
 import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -63,6 +64,12 @@ class Node:
     def columns(self) -> tuple[str, ...]:
         """The columns of a table."""
         return tuple(self.structure.get("columns") or ())
+
+    @property
+    def schema(self) -> pa.Schema:
+        """The types of a table's columns as they are stored; an answer may have others."""
+        _, _, encoded = str(self.structure.get("arrow_schema") or "").partition("base64,")
+        return pa.ipc.read_schema(pa.py_buffer(base64.b64decode(encoded))) if encoded else pa.schema([])
 
     @property
     def shape(self) -> tuple[int, ...]:

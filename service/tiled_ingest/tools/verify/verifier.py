@@ -9,7 +9,7 @@ from typing import Any, Protocol
 from tiled_ingest.core.record import Home
 from tiled_ingest.settings import Settings
 from tiled_ingest.tiled.session import Session
-from tiled_ingest.tools.letters import read_letters
+from tiled_ingest.tools.letters import Torn, read_letters
 from tiled_ingest.tools.log import messages
 
 from .compare import compare_run
@@ -73,6 +73,7 @@ class Verifier:
         self.log = Log(settings.kafka)
         self.report = Report()
         self.letters: dict[Home, Letters] = {}
+        self.torn: list[Torn] = []
         self.places: dict[str, list[tuple[Path, Facts]]] = {}  # of runs in Tiled, by uid
 
     def verify(self) -> Report:
@@ -88,7 +89,7 @@ class Verifier:
         return self.report
 
     def _read_letters(self) -> None:
-        for letter in read_letters(self.settings.kafka):
+        for letter in read_letters(self.settings.kafka, self.torn):
             codes = self.letters.setdefault(letter.home, {}).setdefault(letter.offset, {})
             # A document may be there for one value first, and wholly later: then it need not be in Tiled.
             if codes.get(hash(letter.value), VALUE_MISFIT) == VALUE_MISFIT:
@@ -136,11 +137,14 @@ class PartitionVerifier:
 
     def verify(self) -> None:
         """Read, compare, report."""
+        if self._whole.wanted.committed and self._span.committed < 0:
+            self._report.remarks.append("the group has committed nothing here: nothing is compared")
         self._read()
         self._grows = self._span.stop < self._whole.log.high(self._span.home)
         for run in list(self._partition.runs.values()):
             self._compare(run)
         self._say_cut()
+        self._say_torn()
         self._say_surplus()
         self._say_unaccounted()
         self._report.events = self._partition.events
@@ -232,6 +236,12 @@ class PartitionVerifier:
             self._report.remarks.append(
                 f"{documents} documents are of runs that began before the range: not compared ({runs} runs named)"
             )
+
+    def _say_torn(self) -> None:
+        """Name dead letters that are not whole: they account for nothing."""
+        mine = [each for each in self._whole.torn if each.letter.home == self._span.home]
+        said = [f"the dead letter of offset {each.letter.offset} is incomplete: {each.why}" for each in mine]
+        self._report.remarks += said[:SENTENCES_MAX]
 
     def _say_surplus(self) -> None:
         """Say which runs Tiled has from this part of the topic that the topic does not hold."""
