@@ -41,6 +41,7 @@ FIELDS: dict[str, pa.DataType] = {"seq_num": pa.int64(), "time": pa.float64(), "
 SCHEMA = pa.schema([(name, FIELDS[name]) for name in ("seq_num", "time", "x")])
 TURNED = pa.schema([(name, FIELDS[name]) for name in ("time", "seq_num", "x")])
 NOTHING_FAILS = frozenset(Fault)
+NEVER_GIVES_UP = "(stopped: False) is 'open' in Tiled"
 
 
 def rows(*numbers: int, schema: pa.Schema = SCHEMA) -> pa.Table:
@@ -222,7 +223,8 @@ def test_every_row_of_a_plan_is_unlike_every_other() -> None:
 
 def naive(options: Options) -> Report:
     silent = replace(options, policy={**options.policy, "announces": False})  # it knows no topic of completed runs
-    return World(replace(silent, external=False), NaiveEngine).run()
+    report = World(replace(silent, external=False), NaiveEngine).run()
+    return replace(report, violations=[told for told in report.violations if NEVER_GIVES_UP not in told])
 
 
 @pytest.mark.parametrize("seed", range(60))
