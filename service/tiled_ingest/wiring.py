@@ -151,7 +151,7 @@ def _health_server(settings: Settings, registry: CollectorRegistry, health: Heal
 def _dead_letter_topic_is_there(settings: Settings, watch: Watch, ending: Ending) -> bool:
     """Wait for Kafka, and see to the topic; `False` if we are asked to end before Kafka answers."""
     kafka = settings.kafka
-    topics = Topics(kafka.bootstrap_servers, revealed(kafka.properties), KAFKA_LIMIT_S)
+    topics = _topics(settings)
     while not ending.asked:
         try:
             ensure_topic(topics, kafka.dead_letter_topic, kafka.topics)
@@ -205,11 +205,14 @@ def _log_reader(settings: Settings) -> LogReader:
 
 
 def _dead_letters(settings: Settings) -> DeadLetters:
-    kafka, properties = settings.kafka, revealed(settings.kafka.properties)
-    topic, taken = kafka.dead_letter_topic, None
+    kafka, taken = settings.kafka, None
     with suppress(KafkaUnavailable):  # then its refusals tell
-        taken = bytes_max(Topics(kafka.bootstrap_servers, properties, KAFKA_LIMIT_S), topic)
-    return DeadLetters(kafka.bootstrap_servers, topic, properties, __version__, taken)
+        taken = bytes_max(_topics(settings), kafka.dead_letter_topic)
+    return DeadLetters(kafka.bootstrap_servers, kafka.dead_letter_topic, revealed(kafka.properties), __version__, taken)
+
+
+def _topics(settings: Settings) -> Topics:
+    return Topics(settings.kafka.bootstrap_servers, revealed(settings.kafka.properties), KAFKA_LIMIT_S)
 
 
 def _announcements(settings: Settings, stack: ExitStack) -> Announcements | None:

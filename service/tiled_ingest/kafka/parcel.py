@@ -24,6 +24,13 @@ class Parcel:
         How large batches may become that our client makes of several messages: the topic's limit counts batches.
     hand
         Gives a message to the producer; must not call `heard` itself.
+
+    Attributes
+    ----------
+    done
+        Whether all is answered that will be sent.
+    refusal
+        Then: why it was refused in the end; `None` if it was confirmed, all of it.
     """
 
     def __init__(self, letter: Message, bytes_max: int, batch_bytes: int, hand: Callable[[Message], None]) -> None:
@@ -34,13 +41,8 @@ class Parcel:
         self.bytes_max = bytes_max if letter.nbytes > bytes_max else letter.nbytes // 2
         self._cut: Cut | None = None
         self._handed = self._answered = 0
-        self._refusal: Refusal | None = None
+        self.refusal: Refusal | None = None
         self.done = False
-
-    @property
-    def refusal(self) -> Refusal | None:
-        """Why it was refused in the end; `None` if it was confirmed, all of it."""
-        return self._refusal
 
     @property
     def was_cut(self) -> bool:
@@ -54,9 +56,9 @@ class Parcel:
     def heard(self, refusal: Refusal | None) -> None:
         """Note what became of a message, and send what follows."""
         self._answered += 1
-        if refusal and not (self._refusal and self._refusal.too_large < refusal.too_large):
-            self._refusal = refusal
-        if self._refusal is None:
+        if refusal and not (self.refusal and self.refusal.too_large < refusal.too_large):
+            self.refusal = refusal
+        if self.refusal is None:
             self._go_on()
         elif self._answered == self._handed:
             self._begin_anew()
@@ -80,13 +82,13 @@ class Parcel:
     def _begin_anew(self) -> None:
         """Send it in parts, or in smaller ones than were refused; each attempt has a name of its own."""
         least = bytes_min(self._letter)
-        if not (self._refusal and self._refusal.too_large) or (self._cut and self.bytes_max <= least):
+        if not (self.refusal and self.refusal.too_large) or (self._cut and self.bytes_max <= least):
             self.done = True
             return
         self.bytes_max = max(self.bytes_max // 2 if self._cut else self.bytes_max, least)
         self._cut = Cut(self._letter, self.bytes_max, uuid.uuid4().hex)
         self._handed = self._answered = 0
-        self._refusal = None
+        self.refusal = None
         self._give(self._cut.part(0))
 
     def _give(self, message: Message) -> None:

@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from .rows import Chunk, Column
+from .rows import Chunk, Column, innermost
 
 Codes = np.ndarray[Any, np.dtype[np.uint64]]
 Leaf = Literal["int", "float", "text"]
@@ -85,13 +85,6 @@ def _leaf(kind: pa.DataType) -> Leaf:
     if pa.types.is_string(inner) or pa.types.is_large_string(inner):
         return "text"
     return "float" if pa.types.is_floating(inner) else "int"
-
-
-def innermost(kind: pa.DataType) -> pa.DataType:
-    """Return the type of what lists hold, however deep."""
-    while pa.types.is_list(kind) or pa.types.is_large_list(kind):
-        kind = kind.value_type
-    return kind
 
 
 def _depth(kind: pa.DataType) -> int:

@@ -77,7 +77,7 @@ def chunk_of(values: list[Any]) -> Chunk:
         made = pa.array(values)
     except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError, OverflowError, UnicodeEncodeError):
         return values
-    inner = _innermost(made.type)
+    inner = innermost(made.type)
     if pa.types.is_floating(inner) and any(map(_has_integer, values)):
         return values  # in a column of text, 5 is not 5.0
     return made if any(is_kind(inner) for is_kind in _PLAIN) else values
@@ -87,8 +87,9 @@ def _has_integer(value: Any) -> bool:
     return any(map(_has_integer, value)) if isinstance(value, list | tuple) else isinstance(value, int)
 
 
-def _innermost(kind: pa.DataType) -> pa.DataType:
-    while pa.types.is_list(kind):
+def innermost(kind: pa.DataType) -> pa.DataType:
+    """Return the type of what lists hold, however deep."""
+    while pa.types.is_list(kind) or pa.types.is_large_list(kind):
         kind = kind.value_type
     return kind
 
