@@ -13,7 +13,7 @@ import numpy as np
 from tiled_ingest.core.errors import TiledRejected, TooLarge
 from tiled_ingest.core.rows.batches import Batch
 from tiled_ingest.core.rows.blocks import ArrayPlan
-from tiled_ingest.core.rows.ragged import RaggedPlan
+from tiled_ingest.core.rows.ragged import CHUNK, RaggedPlan
 from tiled_ingest.core.rows.sizes import REQUEST_NBYTES_MAX
 from tiled_ingest.core.rows.tally import Tally
 from tiled_ingest.core.runs.documents import access_tags, clipped
@@ -38,7 +38,7 @@ from tiled_ingest.core.writes import (
 
 from .datasets import OURS, Superseded, check_epoch, facts_of
 from .patience import Bare, Patience, create, insist
-from .reconcile import look_until, once
+from .reconcile import look_until, once, rows_at
 from .refill import Logged
 from .stores import (
     Converted,
@@ -327,7 +327,7 @@ class Array:
     # ------------------------------------------------------------ the audit
 
     def audit(self, upto: int) -> Procedure[None]:
-        """At stop: the node shows our store, or as many rows as were accepted with this key.
+        """At stop: the node shows our store, or as many rows as were accepted with this key; no chunk of it is lost.
 
         Raises
         ------
@@ -342,7 +342,7 @@ class Array:
             if found is None:
                 raise TiledRejected(f"the array {self._where} is gone")
             self._check_epoch(found)
-            if self._is_right(found):
+            if self._is_right(found) and (yield from self._has_all_chunks(found)):
                 return
             self._around.tell("audit_mismatch", run=self._run.uid, stream=self._stream.name)
             yield from self._repair(upto)
@@ -353,6 +353,17 @@ class Array:
         if store is None or node is None:
             return found.shape[0] == self._state.rows
         return found.seen == store.shown_by(node).seen
+
+    def _has_all_chunks(self, found: ArraySource) -> Procedure[bool]:
+        """Whether the table of a ragged array has a row for each chunk: DuckDB may lose what it has confirmed."""
+        child = facts_of(found).get("child")
+        if found.family != "ragged":
+            return True
+        held = (yield from rows_at(self._around, self._run.uid, (*self._path, child), CHUNK)) if child else 0
+        if held == len(found.chunks[0] or ()):
+            return True
+        self._state.store = None
+        return False
 
     def _repair(self, upto: int) -> Procedure[None]:
         yield from self._find(np.zeros(0))

@@ -35,6 +35,7 @@ from tiled_ingest.core.writes import (
     ReadRows,
 )
 
+from .datasets import OURS
 from .patience import insist
 from .reconcile import rows_at
 
@@ -240,7 +241,8 @@ class RaggedStore:
 
     def shown_by(self, node: ArraySource) -> ArraySource:
         """Return the node's source with our table, and the chunks that are in it."""
-        new = empty_source(self.plan, self._properties)
+        facts: Json = {**self._properties[OURS], "child": self.path[-1]}
+        new = empty_source(self.plan, {**self._properties, OURS: facts})
         shape, chunks = (self.rows, *self.plan.row_shape), (tuple(self._chunks), *new.chunks[1:])
         kept = replace(new, id=node.id, size=self._size, parameters=self._parameters)
         return replace(kept, shape=shape, chunks=chunks)
