@@ -314,10 +314,18 @@ class Oracle:
                 yield published
 
     def _judge_order_of_letters(self) -> None:
-        """The letters of a run come in the order of its documents."""
+        """The letters of a run come in the order of its documents; but where the log has lost its beginning, others may
+        be taken for that of another run: some of its documents wait for it then, some are refused at once.
+        """
         log = (published for records in self._log.values() for published in records)
         run_of = {(each.record.home, each.record.offset): each.item.run for each in log}
-        self.violations += letters_out_of_order(self._dead_letters.log, run_of)
+        beheaded = {uid for uid, run in self._plan.runs.items() if self._lost_its_beginning(run)}
+        letters = [
+            letter
+            for letter in self._dead_letters.log
+            if run_of[letter.record.home, letter.record.offset] not in beheaded
+        ]
+        self.violations += letters_out_of_order(letters, run_of)
 
     def _judge_letters(self, home: Home, log: list[Published]) -> None:
         known = {published.record.offset: published for published in log}

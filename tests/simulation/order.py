@@ -39,7 +39,7 @@ def letters_out_of_order(letters: Iterable[Letter], run_of: dict[Any, str]) -> I
     latest: dict[Any, int] = {}
     for letter in letters:
         home, offset = letter.record.home, letter.record.offset
-        known, group = (home, offset, letter.reason), (home, run_of[home, offset], letter.code)
+        known, group = (home, offset), (home, run_of[home, offset], letter.code)
         again = known in met
         met.add(known)
         if again or letter.code in UNORDERED:
