@@ -142,7 +142,7 @@ def test_the_audit_writes_a_ragged_array_anew_whose_chunk_duckdb_lost(is_ours: b
     assert shown is not None
     assert shown.dataset != first.dataset
     chunks = pa.concat_tables(tiled.rows[shown.dataset])
-    assert [value for row in chunks["node1-data"].to_pylist() for value in row] == [1, 2, 3, 4, 5, 6]
+    assert [value for row in chunks["node1-data"].to_pylist() for value in row or ()] == [1, 2, 3, 4, 5, 6]
     assert len(chunks) == len(shown.chunks[0] or ())
 
 
@@ -151,4 +151,5 @@ def test_the_audit_of_a_whole_ragged_array_reads_one_column_and_writes_nothing()
     desk.add(tiled, [1, 2, 3], [4])
     before = len(tiled.asked)
     drive(desk.audit(), tiled, desk.log)
-    assert [type(ask) for ask in tiled.asked[before:] if ask.path[:3] == NODE] == [w.GetNode, w.CountRows]
+    assert [type(ask) for ask in tiled.asked[before:]][:2] == [w.GetNode, w.CountRows]
+    assert not any(isinstance(ask, w.Append | w.PutArray) for ask in tiled.asked[before:])

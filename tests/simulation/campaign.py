@@ -63,6 +63,7 @@ class Portion:
     cells: Counter[str] = field(default_factory=Counter)
     transitions: Counter[str] = field(default_factory=Counter)
     storages: Counter[str] = field(default_factory=Counter)
+    protocols: Counter[str] = field(default_factory=Counter)
     residual: int = 0
     violations: dict[str, str] = field(default_factory=dict)
 
@@ -84,6 +85,7 @@ def play(first: int, count: int, source: str) -> Portion:
             portion.cells.update(" ".join(cell) for cell in coverage.met)
             portion.transitions.update(" ".join(transition) for transition in coverage.transitions)
             portion.storages[report.storage] += 1
+            portion.protocols[report.protocol] += 1
             portion.residual += bool(report.residual)
             if report.violations:
                 portion.violations[str(seed)] = report.violations[0]

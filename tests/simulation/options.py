@@ -68,6 +68,7 @@ class Report:
     violations: list[str]
     residual: set[str]
     storage: str
+    protocol: str
 
 
 def draw_homes(rng: random.Random) -> list[Home]:

@@ -1,6 +1,7 @@
 """The models by themselves: what the real parts were seen to do; a sink can be right here, or wrong."""
 
 import random
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 
@@ -28,6 +29,7 @@ from tiled_ingest.core.writes import (
 )
 
 from .clock import Clock
+from .coordinator import Coordinator
 from .documents import Role, plan
 from .faults import Fault, Faults
 from .kafka_model import Group, Letter, OrderedProducer, Partition
@@ -47,6 +49,27 @@ SCHEMA = pa.schema([(name, FIELDS[name]) for name in ("seq_num", "time", "x")])
 TURNED = pa.schema([(name, FIELDS[name]) for name in ("time", "seq_num", "x")])
 NOTHING_FAILS = frozenset(Fault)
 NEVER_GIVES_UP = "(stopped: False) is 'open' in Tiled"
+
+
+class Recorder:
+    """A member that lets go when it is told to."""
+
+    draining = False
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.held: set[int] = set()
+        self.given: list[tuple[str, str]] = []
+        self.revoked: list[tuple[int, ...]] = []
+        self.release: list[Callable[[], None]] = []
+
+    def assign(self, home: Home, nonce: str, *, topic_id: str) -> None:
+        self.held.add(home.partition)
+        self.given.append((nonce, topic_id))
+
+    def revoke(self, homes: tuple[Home, ...], released: Callable[[], None]) -> None:
+        self.revoked.append(tuple(home.partition for home in homes))
+        self.release.append(released)
 
 
 def rows(*numbers: int, schema: pa.Schema = SCHEMA) -> pa.Table:
@@ -345,3 +368,61 @@ def letter(offset: int, code: str = "run_failed", reason: str = "TiledRejected")
 )
 def test_the_first_letters_of_a_run_have_an_order(letters: list[Letter], wrong: int) -> None:
     assert len(list(letters_out_of_order(letters, {(HOME, offset): "run" for offset in range(9)}))) == wrong
+
+
+def coordinator(protocol: str, partitions: int) -> tuple[Coordinator, Clock]:
+    clock, homes = Clock(), [Home("documents", number) for number in range(partitions)]
+    return Coordinator(clock, random.Random(1), Group(), homes, "topic-id", lambda: "nonce", protocol), clock
+
+
+def settle(clock: Clock) -> None:
+    while clock.turn():
+        pass
+
+
+def test_under_the_consumer_protocol_each_partition_moves_by_itself() -> None:
+    group, clock = coordinator("consumer", 6)
+    first, second = Recorder("a"), Recorder("b")
+    group.join(first)
+    settle(clock)
+    group.join(second)
+    assert first.revoked == [(number,) for (number,) in first.revoked]
+    assert len(first.revoked) == 3
+    first.release[0]()
+    settle(clock)
+    assert second.held == set(first.revoked[0])
+
+
+def test_under_the_cooperative_protocol_nobody_gets_any_before_all_have_let_go() -> None:
+    group, clock = coordinator("cooperative-sticky", 6)
+    members = [Recorder(name) for name in "abc"]
+    for member in members[:2]:
+        group.join(member)
+        settle(clock)
+        for release in [release for each in members for release in each.release]:
+            release()
+        settle(clock)
+    before = [len(member.revoked) for member in members[:2]]
+    group.join(members[2])
+    settle(clock)
+    asked = [member for member, count in zip(members, before, strict=False) if len(member.revoked) > count]
+    assert len(asked) == 2
+    asked[0].release[-1]()
+    settle(clock)
+    assert not members[2].held
+    asked[1].release[-1]()
+    settle(clock)
+    assert len(members[2].held) == 2
+
+
+def test_under_the_cooperative_protocol_a_member_that_died_is_not_waited_for() -> None:
+    group, clock = coordinator("cooperative-sticky", 2)
+    first, second = Recorder("a"), Recorder("b")
+    group.join(first)
+    settle(clock)
+    group.join(second)
+    settle(clock)
+    assert not second.held
+    group.leave("a")
+    settle(clock)
+    assert second.held == {0, 1}

@@ -15,6 +15,7 @@ from tiled_ingest.core.engine import Engine
 from .broken import VARIANTS, Bent, caught
 from .campaign import PORTION as CAMPAIGN_PORTION
 from .campaign import RESIDUAL_SHARE_MAX, STEPS_MIN, Portion, shortcomings, uncaught
+from .coordinator import PROTOCOLS
 from .faults import Fault
 from .options import Options, Report
 from .quick import remember_forms
@@ -49,6 +50,7 @@ def test_nothing_is_lost_nothing_is_doubled_and_everything_comes_to_rest(
 def _assert_they_mean_something(reports: list[Report]) -> None:
     assert min(report.steps for report in reports) >= STEPS_MIN
     assert {report.storage for report in reports} == {"postgresql", "duckdb"}
+    assert {report.protocol for report in reports} == set(PROTOCOLS)
     hit: Counter[Fault] = sum((report.hit for report in reports), Counter())
     assert set(hit) == set(Fault), f"never hit: {set(Fault) - set(hit)}"
     assert sum(bool(report.residual) for report in reports) <= len(reports) * RESIDUAL_SHARE_MAX, (

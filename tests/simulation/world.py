@@ -14,7 +14,7 @@ from tiled_ingest.core.record import Home
 from tiled_ingest.core.writes import EnsureContainer, Path
 
 from .clock import Clock
-from .coordinator import Coordinator
+from .coordinator import PROTOCOLS, Coordinator
 from .documents import PAGE_ROWS_MAX, Item, plan
 from .faults import Fault, Faults
 from .kafka_model import CompletedTopic, DeadLetterTopic, Group, Partition
@@ -74,7 +74,10 @@ class World:
         self.reopened = Reopened(self.plan, self.tiled, self._resume_point, self.policy.dormant_max)
         self.tiled.watch = self.reopened.updated
         self.wire = Wire(self.clock, chance, self.faults, self.tiled, self._owner_of, self.policy.late_write_s_max)
-        self.coordinator = Coordinator(self.clock, chance, self.group, list(self.partitions), TOPIC_ID, self._nonce)
+        self.protocol = random.Random(f"{options.seed}/protocol").choice(PROTOCOLS)
+        self.coordinator = Coordinator(
+            self.clock, chance, self.group, list(self.partitions), TOPIC_ID, self._nonce, self.protocol
+        )
         self._failure: list[str] = []
         self.around = Surroundings(
             self.clock, chance, self.faults, self.wire, self.group, self.partitions, self.dead_letters,
@@ -103,7 +106,7 @@ class World:
                 self._failure.append(str(error))
         violations = self._violations()
         hit, steps = self.faults.hit, self.around.steps
-        return Report(self.options, steps, hit, violations, self.oracle.residual, self.tiled.storage)
+        return Report(self.options, steps, hit, violations, self.oracle.residual, self.tiled.storage, self.protocol)
 
     def _begin(self) -> None:
         rejected = [
