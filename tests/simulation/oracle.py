@@ -454,7 +454,10 @@ class Oracle:
         ]
         if (silence_s := self._silence_s(run, last)) < self._idle_s_max - UNHEARD_S:
             wrong.append(f"{run.uid} was given up at {last}, though it was silent for {silence_s:.1f} s only")
-        self._blame(run, wrong)
+        if wrong and (*self._parent, run.uid) in self._tiled.crossed:
+            self.residual.add(run.uid)  # a zombie gave it up, another one's switch landed then: ADR 0018
+        else:
+            self._blame(run, wrong)
 
     def _wrong_metadata(self, run: Run, metadata: Json) -> Iterator[str]:
         state = self._state(run)

@@ -142,6 +142,7 @@ class TiledModel:
         self.poisons: dict[str, str] = {}  # runs of which one request is answered 500 for ever: which one
         self.violations: list[str] = []
         self.watch: Callable[[Path, Json, Json], None] = lambda _path, _before, _after: None  # hears of updates
+        self.crossed: set[Path] = set()  # runs that were over when a late switch landed in them
         self.applied = 0  # counts applied requests: the order of events in this server
         self._rng = rng
 
@@ -379,6 +380,7 @@ class TiledModel:
         node.shown.append(node.array)
         if stale:
             node.late_put = self.applied
+            self._note_crossed(request.path)
         else:
             node.seen = node.own_put = self.applied
         return Done()
@@ -416,9 +418,16 @@ class TiledModel:
         node.datasets.add(dataset)
         if stale:
             node.late_put = self.applied
+            self._note_crossed(request.path)
         else:
             node.seen = node.own_put = self.applied
         return Done()
+
+    def _note_crossed(self, path: Path) -> None:
+        for end in range(1, len(path)):
+            facts = self.nodes[path[:end]].metadata.get("tiled_ingest") or {}
+            if facts.get("state", "open") != "open":
+                self.crossed.add(path[:end])
 
     def _update(self, request: UpdateMetadata, resolved: Resolved, stale: bool) -> Outcome:
         if resolved.metadata is None:
@@ -443,6 +452,7 @@ class TiledModel:
             node.external = request
         if stale and wrong:
             node.late_put = self.applied
+            self._note_crossed(request.path)
         elif not stale:
             node.seen = max(node.seen, self.applied if wrong else resolved.when)
             node.own_put = node.seen
