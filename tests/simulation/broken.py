@@ -54,7 +54,7 @@ from tiled_ingest.core.writes import (
     Unknown,
     Unprocessed,
 )
-from tiled_ingest.core.writing import switch, tables
+from tiled_ingest.core.writing import arrays, switch, tables
 from tiled_ingest.core.writing.patience import insist
 
 from .faults import Fault
@@ -418,6 +418,20 @@ class AdoptsForeignRuns(WrongInside):
         patch.setattr(lifecycle, "_judge", judged)
 
 
+class TakesChunksForGranted(WrongInside):
+    """Trusts in its end that a ragged array has all chunks that DuckDB confirmed."""
+
+    meets: ClassVar[dict[str, Any]] = {"policy": {"rows_max": 1, "age_s_max": 0.0}}
+
+    @staticmethod
+    def patch(patch: pytest.MonkeyPatch) -> None:
+        def wrong(_self: arrays.Array, _found: object) -> Procedure[bool]:
+            return True
+            yield
+
+        patch.setattr(arrays.Array, "_has_all_chunks", wrong)
+
+
 class AppendsToInherited(WrongInside):
     """Goes on with the dataset of an earlier claim when its rows are all there."""
 
@@ -544,6 +558,7 @@ VARIANTS: dict[
     CommitsAfterRelease: r"which it does not own",
     AdoptsForeignRuns: r"is someone else's",
     DoesNotSwitch: rf"failed, though Tiled never rejected it|{_TWICE}",
+    TakesChunksForGranted: r"'ragged'\) should hold",
     AppendsToInherited: _TWICE,
     UsesAnOrderAgain: _TWICE,
     DeletesTheChild: r"failed, though Tiled never rejected it",

@@ -1,7 +1,8 @@
 """The group's coordinator: who owns which partition, and how it goes from one member to another."""
 
 import random
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Protocol
 
@@ -55,18 +56,27 @@ class Coordinator:
         self._moving: dict[Home, object] = {}  # what moves, and the token of its move
         self._awaited: set[Home] = set()  # cooperative: what its owner has not let go of yet
         self._free: list[tuple[Home, str]] = []  # cooperative: what will be given then, and to whom
-        self._again = False  # cooperative: whether to balance once more then
+        self._again = False  # whether somebody came or went while partitions moved
 
     @property
     def members(self) -> list[Participant]:
         """Those that it believes in: one that died or hangs is among them until its session ends."""
         return list(self._members.values())
 
+    def begin(self, members: Iterable[Participant]) -> None:
+        """Take in those with which the group begins: it waits for them, and then balances once."""
+        for member in members:
+            self._enrol(member)
+        self.balance()
+
     def join(self, member: Participant) -> None:
         """Take a member in."""
+        self._enrol(member)
+        self.balance()
+
+    def _enrol(self, member: Participant) -> None:
         self._members[member.name] = member
         self._group.members.add(member.name)
-        self.balance()
 
     def leave(self, name: str) -> None:
         """Forget a member: it left, or its session ended. From here on its commits are refused."""
@@ -91,6 +101,7 @@ class Coordinator:
         free: list[tuple[Home, str]] = []
         for index, home in enumerate(self._homes):
             if home in self._moving or not names:
+                self._again = True
                 continue
             target, owner = names[index % len(names)], self._group.owners.get(home)
             if owner is None:
@@ -144,9 +155,6 @@ class Coordinator:
         free, self._free = self._free, []
         for home, target in free:
             self._give_soon(home, target)
-        if self._again:
-            self._again = False
-            self.balance()
 
     # ------------------------------------------------------------ giving
 
@@ -163,3 +171,12 @@ class Coordinator:
             return
         self._group.owners[home] = target
         self._members[target].assign(home, self._nonce(), topic_id=self._topic_id)
+        if self._again and not self._moving:
+            self._again = False
+            if not self._is_even():
+                self.balance()
+
+    def _is_even(self) -> bool:
+        owned = Counter(self._group.owners.values())
+        shares = [owned[name] for name, member in self._members.items() if not member.draining]
+        return max(shares, default=0) - min(shares, default=0) <= 1

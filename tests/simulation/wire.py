@@ -92,7 +92,7 @@ class Wire:
         self.broken_until_s = 0.0  # it answers, and its database does not
         self.routeless_until_s = 0.0  # a proxy answers for it
         self.rows_max: int | None = None  # of one append that the proxy lets through
-        self.append_slower = 1.0
+        self.append_s = 0.0  # how long an append takes at least, on average
         self.vices = random.Random(0)  # what DuckDB does; by itself, so that other histories stay what they are
         self.violations: list[str] = []
 
@@ -172,7 +172,8 @@ class Wire:
         delay_s = self._rng.uniform(0.0, LATE_S_MAX) if call.orphaned else self._latency_s()
         if isinstance(call.request, Append):
             self._appending.append(call)
-            delay_s *= 1 if call.orphaned or self._faults.healed else self.append_slower
+            if self.append_s and not call.orphaned and not self._faults.healed:
+                delay_s = self._rng.expovariate(1 / self.append_s)
         self._clock.after(delay_s, lambda: self._apply(call, resolved, reply_lost=reply_lost))
 
     def _refusal(self, request: Request) -> Outcome | None:

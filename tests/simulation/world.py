@@ -122,13 +122,12 @@ class World:
         self.wire.rows_max = random.Random(f"{self.options.seed}/proxy").choice((None,) * 9 + (PAGE_ROWS_MAX,))
         self.wire.vices = random.Random(f"{self.options.seed}/vices")
         if self.tiled.storage == "duckdb":  # under load, so that appends of two clients meet
-            self.wire.append_slower = self.wire.vices.choice((1.0, 50.0))
-            self._members_wanted = 2 if self.wire.append_slower > 1.0 else self._members_wanted
+            self.wire.append_s = self.wire.vices.choice((0.0, 0.3))
+            self._members_wanted = 2 if self.wire.append_s else self._members_wanted
         for run in self.plan.runs.values():
             if run.foreign:
                 self._plant(run.uid)
-        for _ in range(self._members_wanted):
-            self._birth()
+        self.coordinator.begin([self._bear() for _ in range(self._members_wanted)])
         for home, items in self.plan.queues.items():
             self._publishing += 1
             self._publish(home, list(items), backlog=self._rng.choice((0, 10, 1_000)))
@@ -236,10 +235,13 @@ class World:
         return f"member-{self._births}"
 
     def _birth(self) -> None:
+        self.coordinator.join(self._bear())
+
+    def _bear(self) -> Member:
         engine = self._make_engine(self.policy, self._nonce)
         member = Member(self._name(), engine, self.around, lambda: self._died(member))
         self._processes.append(member)
-        self.coordinator.join(member)
+        return member
 
     def _died(self, member: Member) -> None:
         """Let a supervisor start another one; the group finds out at once, or when the session ends."""
