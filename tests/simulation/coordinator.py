@@ -96,11 +96,13 @@ class Coordinator:
             self._again = True
             return
         names = sorted(name for name, member in self._members.items() if not member.draining)
+        if not names:
+            return  # whoever joins next asks for it
         self._rng.shuffle(names)
         taken: dict[str, list[tuple[Home, str]]] = {}
         free: list[tuple[Home, str]] = []
         for index, home in enumerate(self._homes):
-            if home in self._moving or not names:
+            if home in self._moving:
                 self._again = True
                 continue
             target, owner = names[index % len(names)], self._group.owners.get(home)
@@ -155,6 +157,7 @@ class Coordinator:
         free, self._free = self._free, []
         for home, target in free:
             self._give_soon(home, target)
+        self._balance_again()
 
     # ------------------------------------------------------------ giving
 
@@ -167,16 +170,17 @@ class Coordinator:
             return
         del self._moving[home]
         if target not in self._members or self._members[target].draining:
-            self.balance()
-            return
-        self._group.owners[home] = target
-        self._members[target].assign(home, self._nonce(), topic_id=self._topic_id)
-        if self._again and not self._moving:
-            self._again = False
-            if not self._is_even():
-                self.balance()
+            self._again = True
+        else:
+            self._group.owners[home] = target
+            self._members[target].assign(home, self._nonce(), topic_id=self._topic_id)
+        self._balance_again()
 
-    def _is_even(self) -> bool:
+    def _balance_again(self) -> None:
+        if not self._again or self._moving or self._awaited:
+            return
+        self._again = False
         owned = Counter(self._group.owners.values())
         shares = [owned[name] for name, member in self._members.items() if not member.draining]
-        return max(shares, default=0) - min(shares, default=0) <= 1
+        if len(self._group.owners) < len(self._homes) or max(shares, default=0) - min(shares, default=0) > 1:
+            self.balance()
