@@ -425,11 +425,11 @@ class TakesChunksForGranted(WrongInside):
 
     @staticmethod
     def patch(patch: pytest.MonkeyPatch) -> None:
-        def wrong(_self: arrays.Array, _found: object) -> Procedure[bool]:
-            return True
+        def wrong(_self: arrays.Array, _found: object) -> Procedure[str]:
+            return ""
             yield
 
-        patch.setattr(arrays.Array, "_has_all_chunks", wrong)
+        patch.setattr(arrays.Array, "_lost", wrong)
 
 
 class AppendsToInherited(WrongInside):

@@ -26,7 +26,7 @@ def letters_out_of_order(letters: Iterable[Letter], run_of: dict[Any, str]) -> I
     """Name the letters that came after one of a later document of their run with the same code.
 
     Only the first of each position counts: what a crash had sent again says nothing, whatever its code is then.
-    Documents without a run are ordered among themselves.
+    Documents without a run are ordered among those that were refused for the same run, or for none.
 
     Parameters
     ----------
@@ -39,7 +39,7 @@ def letters_out_of_order(letters: Iterable[Letter], run_of: dict[Any, str]) -> I
     latest: dict[Any, int] = {}
     for letter in letters:
         home, offset = letter.record.home, letter.record.offset
-        known, group = (home, offset), (home, run_of[home, offset], letter.code)
+        known, group = (home, offset), (home, run_of[home, offset] or letter.run, letter.code)
         again = known in met
         met.add(known)
         if again or letter.code in UNORDERED:

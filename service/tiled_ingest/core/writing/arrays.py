@@ -336,17 +336,29 @@ class Array:
         """
         if not self._state.rows:
             return
-        for _ in range(REPAIRS_MAX + 1):
-            answer = yield from insist(self._around, self._run.uid, GetNode(self._path))
-            found = answer.value.array if isinstance(answer, Done) else None
-            if found is None:
-                raise TiledRejected(f"the array {self._where} is gone")
-            self._check_epoch(found)
-            if self._is_right(found) and (yield from self._has_all_chunks(found)):
-                return
+        repairs, losses = 0, Patience(self._around, self._run.uid)
+        while True:
+            found = yield from self._shown()
+            if self._is_right(found):
+                lost = yield from self._lost(found)
+                if not lost:
+                    return
+                self._state.store = None
+                yield losses.after_loss(lost)
+            elif repairs == REPAIRS_MAX:
+                raise TiledRejected(f"{self._where} does not hold what was written to it")
+            else:
+                repairs += 1
             self._around.tell("audit_mismatch", run=self._run.uid, stream=self._stream.name)
             yield from self._repair(upto)
-        raise TiledRejected(f"{self._where} does not hold what was written to it")
+
+    def _shown(self) -> Procedure[ArraySource]:
+        answer = yield from insist(self._around, self._run.uid, GetNode(self._path))
+        found: ArraySource | None = answer.value.array if isinstance(answer, Done) else None
+        if found is None:
+            raise TiledRejected(f"the array {self._where} is gone")
+        self._check_epoch(found)
+        return found
 
     def _is_right(self, found: ArraySource) -> bool:
         store, node = self._state.store, self._state.node
@@ -354,16 +366,14 @@ class Array:
             return found.shape[0] == self._state.rows
         return found.seen == store.shown_by(node).seen
 
-    def _has_all_chunks(self, found: ArraySource) -> Procedure[bool]:
-        """Whether the table of a ragged array has a row for each chunk: DuckDB may lose what it has confirmed."""
+    def _lost(self, found: ArraySource) -> Procedure[str]:
+        """Say which chunks of a ragged array its table lacks, if any: DuckDB may lose what it has confirmed."""
         child = facts_of(found).get("child")
         if found.family != "ragged":
-            return True
+            return ""
         held = (yield from rows_at(self._around, self._run.uid, (*self._path, child), CHUNK)) if child else 0
-        if held == len(found.chunks[0] or ()):
-            return True
-        self._state.store = None
-        return False
+        wanted = len(found.chunks[0] or ())
+        return "" if held == wanted else f"{self._where}: {wanted} chunks were confirmed, {held} are there"
 
     def _repair(self, upto: int) -> Procedure[None]:
         yield from self._find(np.zeros(0))

@@ -28,6 +28,7 @@ from tiled_ingest.core.writes import (
 
 from .proof import is_taken
 
+LOSSES_MAX = 20  # of confirmed rows, in a row: the pauses between them add up to minutes
 WITNESSES_MIN = 3  # of an outage that begins or ends between two requests there may be one
 
 
@@ -81,6 +82,21 @@ class Patience:
         asked = outcome.retry_after_s if isinstance(outcome, Unprocessed) else None
         self._why = getattr(outcome, "detail", "")
         return Sleep(max(self._backoff(), asked or 0.0), down=self.away or not self.server_errors, why=self._why)
+
+    def after_loss(self, lost: str) -> Sleep:
+        """Count that Tiled does not show what it has confirmed, and say how long to wait before it is written again.
+
+        DuckDB loses rows while another client writes: soon again, if that goes on.
+
+        Raises
+        ------
+        TiledRejected
+            It never shows them.
+        """
+        self.failures += 1
+        if self.failures > LOSSES_MAX:
+            raise TiledRejected(lost)
+        return Sleep(self._backoff(), down=False, why=lost)
 
     @property
     def _in_doubt(self) -> bool:
