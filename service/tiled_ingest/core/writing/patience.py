@@ -5,6 +5,11 @@ what it, or its database, cannot store. It is told from an outage by a write of 
 takes any (`proof`), in this order and in one lane: ours is taken, the request answers 500, ours is taken, ... So often
 in turn (`WITNESSES_MIN`) no outage comes and goes, while one that ends lets the request itself through first.
 
+A request that reads rows or values back holds nothing of the documents that could be at fault. What breaks it, again
+and again, while small writes pass, may be another client: embedded storage (DuckDB) has one connection for all, and a
+query that begins ends another's whose answer is still on its way; the longer a read takes, the surer. So it is tried for
+minutes (`READ_WITNESSES_MIN`) before its run fails.
+
 Until then a 500 is the trouble of its lane alone: it neither pauses the intake nor keeps other lanes waiting.
 """
 
@@ -14,6 +19,7 @@ from dataclasses import dataclass, field
 from tiled_ingest.core.errors import TiledRejected
 from tiled_ingest.core.steps import Procedure, Sleep, Surroundings, refuse
 from tiled_ingest.core.writes import (
+    CountRows,
     CreateArray,
     CreateContainer,
     CreateTable,
@@ -21,6 +27,9 @@ from tiled_ingest.core.writes import (
     Exists,
     Missing,
     Outcome,
+    ReadArray,
+    ReadKeys,
+    ReadRows,
     Request,
     Unknown,
     Unprocessed,
@@ -30,6 +39,7 @@ from .proof import is_taken
 
 LOSSES_MAX = 20  # of confirmed rows, in a row: the pauses between them add up to minutes
 WITNESSES_MIN = 3  # of an outage that begins or ends between two requests there may be one
+READ_WITNESSES_MIN = 20  # with the longest pauses of the policy, three to four minutes
 
 
 class Bare:
@@ -38,10 +48,17 @@ class Bare:
 
 @dataclass
 class Patience:
-    """Consecutive failures of one request, and how long to wait after each."""
+    """Consecutive failures of one request, and how long to wait after each.
+
+    Parameters
+    ----------
+    witnesses_min
+        Of so many server errors, each right after a write of ours that was taken, the request is at fault.
+    """
 
     around: Surroundings
     lane: str
+    witnesses_min: int = WITNESSES_MIN
     failures: int = 0
     server_errors: int = 0  # in a row
     witnessed: int = 0  # of them, how many came right after a write that was taken
@@ -111,7 +128,7 @@ class Patience:
         self.server_errors += 1
         self.witnessed += self.proven
         self.proven = False
-        if self.witnessed >= WITNESSES_MIN:
+        if self.witnessed >= self.witnesses_min:
             error = f"{self.server_errors} server errors in a row, while Tiled takes other writes: {outcome.detail}"
             raise TiledRejected(error)
 
@@ -124,7 +141,8 @@ class Patience:
 
 def insist(around: Surroundings, lane: str, request: Request) -> Procedure[Done | Exists | Missing]:
     """Perform a request that may be repeated until Tiled gives an answer to it."""
-    patience = Patience(around, lane)
+    reads_data = isinstance(request, ReadKeys | ReadRows | ReadArray | CountRows)
+    patience = Patience(around, lane, READ_WITNESSES_MIN if reads_data else WITNESSES_MIN)
     while True:
         outcome: Outcome = yield request
         if isinstance(outcome, Done | Exists | Missing):
