@@ -7,8 +7,8 @@ in turn (`WITNESSES_MIN`) no outage comes and goes, while one that ends lets the
 
 A request that reads rows or values back holds nothing of the documents that could be at fault. What breaks it, again
 and again, while small writes pass, may be another client: embedded storage (DuckDB) has one connection for all, and a
-query that begins ends another's whose answer is still on its way; the longer a read takes, the surer. So it is tried for
-minutes (`READ_WITNESSES_MIN`) before its run fails.
+query that begins ends another's whose answer is still on its way; the longer a read takes, the surer. So it is tried
+for minutes (`READ_WITNESSES_MIN`) before its run fails.
 
 Until then a 500 is the trouble of its lane alone: it neither pauses the intake nor keeps other lanes waiting.
 """
