@@ -157,7 +157,8 @@ def ages(browser: Browser) -> list[str]:
 HEAR = """
     window.heard = [];
     const spoken = document.querySelector('[aria-live]');
-    new MutationObserver(() => heard.push(spoken.textContent)).observe(spoken, {childList: true, characterData: true, subtree: true});
+    const changes = {childList: true, characterData: true, subtree: true};
+    new MutationObserver(() => heard.push(spoken.textContent)).observe(spoken, changes);
 """
 
 

@@ -196,9 +196,7 @@ def test_a_right_that_is_missing_is_named(kafka_scene: Scene, guarded: SecureBro
     assert PASSWORD not in service.text()
 
 
-def test_without_the_right_to_announce_it_goes_on_and_settles_no_end(
-    kafka_scene: Scene, guarded: SecureBroker
-) -> None:
+def test_without_the_right_to_announce_it_goes_on_and_settles_no_end(kafka_scene: Scene, guarded: SecureBroker) -> None:
     """As docs/operating.md says of `kafka.completed_topic`; `Write` is enough for it."""
     scene = kafka_scene
     completed = f"{scene.group}.completed"
