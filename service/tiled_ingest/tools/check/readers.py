@@ -61,7 +61,7 @@ def _spec(session: Session, parent: Path) -> Findings:
         return
     hint = (
         "let tiled.routes lead to a node of its own (made with the spec), or give this one the spec: the server's "
-        f"root in its configuration, args of the tree, specs: [{{name: {CATALOG_SPEC}, version: '3.0'}}]; another node by "
-        f"client.update_metadata(specs=[tiled.structures.core.Spec('{CATALOG_SPEC}', '3.0')])"
+        f"root in its configuration, args of the tree, specs: [{{name: {CATALOG_SPEC}, version: '3.0'}}]; another node "
+        f"by client.update_metadata(specs=[tiled.structures.core.Spec('{CATALOG_SPEC}', '3.0')])"
     )
     yield Finding(title, "warning", "none for runs: client[-1] and look-up by scan_id will not work there", hint)
