@@ -122,15 +122,15 @@ def _compare(stage: Stage, result: Result) -> None:
         result.documents += len(traffic.documents)
         for uid, documents in by_run(traffic.documents).items():
             result.runs += 1
-            if found := _differences(client, uid, documents):
+            if found := _differences(client, uid, documents, result.act.parts.storage):
                 result.differences[uid] = found
     for text in (text for found in result.differences.values() for text in found):
         result.rows.update({what: int(count) for count, what in _ROWS.findall(text)})
     _compare_letters(stage, result)
 
 
-def _differences(client: Mapping[str, object], uid: str, documents: Documents) -> list[str]:
-    found = compare_run(client, uid, documents)
+def _differences(client: Mapping[str, object], uid: str, documents: Documents, storage: str) -> list[str]:
+    found = compare_run(client, uid, documents, storage)
     if not found:
         state = client[uid].metadata["tiled_ingest"]["state"]  # type: ignore[attr-defined]
         return [] if state == "complete" else [f"its state is {state!r}"]

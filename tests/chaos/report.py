@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import statistics
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -12,6 +13,8 @@ from typing import Any
 
 from tests.chaos.plan import Kind
 from tests.chaos.play import Result
+
+SHARE_MIN = 0.03  # of the faults that were asked for must be of each kind
 
 
 @dataclass(frozen=True)
@@ -41,6 +44,19 @@ def lines(results: Iterable[Result]) -> list[Line]:
         if of_kind:
             found.append(Line(kind, len(of_kind), len(counted), times_s))
     return found
+
+
+def shortcomings(results: Sequence[Result], faults: int) -> list[str]:
+    """Say what was not shown: a fault shows something only if it counts.
+
+    As many as were asked for must count, and of every kind that is possible on the parts `SHARE_MIN` of them.
+    """
+    counted = Counter({line.kind: line.counted for line in lines(results)})
+    possible = {kind for result in results for kind in result.act.kinds}
+    least = math.floor(SHARE_MIN * faults)
+    found = [] if counted.total() >= faults else [f"{counted.total()} faults count, not {faults}"]
+    rare = [kind for kind in Kind if kind in possible and counted[kind] < least]
+    return found + [f"{kind}: {counted[kind]} count, not {least}" for kind in rare]
 
 
 def markdown(seed: int, results: Sequence[Result]) -> str:

@@ -46,6 +46,18 @@ def test_a_fault_counts_only_when_something_was_unsettled_and_it_was_seen_to_hap
     assert "| reset in mid-request | 3 | 1 | 2.0 | 2.0 |" in report.markdown(1, [result])
 
 
+def test_a_run_that_counts_too_little_says_so(tmp_path: Path) -> None:
+    kinds = (Kind.RESET, Kind.STATUS_500)
+    result = Result(Act(0, ALL_PARTS[0], 1, kinds), tmp_path)
+    result.strikes = [Strike(kind, 0.0, 7, {0: 7}) for kind in kinds for _ in range(50)]
+    assert report.shortcomings([result], 100) == []
+    assert report.shortcomings([result], 101) == ["100 faults count, not 101"]
+    result.strikes = [Strike(Kind.RESET, 0.0, 7, {0: 7})] * 98 + [Strike(Kind.STATUS_500, 0.0, 7, {0: 7})] * 2
+    assert report.shortcomings([result], 100) == ["500: 2 count, not 3"]
+    result.strikes = [Strike(Kind.RESET, 0.0, 0, {0: 7})] * 200
+    assert len(report.shortcomings([result], 100)) == 3
+
+
 @pytest.mark.parametrize(
     ("name", "value"),
     [
@@ -63,7 +75,7 @@ def test_whatever_is_wrong_fails_the_act(tmp_path: Path, name: str, value: objec
     assert not result.passed
 
 
-@alone  # not yet in the gate: on a busy machine three brokers did not give an act its partitions in time
+@alone  # not yet in the gate: now and then a group's members stand still, without partitions, on a busy machine
 @pytest.mark.real
 @pytest.mark.timeout(1200)
 def test_forty_faults_do_no_harm(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import pyarrow as pa
 import pytest
 
 from tests.core.test_steps import MiniTiled, always, drive, event_doc, once
@@ -123,3 +124,47 @@ def test_a_refused_patch_fails_the_run() -> None:
     tiled.faults.append(always(w.PatchArray, w.Rejected("no", 422)))
     with pytest.raises(TiledRejected):
         desk.add(tiled, [1, 2, 3])
+
+
+@pytest.mark.parametrize("is_ours", [True, False], ids=["of this claim", "of an earlier one"])
+def test_the_audit_writes_a_ragged_array_anew_whose_chunk_duckdb_lost(is_ours: bool) -> None:
+    desk, tiled = ArrayDesk(shape=[None]), Desk().empty_tiled()
+    desk.add(tiled, [1, 2, 3], [4])
+    desk.add(tiled, [5, 6])
+    first = tiled.nodes[NODE].array
+    assert first is not None
+    del tiled.rows[first.dataset][0]
+    state = desk.run.streams["primary"].arrays["a"]
+    if not is_ours:
+        state.store = state.shown = state.node = None
+    drive(desk.audit(), tiled, desk.log)
+    shown = tiled.nodes[NODE].array
+    assert shown is not None
+    assert shown.dataset != first.dataset
+    chunks = pa.concat_tables(tiled.rows[shown.dataset])
+    assert [value for row in chunks["node1-data"].to_pylist() for value in row or ()] == [1, 2, 3, 4, 5, 6]
+    assert len(chunks) == len(shown.chunks[0] or ())
+
+
+def test_the_audit_of_a_whole_ragged_array_reads_one_column_and_writes_nothing() -> None:
+    desk, tiled = ArrayDesk(shape=[None]), Desk().empty_tiled()
+    desk.add(tiled, [1, 2, 3], [4])
+    before = len(tiled.asked)
+    drive(desk.audit(), tiled, desk.log)
+    assert [type(ask) for ask in tiled.asked[before:]][:2] == [w.GetNode, w.CountRows]
+    assert not any(isinstance(ask, w.Append | w.PutArray) for ask in tiled.asked[before:])
+
+
+def test_the_audit_writes_a_ragged_array_anew_whose_chunks_cannot_be_read() -> None:
+    desk, tiled = ArrayDesk(shape=[None]), Desk().empty_tiled()
+    desk.add(tiled, [1, 2, 3], [4])
+    first = tiled.nodes[NODE].array
+    assert first is not None
+    store = (*NODE, first.properties["tiled_ingest"]["child"])
+    tiled.faults.append(
+        once(w.CountRows, *[w.Unknown("boom", 500)] * 99, where=lambda ask: ask.path[: len(store)] == store)
+    )
+    drive(desk.audit(), tiled, desk.log)
+    shown = tiled.nodes[NODE].array
+    assert shown is not None
+    assert shown.dataset != first.dataset

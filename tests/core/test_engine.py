@@ -1473,6 +1473,7 @@ def test_an_idle_run_is_abandoned_and_holds_the_resume_point_no_longer() -> None
     assert world.tiled.facts(("r",))["state"] == "abandoned"
     assert world.tiled.closed[-1] == ("r",)
     assert (world.committed, world.commits[-1][2].start) == (3, 3)
+    world.lows[HOME] = 1  # and what holds nothing may be deleted
     world.publish(("event", event_doc(2)), ("stop", stop_doc()))
     assert world.codes == [(3, "late"), (4, "late")]
     assert {letter.run for letter in world.letters} == {"r"}
@@ -1528,7 +1529,7 @@ def is_update_to(state: str, update: w.UpdateMetadata) -> bool:
     return bool(update.metadata[OURS]["state"] == state)
 
 
-def given_up(last: type[w.Request] = w.UpdateMetadata) -> World:
+def given_up(last: type[w.Request] = w.UpdateMetadata, comers: list[tuple[str, Any]] = LATE_COMERS) -> World:
     """A run of three documents is being given up: this request is under way, and others of its run have come."""
     world = ready(IDLE)
     world.publish(*started(), ("event", event_doc(1)))
@@ -1536,17 +1537,36 @@ def given_up(last: type[w.Request] = w.UpdateMetadata) -> World:
     world.keeps = asks(last)
     world.settle(ticks=130)
     assert [type(request) for request in world.in_flight] == [last]
-    world.publish(*LATE_COMERS)
+    world.publish(*comers)
     world.settle()
     return world
 
 
-def test_what_comes_while_a_run_is_given_up_is_late_once_that_is_durable() -> None:
+def test_what_comes_while_a_run_is_given_up_is_taken_once_that_is_durable() -> None:
     world = given_up()
     assert (world.letters, world.committed) == ([], 3)
     world.let_go()
     world.settle()
-    assert world.codes == [(offset, "late") for offset in range(3, 8)]
+    facts = world.tiled.facts(("r",))
+    assert (facts["state"], facts["source"]["last_offset"], world.tiled.seq_nums(TABLE)) == ("complete", 7, [1, 2, 3])
+    assert (world.letters, world.committed, world.engine.snapshot().runs) == ([], 8, ())
+
+
+def test_what_is_repeated_while_a_run_is_given_up_does_not_open_it_again() -> None:
+    """Found by the simulation (seed 702, brief)."""
+    world = given_up(comers=[*started(), ("event", event_doc(1))])
+    world.let_go()
+    world.settle()
+    assert (world.tiled.facts(("r",))["state"], world.committed, world.letters) == ("abandoned", 6, [])
+    assert world.told("run_reopened") == []
+
+
+def test_what_comes_while_a_run_is_given_up_is_late_if_the_log_has_lost_its_beginning() -> None:
+    world = given_up()
+    world.lows[HOME] = 1
+    world.let_go()
+    world.settle()
+    assert world.codes == [(offset, "late") for offset in range(4, 8)]  # a start again is a repetition
     facts = world.tiled.facts(("r",))
     assert (facts["state"], facts["source"]["last_offset"], world.tiled.seq_nums(TABLE)) == ("abandoned", 2, [1])
     assert (world.committed, world.engine.snapshot().runs) == (8, ())

@@ -28,13 +28,15 @@ from tiled_ingest.core.steps import (
     Letter,
     Letters,
     LogChunk,
+    Naming,
     Procedure,
+    Retaking,
     Sleep,
     Standing,
     Weather,
 )
 from tiled_ingest.core.writing.datasets import OURS
-from tiled_ingest.core.writing.patience import WITNESSES_MIN, Bare, Patience, create, insist
+from tiled_ingest.core.writing.patience import READ_WITNESSES_MIN, WITNESSES_MIN, Bare, Patience, create, insist
 from tiled_ingest.core.writing.proof import is_taken
 
 HOME = Home("t", 0)
@@ -349,7 +351,7 @@ def drive(procedure: Procedure[Any], tiled: MiniTiled, log: Iterable[Record] = (
         match step:
             case LogChunk():
                 answer = chunk_of(log, step.start, step.stop, low)
-            case Sleep() | Letters() | Announcement() | Claiming():
+            case Sleep() | Letters() | Announcement() | Claiming() | Naming() | Retaking():
                 answer = None
             case _:
                 answer = tiled(step)
@@ -477,6 +479,37 @@ def test_a_node_that_cannot_be_read_while_others_can_is_given_up() -> None:
     script = [*DOUBTED, root, *FAILED, root, *FAILED, root, (NODE, BOOM)]
     with pytest.raises(TiledRejected, match="boom"):
         play(insist(Around(), "other", NODE), *script)
+
+
+READS = [
+    w.ReadKeys(("r",)),
+    w.ReadRows(("r",), ()),
+    w.CountRows(("r",), "x"),
+    w.ReadArray(("r",), 0, 1, np.dtype(float), ()),
+]
+
+
+def broken_between_proofs(read: w.Request, times: int) -> list[tuple[Any, Any]]:
+    """Each of so many reads is answered 500, though the writes of ours that are tried in between are taken."""
+    write = w.PatchArray if isinstance(read, w.ReadArray) else w.Append
+    make = w.CreateArray if isinstance(read, w.ReadArray) else w.CreateTable
+    between = [(make, w.Done()), (write, w.Done()), (read, BOOM), (awake, None)]
+    return [*[(read, BOOM), (awake, None)] * POLICY.server_errors_max, *between * times]
+
+
+@pytest.mark.parametrize("read", READS)
+def test_a_read_that_other_clients_break_for_minutes_fails_no_run(read: w.Request) -> None:
+    """On DuckDB whoever reads in a loop breaks long reads of ours, hardly ever the small writes of a proof."""
+    made = broken_between_proofs(read, READ_WITNESSES_MIN - 1)
+    proven = [(lambda _: True, w.Done()), (lambda _: True, w.Done())]
+    assert play(insist(Around(), "r", read), *made, *proven, (read, w.Done(7))) == w.Done(7)
+
+
+@pytest.mark.parametrize("read", READS)
+def test_a_read_that_is_never_answered_fails_its_run_in_the_end(read: w.Request) -> None:
+    *made, _ = broken_between_proofs(read, READ_WITNESSES_MIN)
+    with pytest.raises(TiledRejected, match="boom"):
+        play(insist(Around(), "r", read), *made)
 
 
 # ---------------------------------------------------------------- proofs are of the kind of what failed

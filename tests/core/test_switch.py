@@ -3,6 +3,7 @@
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pytest
 
@@ -34,7 +35,7 @@ from tiled_ingest.core.runs.run import Run
 from tiled_ingest.core.runs.stream import Stream
 from tiled_ingest.core.steps import LogChunk, Procedure, Sleep
 from tiled_ingest.core.writing.datasets import OURS, Superseded, facts_of, packed, unpacked
-from tiled_ingest.core.writing.patience import WITNESSES_MIN
+from tiled_ingest.core.writing.patience import LOSSES_MAX, WITNESSES_MIN
 from tiled_ingest.core.writing.switch import Switch
 
 LIVE = ("r", "primary", "internal")
@@ -436,14 +437,60 @@ def test_a_child_whose_rows_read_back_otherwise_is_not_shown() -> None:
     assert tiled.seq_nums(LIVE) == [1, 2]
 
 
-def test_children_that_never_hold_what_was_written_end_in_a_rejection() -> None:
+def test_children_that_never_show_what_was_confirmed_end_in_a_rejection() -> None:
     scene = Scene(log_of(1))
     tiled = scene.tiled(rows=1)
     tiled.faults.append(once(w.ReadKeys, *[w.Done(keys_of(None))] * 99))
     with pytest.raises(TiledRejected, match=r"1 rows .* 0 are there"):
         drive(scene.switch(), tiled, scene.log)
-    assert 1 < tiled.count(w.CreateTable) < 20
+    assert tiled.count(w.CreateTable) == LOSSES_MAX + 1
     assert tiled.count(w.PutSource) == 0
+
+
+def test_children_that_show_other_rows_end_in_a_rejection_soon() -> None:
+    scene = Scene(log_of(1))
+    tiled = scene.tiled(rows=1)
+    other = w.Keys(np.array([7], np.int64), np.array([7.0]))
+    tiled.faults.append(once(w.ReadKeys, *[w.Done(other)] * 99))
+    with pytest.raises(TiledRejected, match=r"1 rows .* 1 are there, or others"):
+        drive(scene.switch(), tiled, scene.log)
+    assert 1 < tiled.count(w.CreateTable) < LOSSES_MAX
+
+
+def test_rows_that_were_lost_are_written_again_after_a_pause_each_time_longer() -> None:
+    scene = Scene(log_of(1))
+    tiled = scene.tiled(rows=1)
+    tiled.faults.append(once(w.ReadKeys, *[w.Done(keys_of(None))] * 9))
+    driven = drive(scene.switch(), tiled, scene.log)
+    assert tiled.count(w.PutSource) == 2
+    pauses = [step.seconds for step in driven.steps if isinstance(step, Sleep)]
+    assert len(pauses) == 9
+    assert max(pauses) > 2 * min(pauses)
+
+
+def lost(tiled: MiniTiled, path: w.Path) -> None:
+    """What Tiled shows at this path at first, its database does not have: each request for its rows is answered 500."""
+    datasets: list[Any] = []
+
+    def fault(request: w.Request) -> w.Outcome | None:
+        if not isinstance(request, w.Append | w.ReadKeys) or request.path != path:
+            return None
+        source = tiled.nodes[request.path].source
+        assert source is not None
+        datasets.append(source.dataset)
+        return w.Unknown("no such table", 500) if source.dataset == datasets[0] else None
+
+    tiled.faults.append(fault)
+
+
+def test_a_child_that_its_database_has_lost_is_left_for_another_one() -> None:
+    scene = Scene(log_of(1, 2))
+    tiled = scene.tiled(rows=1)
+    lost(tiled, (*LIVE, "rebuild-3-n1"))
+    drive(scene.switch(), tiled, scene.log)
+    assert tiled.seq_nums(LIVE) == [1, 2]
+    assert tiled.count(w.PutSource) == 2
+    assert [word for word, _ in scene.around.told] == ["unreadable", "switched"]
 
 
 def is_probe(request: w.Append) -> bool:

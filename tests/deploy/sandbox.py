@@ -30,7 +30,7 @@ FAMILIES_MAX = 46  # Linux' AF_MAX
 NAMESPACES = (0x00020000, 0x02000000, 0x04000000, 0x08000000, 0x10000000, 0x20000000, 0x40000000)
 ALWAYS = {"execve", "exit", "exit_group", "getrlimit", "rt_sigreturn"}  # systemd never takes these away
 
-# ProtectSystem=strict, ProtectHome, PrivateTmp, PrivateDevices, ProtectProc, ProcSubset. $KEPT is what would lie
+# ProtectSystem=strict, ProtectHome, PrivateTmp, PrivateDevices, ProtectProc. $KEPT is what would lie
 # under /opt: the environment and its interpreter, wherever they lie here.
 _MOUNTS = """
 set -e
@@ -59,7 +59,7 @@ for node in null zero full random urandom tty; do
 done
 mkdir -m 1777 /mnt/dev/shm; mount -t tmpfs -o mode=1777 tmpfs /mnt/dev/shm
 mount --rbind /mnt/dev /dev
-mount -t proc -o hidepid=invisible,subset=pid proc /proc
+mount -t proc -o hidepid=invisible proc /proc
 if [ -n "$FILES" ]; then mount --bind /mnt/files /mnt; mount -o remount,bind,ro /mnt; fi
 exec env -u KEPT -u FILES "$@"
 """

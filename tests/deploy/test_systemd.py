@@ -128,12 +128,28 @@ def test_the_sandbox_forbids_what_the_unit_forbids(tmp_path: Path) -> None:
                 return error.errno
         assert refused(open, "/etc/here", "w") and refused(open, sys.prefix + "/here", "w")
         open("/tmp/here", "w").close()
-        assert os.listdir("/tmp") == ["here"] and not os.path.exists("/proc/meminfo")
+        assert os.listdir("/tmp") == ["here"] and not os.path.exists("/proc/%s" % os.getppid())
         assert refused(os.setuid, 0) == 1 and refused(os.sched_setaffinity, 0, [0]) == 1
         assert refused(socket.socket, socket.AF_NETLINK) == 97 and not refused(socket.socket, socket.AF_INET)
         assert "CapBnd:\\t0000000000000000" in open("/proc/self/status").read()
     """
     status = ends(tmp_path, confined(UNIT, [sys.executable, "-c", tried], KEPT, {"PATH": "/usr/bin:/bin"}))
+    assert (status, (tmp_path / "log").read_text()) == (0, "")
+
+
+@pytest.mark.usefixtures("rooted")
+def test_the_process_tells_of_itself_in_the_sandbox(tmp_path: Path) -> None:
+    """Else no alert would tell of one that starts again and again, and panels were empty."""
+    told = """if True:
+        from prometheus_client import CollectorRegistry, generate_latest
+        from tiled_ingest.observe.metrics import Metrics
+        registry = CollectorRegistry()
+        Metrics(registry, "xyz", "1")
+        text = generate_latest(registry).decode()
+        assert "process_start_time_seconds" in text and "process_resident_memory_bytes" in text, text
+    """
+    assert "ProcSubset=" not in UNIT.read_text().replace("No ProcSubset=", "")
+    status = ends(tmp_path, confined(UNIT, [sys.executable, "-c", told], KEPT, {"PATH": "/usr/bin:/bin"}))
     assert (status, (tmp_path / "log").read_text()) == (0, "")
 
 

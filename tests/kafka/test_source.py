@@ -538,6 +538,26 @@ def test_a_broker_that_falls_silent_in_the_middle_of_a_commit_ends_the_service()
         one.source._consumer.close()  # the process does not end here
 
 
+def members(topics: Topics, limit_s: float = 30.0) -> set[str] | None:
+    until = time.monotonic() + limit_s
+    while (found := topics.members("g", 5.0)) is None and time.monotonic() < until:
+        time.sleep(0.1)
+    return found
+
+
+def test_asking_for_members_of_a_group_of_a_broker_that_stands_still_does_no_harm() -> None:
+    """Librdkafka ended the process when the broker went on, if such a question had timed out there meanwhile."""
+    with KafkaBroker() as own:
+        topics = Topics(own.bootstrap_servers, {})
+        assert members(topics) == set()
+        with frozen(own):
+            until = time.monotonic() + 13
+            while time.monotonic() < until:
+                assert topics.members("g", 0.5) is None
+                time.sleep(0.1)
+        assert members(topics) == set()
+
+
 def test_a_commit_succeeds_once_the_broker_speaks_again() -> None:
     with KafkaBroker() as own:
         own.create_topic("t")

@@ -1,7 +1,8 @@
 """An independent reader: does Tiled hold what was published? Shares no code with the service.
 
-Tables are compared as multisets of rows: PostgreSQL returns them in no order, and a rewind repeats seq_nums
-legally. They are fetched as Arrow, which keeps integers, nulls and lists apart as far as the server does.
+Tables are compared as multisets of rows, as a rewind repeats seq_nums legally; where the storage is known, their order
+is compared, too, and that of arrays: DuckDB returns rows as they were written, PostgreSQL in no order. They are fetched
+as Arrow, which keeps integers, nulls and lists apart as far as the server does.
 """
 
 from __future__ import annotations
@@ -45,8 +46,15 @@ class _Run:
     streams: dict[str, _Stream] = field(default_factory=dict)
 
 
-def compare_run(client: Any, uid: str, documents: Documents) -> list[str]:
-    """Return the differences between what was published and what a Tiled client reads; empty when none."""
+def compare_run(client: Any, uid: str, documents: Documents, storage: str = "") -> list[str]:
+    """Return the differences between what was published and what a Tiled client reads; empty when none.
+
+    Parameters
+    ----------
+    storage
+        `duckdb` or `postgresql`, if the documents are given in the order of the log (of what was sent twice, the first
+        counts): then arrays must have it, and on DuckDB rows. Empty: no order is compared.
+    """
     expected = _expect(documents)
     if uid not in client:
         return [f"run {uid} is missing"]
@@ -56,7 +64,8 @@ def compare_run(client: Any, uid: str, documents: Documents) -> list[str]:
     differences += [f"stream {name!r} is missing" for name in sorted(set(expected.streams) - names)]
     differences += [f"stream {name!r} was not published" for name in sorted(names - set(expected.streams))]
     for name in sorted(names & set(expected.streams)):
-        differences += [f"stream {name!r}: {text}" for text in _compare_stream(run[name].base, expected.streams[name])]
+        found = _compare_stream(run[name].base, expected.streams[name], storage)
+        differences += [f"stream {name!r}: {text}" for text in found]
     return differences
 
 
@@ -124,7 +133,7 @@ def _plain(value: Any) -> Any:
     return value
 
 
-def _compare_stream(stream: Any, expected: _Stream) -> list[str]:
+def _compare_stream(stream: Any, expected: _Stream, storage: str) -> list[str]:
     nodes = set(stream)
     tables = sorted(name for name in nodes if name == "internal" or name.startswith("internal_"))
     if not expected.events:
@@ -134,12 +143,12 @@ def _compare_stream(stream: Any, expected: _Stream) -> list[str]:
     for name in tables:
         table = _table(stream[name])
         found.update(table.column_names)
-        differences += [f"{name}: {text}" for text in _compare_table(table, columns)]
+        differences += [f"{name}: {text}" for text in _compare_table(table, columns, storage == "duckdb")]
     for key in sorted(set(columns) - found):
         if key not in nodes:
             differences.append(f"no column or node {key!r}")
         else:
-            differences += _compare_node(stream[key], key, columns[key])
+            differences += _compare_node(stream[key], key, columns[key], bool(storage))
     return differences + [f"column {key!r} was not published" for key in sorted(found - set(columns))]
 
 
@@ -159,15 +168,22 @@ def _table(node: Any) -> pa.Table:
     return table.select([name for name in table.column_names if not name.startswith("__index_level_")])
 
 
-def _compare_table(table: pa.Table, columns: Mapping[str, list[Any]]) -> list[str]:
-    """Compare the columns that both have, row by row, as multisets."""
+def _compare_table(table: pa.Table, columns: Mapping[str, list[Any]], ordered: bool) -> list[str]:
+    """Compare the columns that both have, row by row; if not `ordered`, as multisets."""
     names = [name for name in table.column_names if name in columns]
     floating = {name for name in names if pa.types.is_floating(table.schema.field(name).type)}
     found_columns = [table.column(name).to_pylist() for name in names]
-    found = Counter(zip(*([_cell(value) for value in column] for column in found_columns), strict=True))
+    found = list(zip(*([_cell(value) for value in column] for column in found_columns), strict=True))
     wanted_columns = [[_cell(value, as_float=name in floating) for value in columns[name]] for name in names]
-    wanted = Counter(zip(*wanted_columns, strict=True))
-    return _row_differences(found, wanted, names)
+    wanted = list(zip(*wanted_columns, strict=True))
+    differences = _row_differences(Counter(found), Counter(wanted), names)
+    return differences or (_misplaced("rows", found, wanted) if ordered else [])
+
+
+def _misplaced(what: str, found: Sequence[Any], wanted: Sequence[Any]) -> list[str]:
+    """Say how many of the same things stand elsewhere than they should."""
+    places = [place for place, (is_there, due) in enumerate(zip(found, wanted, strict=True)) if is_there != due]
+    return [f"{len(places)} {what} out of order, the first at {places[0]}"] if places else []
 
 
 def _row_differences(found: Counter[Any], wanted: Counter[Any], names: list[str]) -> list[str]:
@@ -223,15 +239,16 @@ def _cell(value: Any, *, as_float: bool = False) -> Any:
     return value
 
 
-def _compare_node(node: Any, key: str, values: list[Any]) -> list[str]:
+def _compare_node(node: Any, key: str, values: list[Any], ordered: bool) -> list[str]:
     """Compare an array (zarr or ragged) that has one row for each event that has the key."""
-    wanted = Counter(_cell(value) for value in values if value is not None)
+    due = [_cell(value) for value in values if value is not None]
     content = node.read()
     rows = content.tolist()  # numpy's and the ragged library's arrays both have it
-    found = Counter(_cell(row) for row in rows)
+    held = [_cell(row) for row in rows]
+    wanted, found = Counter(due), Counter(held)
     differences = []
     if missing := wanted - found:
         differences.append(f"{missing.total()} of {wanted.total()} rows of array {key!r} are missing")
     if surplus := found - wanted:
         differences.append(f"{surplus.total()} rows of array {key!r} are too many")
-    return differences
+    return differences or (_misplaced(f"rows of array {key!r}", held, due) if ordered else [])

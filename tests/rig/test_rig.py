@@ -254,8 +254,13 @@ def test_reader_sees_what_is_wrong(tiled_server: TiledServer, connect: Connect) 
     client = connect(tiled_server)
     write_by_hand(client, documents)
     uid = documents[0][1]["uid"]
-    assert compare_run(client, uid, documents) == []
+    assert compare_run(client, uid, documents, "duckdb") == []
 
+    turned = [*documents[:2], documents[3], documents[2], *documents[4:]]
+    assert compare_run(client, uid, turned, "postgresql") == []
+    assert compare_run(client, uid, turned, "duckdb") == [
+        "stream 'primary': internal: 2 rows out of order, the first at 0"
+    ]
     changed = copy.deepcopy(documents)
     changed[3][1]["data"]["x"] = 0.25
     assert any("seq_num 2, x" in text for text in compare_run(client, uid, changed))

@@ -4,11 +4,12 @@ They are made at the engine's door, from the right engine: its inputs and effect
 here knows its inside.
 """
 
+import re
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 import msgspec
 import numpy as np
@@ -36,9 +37,10 @@ from tiled_ingest.core.engine import Engine
 from tiled_ingest.core.offsets import ResumePoint
 from tiled_ingest.core.policy import Policy
 from tiled_ingest.core.record import Home, Record
-from tiled_ingest.core.runs import jobs, lifecycle
+from tiled_ingest.core.runs import jobs, lifecycle, reopening
+from tiled_ingest.core.runs.runs import Runs
 from tiled_ingest.core.runs.states import Trigger
-from tiled_ingest.core.steps import Procedure
+from tiled_ingest.core.steps import Procedure, Retaking, Sleep
 from tiled_ingest.core.writes import (
     Append,
     Done,
@@ -52,9 +54,10 @@ from tiled_ingest.core.writes import (
     Unknown,
     Unprocessed,
 )
-from tiled_ingest.core.writing import switch, tables
+from tiled_ingest.core.writing import arrays, switch, tables
 from tiled_ingest.core.writing.patience import insist
 
+from .faults import Fault
 from .options import Options
 from .surroundings import EngineLike
 from .tiled_model import DeleteNode
@@ -69,6 +72,9 @@ class Bent:
     `told` is what the engine hears of an input; `done` what the world sees of an effect, where `self.answers`
     is what the engine hears at once; `afterwards` adds effects of its own.
     """
+
+    meets: ClassVar[dict[str, Any]] = {}
+    """What its histories have more of than others: without it, it is right nearly always."""
 
     def __init__(self, engine: EngineLike) -> None:
         self._engine = engine
@@ -305,10 +311,34 @@ class SwapsRows(Bent):
 
     def done(self, effect: Effect) -> list[Effect]:
         if isinstance(effect, Ask) and isinstance(effect.request, Append):
-            table = effect.request.table
-            backwards = table.take(pa.array(range(table.num_rows - 1, -1, -1), pa.int64()))
-            return [replace(effect, request=replace(effect.request, table=backwards))]
+            return [replace(effect, request=replace(effect.request, table=_turned(effect.request.table)))]
         return [effect]
+
+
+def _turned(table: pa.Table) -> pa.Table:
+    return table.take(pa.array(range(table.num_rows - 1, -1, -1), pa.int64()))
+
+
+class SwapsWholeRows(Bent):
+    """Writes the rows of a batch in another order than they came, except where a table is split."""
+
+    def done(self, effect: Effect) -> list[Effect]:
+        if isinstance(effect, Ask) and isinstance(effect.request, Append) and not _is_part(effect.request.path):
+            return [replace(effect, request=replace(effect.request, table=_turned(effect.request.table)))]
+        return [effect]
+
+
+def _is_part(path: Path) -> bool:
+    return any(key.startswith("internal_") for key in path)
+
+
+class ReversesLetters(Bent):
+    """Sends the dead letters of one step in another order than their records came."""
+
+    def step(self, now_s: float, input: Input) -> list[Effect]:  # noqa: A002
+        effects = super().step(now_s, input)
+        letters = [effect for effect in effects if isinstance(effect, DeadLetter)]
+        return [letters.pop() if isinstance(effect, DeadLetter) else effect for effect in effects]
 
 
 def _child_of(effect: Effect) -> Path | None:
@@ -388,6 +418,20 @@ class AdoptsForeignRuns(WrongInside):
         patch.setattr(lifecycle, "_judge", judged)
 
 
+class TakesChunksForGranted(WrongInside):
+    """Trusts in its end that a ragged array has all chunks that DuckDB confirmed."""
+
+    meets: ClassVar[dict[str, Any]] = {"policy": {"rows_max": 1, "age_s_max": 0.0}}
+
+    @staticmethod
+    def patch(patch: pytest.MonkeyPatch) -> None:
+        def wrong(_self: arrays.Array, _found: object) -> Procedure[str]:
+            return ""
+            yield
+
+        patch.setattr(arrays.Array, "_lost", wrong)
+
+
 class AppendsToInherited(WrongInside):
     """Goes on with the dataset of an earlier claim when its rows are all there."""
 
@@ -420,6 +464,8 @@ class UsesAnOrderAgain(WrongInside):
 class MarksFailedFirst(WrongInside):
     """Calls a run failed before its dead letters are out, and does not look again at one that is called so."""
 
+    meets: ClassVar[dict[str, Any]] = {"refused_share": 1.0, "rates": {Fault.CRASH_IN_EFFECTS: 0.03}}
+
     @staticmethod
     def patch(patch: pytest.MonkeyPatch) -> None:
         emit, mark, judge = lifecycle.emit_run, lifecycle.mark_failed, lifecycle._judge
@@ -439,30 +485,93 @@ class MarksFailedFirst(WrongInside):
         patch.setattr(lifecycle, "_judge", judged)
 
 
-VARIANTS: tuple[type[Bent], ...] = (
-    CommitsEarly,
-    ConfirmsBeforePerforming,
-    DoesNotReadBack,
-    ForgetsResumePoint,
-    RetriesBlindly,
-    CountsWithoutLooking,
-    ComparesNumbersOnly,
-    DropsDeadLetters,
-    SettlesUnannounced,
-    TakesDeadLettersForConfirmed,
-    LosesMetadata,
-    SwapsRows,
-    CommitsAfterRelease,
-    AdoptsForeignRuns,
-    DoesNotSwitch,
-    AppendsToInherited,
-    UsesAnOrderAgain,
-    DeletesTheChild,
-    DropsTheSharedTable,
-    RebuildsFromWhatIsLeft,
-    CountsRedelivered,
-)
-SLOWLY: tuple[type[Bent], ...] = (MarksFailedFirst,)  # what takes more histories than the gate has
+class RefusesWhatComesLate(WrongInside):
+    """Takes a run that was given up for one that is over."""
+
+    @staticmethod
+    def patch(patch: pytest.MonkeyPatch) -> None:
+        def wrong(_desk: Any, _run: Any) -> Procedure[bool]:
+            return False
+            yield
+
+        patch.setattr(reopening, "_can_go_on", wrong)
+
+
+class ReopensUnconfirmed(WrongInside):
+    """Opens a run again before it is known that a successor would go on with it."""
+
+    @staticmethod
+    def patch(patch: pytest.MonkeyPatch) -> None:
+        patch.setattr(reopening, "Naming", lambda _: Sleep(0.0, down=False))
+
+
+class ReopensUncovered(WrongInside):
+    """Opens a run again, but a successor begins to read after its start."""
+
+    @staticmethod
+    def patch(patch: pytest.MonkeyPatch) -> None:
+        def wrong(self: Runs, committable: int) -> int:
+            return min([committable, *(run.needs_from for run in self if not (run.reopening or run.reopened))])
+
+        patch.setattr(Runs, "first_needed", wrong)
+
+
+class ReopensWithoutABeginning(WrongInside):
+    """Opens a run again whose beginning the log has lost."""
+
+    @staticmethod
+    def patch(patch: pytest.MonkeyPatch) -> None:
+        def wrong(desk: Any, run: Any) -> Procedure[bool]:
+            return (yield from lifecycle.stands_as_left(desk, run))
+
+        patch.setattr(reopening, "_can_go_on", wrong)
+
+
+class ForgetsWhatHasWaited(WrongInside):
+    """Opens a run again, and does not take what has waited for that."""
+
+    @staticmethod
+    def patch(patch: pytest.MonkeyPatch) -> None:
+        patch.setattr(reopening, "Retaking", lambda _: Retaking(()))
+
+
+_ABSENT = r"is not settled: the (row|value) .* (0 times|not in)|rows: [1-9]\d* lost"
+_TWICE = r"is in .* [2-9] times|[1-9]\d* too many|different lengths"
+_BURIED = r"a sound .* is a dead letter|no end of coming to rest"
+VARIANTS: dict[
+    type[Bent], str
+] = {  # and what must be seen of each: a pattern that says that it is caught for its own fault
+    CommitsEarly: r"committed at .* is not settled",
+    ConfirmsBeforePerforming: _ABSENT,
+    DoesNotReadBack: _ABSENT,
+    ForgetsResumePoint: _BURIED,
+    RetriesBlindly: _TWICE,
+    CountsWithoutLooking: _ABSENT,
+    ComparesNumbersOnly: _ABSENT,
+    DropsDeadLetters: r"not in the dead letters|is no dead letter",
+    SettlesUnannounced: r"was not announced",
+    TakesDeadLettersForConfirmed: r"not in the dead letters|is no dead letter",
+    LosesMetadata: rf"{_BURIED}|belongs to claim",
+    SwapsRows: rf"out of order|{_ABSENT}",
+    SwapsWholeRows: r"rows: out of order",
+    ReversesLetters: r"dead letter of .* came after that of",
+    CommitsAfterRelease: r"which it does not own",
+    AdoptsForeignRuns: r"is someone else's",
+    DoesNotSwitch: rf"failed, though Tiled never rejected it|{_TWICE}",
+    TakesChunksForGranted: r"'ragged'\) should hold",
+    AppendsToInherited: _TWICE,
+    UsesAnOrderAgain: _TWICE,
+    DeletesTheChild: r"failed, though Tiled never rejected it",
+    DropsTheSharedTable: _ABSENT,
+    RebuildsFromWhatIsLeft: rf"no end of coming to rest|{_ABSENT}",
+    CountsRedelivered: r"frames: \[\] lost, .* too many",
+    MarksFailedFirst: r"is refused, but its .* is no dead letter",
+    RefusesWhatComesLate: r"though this claim gave up its run",
+    ReopensUnconfirmed: r"is open again, but a successor resumes",
+    ReopensUncovered: r"is open again, but a successor resumes",
+    ReopensWithoutABeginning: r"is open again, but the log had lost",
+    ForgetsWhatHasWaited: r"is not settled",
+}
 
 
 def bend(variant: type[Bent], make_engine: MakeEngine) -> MakeEngine:
@@ -482,11 +591,15 @@ def wrong(variant: type[Bent]) -> Iterator[MakeEngine]:
 def caught(variant: type[Bent], most: int) -> tuple[int, str] | None:
     """Return how many histories, from seed 0 on, it takes to see that an engine is wrong, and what is seen then.
 
-    A history that fails with the right engine, too, shows nothing. `None` if so many do not show it.
+    A history that fails with the right engine, too, shows nothing, nor does one that fails otherwise than this engine's
+    fault makes it fail. `None` if so many do not show it.
     """
+    pattern = VARIANTS.get(variant, "")
     for seed in range(most):
+        options = Options(seed, **variant.meets)
         with wrong(variant) as make_engine:
-            found = World(Options(seed), make_engine).run().violations
-        if found and not World(Options(seed), Engine).run().violations:
+            violations = World(options, make_engine).run().violations
+        found = [told for told in violations if re.search(pattern, told)]
+        if found and not World(options, Engine).run().violations:
             return seed + 1, found[0]
     return None

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 import pytest
 
 from tiled_ingest.core.runs import run as run_module
-from tiled_ingest.core.runs.states import TABLE, Move, State, Trigger, move
+from tiled_ingest.core.runs.states import DOCUMENTS, TABLE, Move, State, Trigger, move
 
 from .faults import Fault, Faults
 
@@ -15,7 +15,12 @@ Transition = tuple[State, Trigger]
 Cell = tuple[State, Trigger, Fault]
 
 _OPENED = "a run is open because its node is known to be ours: nobody asks again (`jobs.next_job`)"
+_FORGOTTEN = "a finished run is forgotten in the same moment: what still comes is answered by its name (`late`)"
+_NOT_REFUSED = "the model refuses neither a look at a run's node nor our own facts in it (`tests/core` does)"
 IMPOSSIBLE: dict[Transition, str] = {
+    (State.DORMANT, Trigger.REFUSED): _NOT_REFUSED,
+    (State.REOPENING, Trigger.REFUSED): _NOT_REFUSED,
+    **{(State.FINISHED, document): _FORGOTTEN for document in DOCUMENTS},
     (State.OPEN, Trigger.CREATED): _OPENED,
     (State.OPEN, Trigger.FOUND_FINISHED): _OPENED,
 }

@@ -26,6 +26,8 @@ class Fault(StrEnum):
     ROUTE_GONE = auto()  # what stands before Tiled answers 404 to everything for a while
     BODY_LIMIT = auto()  # what stands before Tiled refuses larger appends (413)
     REJECTION = auto()  # Tiled refuses the rows of one run
+    DEADLY_REFUSAL = auto()  # DuckDB: an append that is refused takes Tiled down, often again when it is sent again
+    TWO_WRITERS = auto()  # DuckDB: rows of an append that is confirmed are lost, as another client's was under way
     POISON = auto()  # Tiled answers 500 to one request of a run, however often it comes
     # a member of the group
     CRASH = auto()

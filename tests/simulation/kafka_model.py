@@ -5,6 +5,8 @@ A read within a claim never delivers a record twice: what arrives twice was publ
 
 import random
 from bisect import bisect_left
+from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from tiled_ingest.core.record import Home, Record
@@ -121,18 +123,49 @@ class DeadLetterTopic:
     """At least once: the same record may be here several times; its position says which it is.
 
     Nothing keeps a zombie from writing into it: what the owner of the partition has written, too, is in `owned`.
+
+    Attributes
+    ----------
+    log
+        All letters, as they came.
+    letters
+        The first of each position.
     """
 
     def __init__(self) -> None:
+        self.log: list[Letter] = []
         self.letters: dict[tuple[Home, int], Letter] = {}
         self.owned: set[tuple[Home, int]] = set()
 
     def write(self, letter: Letter, *, owned: bool) -> None:
-        """Keep the first letter of each position."""
+        """Append a letter."""
+        self.log.append(letter)
         position = letter.record.home, letter.record.offset
         self.letters.setdefault(position, letter)
         if owned:
             self.owned.add(position)
+
+
+class OrderedProducer:
+    """One process's idempotent producer: what it is given for one partition arrives in order.
+
+    What its process leaves behind when it dies is a beginning of that, never one without what came before.
+    """
+
+    def __init__(self) -> None:
+        self._waiting: dict[Home, deque[tuple[bool, Callable[[], None]]]] = {}
+
+    def send(self, home: Home, arrive: Callable[[], None], *, survives: bool) -> None:
+        """Hand over a record. `survives`: it arrives though its process dies before, if all before it do."""
+        self._waiting.setdefault(home, deque()).append((survives, arrive))
+
+    def deliver(self, home: Home, *, alive: bool) -> None:
+        """Let the next one of a partition arrive: to be called once for each that was handed over."""
+        waiting = self._waiting[home]
+        if not alive and waiting and not waiting[0][0]:
+            waiting.clear()
+        if waiting:
+            waiting.popleft()[1]()
 
 
 class CompletedTopic:

@@ -40,10 +40,11 @@ from tiled_ingest.core.effects import (
 from tiled_ingest.core.record import Home
 
 from .faults import Fault
-from .kafka_model import Letter
+from .kafka_model import Letter, OrderedProducer
 from .surroundings import EngineLike, Fetch, Lane, Surroundings
 
 POLL_RECORDS_MAX = 20
+POLL_LATE_MAX = 3  # times the mean: else a process that is well may see nothing of the time after all faults
 
 
 class Member:
@@ -70,6 +71,7 @@ class Member:
         self._revoking: dict[tuple[Home, ...], tuple[float, Callable[[], None]]] = {}
         self._draining_until_s: float | None = None
         self._excused: set[str] = set()  # reasons for which it may end with `Stop`
+        self._producer = OrderedProducer()
         self._poll_later()
 
     @property
@@ -143,7 +145,8 @@ class Member:
             self._perform(effect)
 
     def _poll_later(self) -> None:
-        self._clock.after(self._around.rng.expovariate(1 / self._around.poll_s), self._poll)
+        poll_s = self._around.poll_s
+        self._clock.after(min(self._around.rng.expovariate(1 / poll_s), POLL_LATE_MAX * poll_s), self._poll)
 
     def _poll(self) -> None:
         if not self.alive:
@@ -282,20 +285,21 @@ class Member:
 
     def _dead_letter(self, effect: DeadLetter) -> None:
         letter = Letter(effect.record, effect.reason, effect.code, effect.run)
-        written_anyway = self._around.rng.random() < 0.5
+        home, survives = effect.record.home, self._around.rng.random() < 0.5
 
-        def produce() -> None:
-            if not self.alive and not written_anyway:
-                return
-            owned = self.alive and self._around.group.owners.get(effect.record.home) == self.name
+        def arrive() -> None:
+            owned = self.alive and self._around.group.owners.get(home) == self.name
             self._around.dead_letters.write(letter, owned=owned)
+            if owned:
+                self._around.refused(letter)
             if self._around.faults.strikes(Fault.DEAD_LETTER_UNCONFIRMED):
                 self._excused.add("DeadLetterFailed")
                 self.feed(DeadLetterRefused(effect.ticket, "timed out"))
             else:
                 self.feed(DeadLettered(effect.ticket))
 
-        self._clock.after(self._around.rng.uniform(0.0, 0.05), produce)
+        self._producer.send(home, arrive, survives=survives)
+        self._clock.after(self._around.rng.uniform(0.0, 0.05), lambda: self._producer.deliver(home, alive=self.alive))
 
     def _announce(self, effect: Announce) -> None:
         delay_s, written, confirmed = self._around.completed.draw(healed=self._around.faults.healed)

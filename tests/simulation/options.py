@@ -27,6 +27,8 @@ class Options:
     arrays: bool = True
     policy: dict[str, float] = field(default_factory=dict)
     external: bool = True  # detectors write files, too
+    refused_share: float = 0.03  # of the runs: Tiled takes none of their rows
+    rates: dict[Fault, float] = field(default_factory=dict)  # in place of those that are drawn
     brief: bool = False  # one or two runs, and faults for eight seconds instead of half a minute
 
     @classmethod
@@ -66,6 +68,7 @@ class Report:
     violations: list[str]
     residual: set[str]
     storage: str
+    protocol: str
 
 
 def draw_homes(rng: random.Random) -> list[Home]:
@@ -94,5 +97,6 @@ def draw_policy(rng: random.Random, options: Options, parent: Path) -> Policy:
         "idle_s_max": options.idle_s_max,
         "routes": ((".*", "/".join(parent)),) if parent else (),
     }
+    drawn["dormant_max"] = random.Random(f"{options.seed}/dormant").choice((1, 200, 200))
     drawn["announces"] = random.Random(f"{options.seed}/announces").random() < 0.7
     return Policy(**{**drawn, **options.policy})

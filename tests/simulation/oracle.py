@@ -9,6 +9,8 @@ import math
 from collections import ChainMap, Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import pairwise
+from operator import itemgetter
 from typing import Any
 
 from tiled_ingest.core.record import Home, Record
@@ -16,9 +18,11 @@ from tiled_ingest.core.writes import Path
 
 from .documents import ARRAYS, Item, Json, Plan, Role, Run
 from .kafka_model import CompletedTopic, DeadLetterTopic
+from .order import KEEPS_ORDER, is_part, letters_out_of_order, misplaced
 from .tiled_model import Row, TiledModel
 
 RowKey = tuple[tuple[str, Any], ...]
+Frame = tuple[str, int]  # resource, index
 PARTS_MAX = 12  # of a table, with the smallest limit of columns
 FINAL = ("complete", "incomplete", "failed", "abandoned")
 SHARED = {"datum"}  # may be of any open run, whatever its resource says: kept for them all
@@ -49,15 +53,15 @@ def rows_of(item: Item) -> Iterator[Row]:
         yield {"seq_num": event["seq_num"], "time": event["time"], **values, **stamps}
 
 
-def frames_of(item: Item) -> Counter[tuple[str, int]]:
-    """Count the rows of files that a document brings: (resource, index)."""
+def frames_of(item: Item) -> list[Frame]:
+    """List the rows of files that a document brings."""
     doc = item.doc
     if item.name == "stream_datum":
-        return Counter((doc["stream_resource"], index) for index in range(*doc["indices"].values()))
+        return [(doc["stream_resource"], index) for index in range(*doc["indices"].values())]
     if item.name == "event" and "img" in doc["data"]:
         resource, _, index = doc["data"]["img"].rpartition("/")
-        return Counter([(resource, int(index))])
-    return Counter()
+        return [(resource, int(index))]
+    return []
 
 
 def values_of(item: Item, key: str) -> list[Any]:
@@ -144,7 +148,8 @@ class Oracle:
         if node is None:
             return "its run has no node"
         if run.foreign:
-            return "its run is someone else's, and it is not in the dead letters"
+            outlived = item.name in SHARED and self._was_silent(run, published.record)
+            return None if outlived else "its run is someone else's, and it is not in the dead letters"
         match item.name:
             case "descriptor":
                 there = self.table_of(run, item.doc["uid"])[:-1] in self._tiled.nodes
@@ -159,20 +164,21 @@ class Oracle:
         item = published.item
         path = (*self.table_of(run, item.doc["descriptor"])[:-1], "img")
         wanted = frames_of(item)
-        if item.name == "event" and wanted and not self._has_datum(published, published.record.offset):
+        if item.name == "event" and wanted and self._datum_at(published) > published.record.offset:
             return None  # its datum will be held instead
-        if wanted <= self._tiled.frames(path) or self._tiled.displaced(path):
+        if Counter(wanted) <= Counter(self._tiled.frames(path)) or self._tiled.displaced(path):
             return None
         return f"{sorted(wanted)} is not in {path}"
 
-    def _has_datum(self, event: Published, end: float) -> bool:
-        """Whether the datum that an event names comes before this offset."""
+    def _datum_at(self, event: Published) -> float:
+        """Where the datum stands that an event names; infinite if it never came."""
         datum_id = event.item.doc["data"]["img"]
-        return any(
-            other.item.name == "datum" and other.item.doc["datum_id"] == datum_id
+        places = (
+            other.record.offset
             for other in self._log[event.record.home]
-            if other.record.offset < end
+            if other.item.name == "datum" and other.item.doc["datum_id"] == datum_id
         )
+        return next(places, math.inf)
 
     def _rows_unsettled(self, run: Run, item: Item) -> str | None:
         if item.name == "stream_datum":
@@ -181,7 +187,8 @@ class Oracle:
         for key in ARRAYS:
             node = (*path[:-1], key)
             for value in values_of(item, key):
-                lost = as_held(value) not in map(as_held, self._tiled.live_values(node))
+                there = [*self._tiled.live_values(node), *self._tiled.swallowed_values(node)]
+                lost = as_held(value) not in map(as_held, there)
                 if lost and not (
                     self._tiled.displaced(node) and as_held(value) in map(as_held, self._tiled.all_values(node))
                 ):
@@ -189,9 +196,10 @@ class Oracle:
         live = self._count(path)
         for row in rows_of(item):
             found = live[row_key(row)]
-            if found == 1 or (self._displaced(path) and self._anywhere(path, row)):
+            if found == 1 or (self._displaced(path) and self._anywhere(path, row)) or self._swallowed(path, row):
                 continue
-            if found and self._tiled.unfenced(path):
+            strayed = not found and self._tiled.strayed(path) and self._anywhere(path, row)  # until the stop's audit
+            if strayed or (found and self._tiled.unfenced(path)):
                 self.residual.add(run.uid)
                 continue
             return f"the row of seq_num {row['seq_num']} is in {path} {found} times"
@@ -242,10 +250,27 @@ class Oracle:
         """Whether the row is in a dataset that a late switch hides, in each of its parts."""
         for part in self._parts(path):
             held = list(self._tiled.all_rows(part))
-            share = {name: value for name, value in row.items() if held and name in held[0]}
-            if not any(row_key(each) == row_key(share) for each in held):
+            if not self._holds(row, held):
                 return False
         return True
+
+    def _swallowed(self, path: Path, row: Row) -> bool:
+        """Whether the row was confirmed, and lost because two clients wrote at once: only until its run is over.
+
+        The service cannot know before its audit at the stop, which writes such rows again: no run may end without them.
+        """
+        parts = self._parts(path)
+        if not any(map(self._tiled.swallowed_rows, parts)):
+            return False
+        return all(
+            self._holds(row, [*self._tiled.live_rows(part), *self._tiled.swallowed_rows(part)]) for part in parts
+        )
+
+    @staticmethod
+    def _holds(row: Row, rows: list[Row]) -> bool:
+        """Whether a part's share of the row is among these rows of it."""
+        share = {name: value for name, value in row.items() if rows and name in rows[0]}
+        return any(row_key(each) == row_key(share) for each in rows)
 
     # ------------------------------------------------------------ in the end
 
@@ -261,6 +286,7 @@ class Oracle:
         """Judge what is there after everything has come to rest."""
         for home, log in self._log.items():
             self._judge_letters(home, log)
+        self._judge_order_of_letters()
         for run in self._plan.runs.values():
             if run.foreign:
                 self._judge_foreign(run)
@@ -287,6 +313,25 @@ class Oracle:
         for published in self._log[self._plan.home_of[run.uid]]:
             if published.item.run == run.uid and published.item.role is Role.RUN:
                 yield published
+
+    def _judge_order_of_letters(self) -> None:
+        """The letters of a run come in the order of its documents.
+
+        Not those of one whose beginning the log has lost: others may be taken for that of another run, so that some of
+        its documents wait, and some are refused at once. Nor a further start: it is refused at once, too; nor what may
+        be of several runs: it waits for all of them.
+        """
+        log = (published for records in self._log.values() for published in records)
+        items = {(each.record.home, each.record.offset): each.item for each in log}
+        beheaded = {uid for uid, run in self._plan.runs.items() if self._lost_its_beginning(run)}
+        letters = [
+            letter
+            for letter in self._dead_letters.log
+            if (item := items[letter.record.home, letter.record.offset]).run not in beheaded
+            and (item.name != "start" or item.role is Role.RUN)
+            and item.name not in SHARED
+        ]
+        self.violations += letters_out_of_order(letters, {place: item.run for place, item in items.items()})
 
     def _judge_letters(self, home: Home, log: list[Published]) -> None:
         known = {published.record.offset: published for published in log}
@@ -338,9 +383,16 @@ class Oracle:
                 where = f"{published.record.home}@{published.record.offset}"
                 self.violations.append(f"{run.uid} lost its beginning, and its {published.item.name} at {where}: {why}")
 
+    def _was_silent(self, run: Run, record: Record) -> bool:
+        """Whether a run may have been forgotten before this document of it: then a datum may be of any open run."""
+        said = [each.record.timestamp_ms for each in self._records(run) if each.record.offset <= record.offset]
+        limit_ms = 1000 * (self._idle_s_max - UNHEARD_S)
+        return any(later - earlier >= limit_ms for earlier, later in pairwise(said))
+
     def _judge_all_dead(self, run: Run) -> None:
         for published in self._records(run):
-            if not self._is_dead(published.record):
+            outlived = published.item.name in SHARED and self._was_silent(run, published.record)
+            if not self._is_dead(published.record) and not outlived:
                 where = f"{published.record.home}@{published.record.offset}"
                 self.violations.append(
                     f"{run.uid} is refused, but its {published.item.name} at {where} is no dead letter"
@@ -408,7 +460,10 @@ class Oracle:
         ]
         if (silence_s := self._silence_s(run, last)) < self._idle_s_max - UNHEARD_S:
             wrong.append(f"{run.uid} was given up at {last}, though it was silent for {silence_s:.1f} s only")
-        self._blame(run, wrong)
+        if wrong and (*self._parent, run.uid) in self._tiled.crossed:
+            self.residual.add(run.uid)  # a zombie gave it up, another one's switch landed then: ADR 0018
+        else:
+            self._blame(run, wrong)
 
     def _wrong_metadata(self, run: Run, metadata: Json) -> Iterator[str]:
         state = self._state(run)
@@ -417,7 +472,8 @@ class Oracle:
         stop = run.items[-1].doc if run.stopped and not self._stopped_late(run) else None
         if metadata.get("stop") != stop:
             yield f"{run.uid} should have the stop {stop}, but has {metadata.get('stop')}"
-        allowed = ("complete", "incomplete") if run.uneven else ("complete",)
+        partly = run.uneven or self._lost_its_beginning(run)  # a start that is repeated may begin it anew
+        allowed = ("complete", "incomplete") if partly else ("complete",)
         if state not in (allowed if stop is not None else ("abandoned",)):
             yield f"{run.uid} (stopped: {run.stopped}) is {state!r} in Tiled"
 
@@ -428,8 +484,8 @@ class Oracle:
         )
 
     def _judge_rows(self, run: Run) -> None:
-        wanted: dict[Path, Counter[RowKey]] = {}
-        frames: dict[Path, Counter[tuple[str, int]]] = {}
+        wanted: dict[Path, list[RowKey]] = {}
+        frames: dict[Path, list[tuple[float, Frame]]] = {}
         updates: dict[Path, list[str]] = {}
         arrays: dict[Path, list[Any]] = {}
         for published in self._records(run):
@@ -438,51 +494,78 @@ class Oracle:
                 updates.setdefault(self.table_of(run, item.doc["uid"])[:-1], []).append(item.doc["uid"])
             elif (taken := frames_of(item)) and not self._was_refused(run, published.record):
                 path = (*self.table_of(run, item.doc["descriptor"])[:-1], "img")
-                there = item.name != "event" or self._has_datum(published, self._last(run) + 1)
-                frames.setdefault(path, Counter()).update(taken if there else ())
+                whole_at = self._whole_at(published)
+                there = whole_at <= self._last(run) and whole_at < math.inf
+                frames.setdefault(path, []).extend((whole_at, frame) for frame in taken if there)
             if item.name in ("event", "event_page") and not self._was_refused(run, published.record):
                 path = self.table_of(run, item.doc["descriptor"])
-                wanted.setdefault(path, Counter()).update(map(row_key, rows_of(item)))
+                wanted.setdefault(path, []).extend(map(row_key, rows_of(item)))
                 for key in ARRAYS & item.doc["data"].keys():
                     arrays.setdefault((*path[:-1], key), []).extend(values_of(item, key))
         for path, rows in wanted.items():
             self._compare(run, path, rows)
-        for path, taken in frames.items():
-            self._compare_frames(run, path, taken)
+        for path, placed in frames.items():
+            self._compare_frames(run, path, [frame for _, frame in sorted(placed, key=itemgetter(0))])
         for path, values in arrays.items():
             self._compare_values(run, path, values)
         for path, descriptors in updates.items():
             self._judge_stream(run, path, descriptors)
 
-    def _compare(self, run: Run, path: Path, wanted: Counter[RowKey]) -> None:
-        held = self._count(path)
-        if held == wanted and len({len(self._tiled.live_rows(part)) for part in self._parts(path)}) == 1:
-            return
-        if self._lost_its_beginning(run) and held <= wanted:
-            self._judge_remainder(run)
-            return
-        if any(self._tiled.hidden(part) or self._tiled.unfenced(part) for part in self._parts(path)):
-            self.residual.add(run.uid)
-            return
-        lost, more = wanted - held, held - wanted
-        told = f"{lost.total()} lost {sorted(lost)[:2]}, {more.total()} too many {sorted(more)[:2]}"
-        self.violations.append(f"{path} of {wanted.total()} rows: {told}")
+    def _whole_at(self, published: Published) -> float:
+        """Where a document and the datum that it names are both there; infinite if they never are."""
+        at = float(published.record.offset)
+        return max(at, self._datum_at(published)) if published.item.name == "event" else at
 
-    def _compare_frames(self, run: Run, path: Path, wanted: Counter[tuple[str, int]]) -> None:
-        held = self._tiled.frames(path)
-        if held == wanted or (self._lost_its_beginning(run) and held <= wanted):
+    def _compare(self, run: Run, path: Path, wanted: list[RowKey]) -> None:
+        """A table has its rows, each once, and in the order of the log where the storage keeps it."""
+        told = self._wrong_rows(path, wanted)
+        if not told:
             return
+        if self._lost_its_beginning(run) and self._are_some(path, wanted):
+            self._judge_remainder(run)
+        elif any(self._tiled.hidden(part) or self._tiled.unfenced(part) for part in self._parts(path)):
+            self.residual.add(run.uid)
+        else:
+            self.violations.append(f"{path} of {len(wanted)} rows: {told}")
+
+    def _wrong_rows(self, path: Path, wanted: list[RowKey]) -> str:
+        held, due = self._count(path), Counter(wanted)
+        if held != due:
+            lost, more = due - held, held - due
+            return f"{lost.total()} lost {sorted(lost)[:2]}, {more.total()} too many {sorted(more)[:2]}"
+        if len({len(self._tiled.live_rows(part)) for part in self._parts(path)}) > 1:
+            return "its parts have different lengths"
+        if self._tiled.storage in KEEPS_ORDER and (where := misplaced(self._row_keys(path), wanted)):
+            return f"out of order: {where}"
+        return ""
+
+    def _are_some(self, path: Path, wanted: list[RowKey]) -> bool:
+        """Whether what is there is some of what was published, in its order where the storage keeps it."""
+        if self._tiled.storage in KEEPS_ORDER:
+            return is_part(self._row_keys(path), wanted)
+        return self._count(path) <= Counter(wanted)
+
+    def _row_keys(self, path: Path) -> list[RowKey]:
+        return list(map(row_key, self._live_rows(path)))
+
+    def _compare_frames(self, run: Run, path: Path, due: list[Frame]) -> None:
+        """External data have their rows in the order in which all that is needed for each was there."""
+        shown = self._tiled.frames(path)
+        if shown == due or (self._lost_its_beginning(run) and is_part(shown, due)):
+            return
+        held, wanted = Counter(shown), Counter(due)
         hidden = self._state(run) == "abandoned" and self._tiled.overwritten((*self._parent, run.uid))
         if self._tiled.hidden(path) or hidden:
             self.residual.add(run.uid)
             return
         lost, more = wanted - held, held - wanted
-        self.violations.append(f"{path} of {wanted.total()} frames: {sorted(lost)} lost, {sorted(more)} too many")
+        told = f"{sorted(lost)} lost, {sorted(more)} too many" if lost or more else misplaced(shown, due)
+        self.violations.append(f"{path} of {len(due)} frames: {told}")
 
     def _compare_values(self, run: Run, path: Path, wanted: list[Any]) -> None:
         """An array has its values in the order of the log."""
-        held = list(map(as_held, self._tiled.live_values(path)))
-        if held == list(map(as_held, wanted)) or self._lost_its_beginning(run):
+        held, due = (list(map(as_held, values)) for values in (self._tiled.live_values(path), wanted))
+        if held == due or (self._lost_its_beginning(run) and is_part(held, due)):
             return
         if self._tiled.hidden(path):
             self.residual.add(run.uid)

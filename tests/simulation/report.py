@@ -47,10 +47,13 @@ def _played(portions: Sequence[Json]) -> Iterator[str]:
     seeds = f"{portions[0]['first']} to {max(each['first'] + each['count'] for each in portions) - 1}"
     wrong = {seed: why for portion in portions for seed, why in portion["violations"].items()}
     rate = histories / sum(portion["cpu_s"] for portion in portions)
-    storages = ", ".join(f"{number} on {name}" for name, number in sorted(_total(portions, "storages").items()))
+    kinds = [
+        ", ".join(f"{number} {word} {name}" for name, number in sorted(_total(portions, names).items()))
+        for word, names in (("on", "storages"), ("of", "protocols"))
+    ]
     residual = sum(portion["residual"] for portion in portions)
     yield "## What was played\n"
-    yield f"- {histories} histories (seeds {seeds}; {storages})."
+    yield f"- {histories} histories (seeds {seeds}; {'; '.join(kinds)})."
     yield f"- {steps} steps of engines; the shortest history has {least}."
     yield f"- {rate:.1f} histories per second of one process's CPU."
     yield f"- Violations: {len(wrong)}."
@@ -95,7 +98,8 @@ def _sentence(violation: str) -> str:
 
 def _variants(variants: Json) -> Iterator[str]:
     yield "## Wrong engines\n"
-    yield f"Each is wrong on purpose, in one way; {variants['most']} histories were the most that it was given.\n"
+    yield f"Each is wrong on purpose, in one way; {variants['most']} histories were the most that it was given."
+    yield "What is wrong only where runs fail is given histories in which many do (`meets`).\n"
     yield "| Engine | what it does | caught in history | what was seen |"
     yield "|---|---|--:|---|"
     for name, found in variants["caught"].items():

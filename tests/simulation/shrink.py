@@ -58,4 +58,10 @@ def describe(report: Report) -> str:
     words += [f"--runs-max {options.runs_max}"] if options.runs_max is not None else []
     words += [f"--without {kind}" for kind in sorted(options.without)]
     faults = ", ".join(f"{Fault(kind)} x{count}" for kind, count in sorted(report.hit.items())) or "no fault"
-    return "\n  ".join([" ".join(words), f"{report.steps} steps, {report.storage}, {faults}", *report.violations[:6]])
+    return "\n  ".join(
+        [
+            " ".join(words),
+            f"{report.steps} steps, {report.storage}, {report.protocol}, {faults}",
+            *report.violations[:6],
+        ]
+    )

@@ -27,7 +27,8 @@ def _pause(rng: random.Random, plan: Plan, home: Home, uid: str, idle_s_max: flo
     at = rng.choice(mine[1:])
     before, after = queue[:at], queue[at:]
     others = [item for item in after if item.run != uid]
-    resumed = [*_repeated(rng, before, uid), *(item for item in after if item.run == uid)]
+    rest = [item for item in after if item.run == uid]
+    resumed = [*_repeated(rng, before, uid), rest[0], *_repeated(rng, before, uid), *rest[1:]]
     resumed[0] = replace(resumed[0], silence_s=_silence_s(rng, idle_s_max))
     place = rng.choice((0, rng.randint(0, len(others)), len(others)))
     plan.queues[home] = [*before, *others[:place], *resumed, *others[place:]]

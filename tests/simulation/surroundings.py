@@ -12,7 +12,7 @@ from tiled_ingest.core.writes import Path
 
 from .clock import Clock
 from .faults import Faults
-from .kafka_model import CompletedTopic, DeadLetterTopic, Group, Partition
+from .kafka_model import CompletedTopic, DeadLetterTopic, Group, Letter, Partition
 from .wire import Wire
 
 
@@ -41,6 +41,7 @@ class Surroundings:
     completed: CompletedTopic
     committed: Callable[[Home, int], None]  # a commit was stored
     announced: Callable[[Path, str], None]  # a run was said to be over
+    refused: Callable[[Letter], None]  # a partition's owner has written a dead letter
     fail: Callable[[str], None]  # something that must never happen
     trace: Callable[[str, str, object], None]
     poll_s: float = 0.1

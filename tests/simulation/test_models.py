@@ -1,13 +1,15 @@
 """The models by themselves: what the real parts were seen to do; a sink can be right here, or wrong."""
 
 import random
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pyarrow as pa
 import pytest
 
-from tiled_ingest.core.record import Home
+from tiled_ingest.core.record import Home, Record
 from tiled_ingest.core.writes import (
     Append,
     CreateContainer,
@@ -17,6 +19,7 @@ from tiled_ingest.core.writes import (
     FindOpenRuns,
     GetNode,
     Missing,
+    Outcome,
     PutSource,
     ReadKeys,
     Rejected,
@@ -25,14 +28,18 @@ from tiled_ingest.core.writes import (
     UpdateMetadata,
 )
 
+from .clock import Clock
+from .coordinator import Coordinator
 from .documents import Role, plan
-from .faults import Fault
-from .kafka_model import Group, Partition
+from .faults import Fault, Faults
+from .kafka_model import Group, Letter, OrderedProducer, Partition
 from .naive import NaiveEngine
 from .options import Options, Report
 from .oracle import row_key
+from .order import is_part, letters_out_of_order, misplaced
 from .shrink import describe, shrink
 from .tiled_model import TiledModel
+from .wire import Wire
 from .world import World
 
 HOME = Home("documents", 0)
@@ -42,6 +49,27 @@ SCHEMA = pa.schema([(name, FIELDS[name]) for name in ("seq_num", "time", "x")])
 TURNED = pa.schema([(name, FIELDS[name]) for name in ("time", "seq_num", "x")])
 NOTHING_FAILS = frozenset(Fault)
 NEVER_GIVES_UP = "(stopped: False) is 'open' in Tiled"
+
+
+class Recorder:
+    """A member that lets go when it is told to."""
+
+    draining = False
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.held: set[int] = set()
+        self.given: list[tuple[str, str]] = []
+        self.revoked: list[tuple[int, ...]] = []
+        self.release: list[Callable[[], None]] = []
+
+    def assign(self, home: Home, nonce: str, *, topic_id: str) -> None:
+        self.held.add(home.partition)
+        self.given.append((nonce, topic_id))
+
+    def revoke(self, homes: tuple[Home, ...], released: Callable[[], None]) -> None:
+        self.revoked.append(tuple(home.partition for home in homes))
+        self.release.append(released)
 
 
 def rows(*numbers: int, schema: pa.Schema = SCHEMA) -> pa.Table:
@@ -173,6 +201,54 @@ def test_open_runs_are_found_with_their_largest_epoch(tiled: TiledModel) -> None
     assert tiled.perform(FindOpenRuns((), "t", 1)) == Done(())
 
 
+@pytest.mark.parametrize("other", ["owner", "zombie"])
+def test_duckdb_loses_confirmed_rows_of_two_writers_and_of_no_others(other: str) -> None:
+    tiled, wire, clock = at_duckdb()
+    answers: list[Outcome] = []
+    for client in ("owner", other) * 5:
+        wire.send(client, Append(TABLE, rows(1, 2)), answers.append, knew=False)
+    while clock.turn():
+        pass
+    lost = tiled.swallowed_rows(TABLE)
+    assert answers == [Done()] * 10
+    assert len(seen(tiled)) + len(lost) == 20
+    assert bool(lost) == (other != "owner")
+
+
+def test_a_refused_append_ends_duckdb_for_all_and_again_when_it_is_repeated() -> None:
+    tiled, wire, clock = at_duckdb()
+    tiled.rejects.add("run")
+    answers: list[Outcome] = []
+    for _ in range(20):
+        wire.send("owner", Append(TABLE, rows(1)), answers.append, knew=True)
+        while clock.turn():
+            pass
+        clock.now_s += 10.0
+    kinds = [type(answer) for answer in answers]
+    assert kinds.count(Unknown) in {1, 2, 4}
+    assert kinds == sorted(kinds, key=lambda kind: kind is Rejected)
+    assert wire.down_until_s > 0
+
+
+def at_duckdb() -> tuple[TiledModel, Wire, Clock]:
+    """A server on DuckDB with a table, and the way to it; its vices strike wherever they can."""
+    tiled, clock, faults = TiledModel("duckdb", random.Random(1)), Clock(), Faults(random.Random(1), None, frozenset())
+    faults.rates = dict.fromkeys(Fault, 0.0)
+    tiled.perform(CreateContainer((), "run", {}, (), None))
+    tiled.perform(CreateContainer(("run",), "primary", {}, (), None))
+    tiled.perform(CreateTable(TABLE[:-1], TABLE[-1], SCHEMA, {}, None, {}))
+    wire = Wire(clock, random.Random(1), faults, tiled, lambda _: "owner", 1.0)
+    wire.vices = Always(1)
+    return tiled, wire, clock
+
+
+class Always(random.Random):
+    """Draws that hit."""
+
+    def random(self) -> float:
+        return 0.0
+
+
 # ---------------------------------------------------------------- Kafka
 
 
@@ -253,3 +329,100 @@ def test_the_same_options_give_the_same_history() -> None:
     for kept in lines:
         World(Options(5, external=False, arrays=False), NaiveEngine, trace=kept.append).run()
     assert lines[0] == lines[1]
+
+
+# ---------------------------------------------------------------- order
+
+
+def test_what_a_producer_leaves_behind_is_a_beginning() -> None:
+    arrived: list[int] = []
+    producer = OrderedProducer()
+    for number, survives in enumerate((True, True, False, True)):
+        producer.send(HOME, partial(arrived.append, number), survives=survives)
+    producer.deliver(HOME, alive=True)
+    for _ in range(3):
+        producer.deliver(HOME, alive=False)
+    assert arrived == [0, 1]
+
+
+def test_lists_that_part_ways_are_noticed() -> None:
+    assert misplaced([1, 2, 3], [1, 2, 3]) == ""
+    assert misplaced([1, 3, 2], [1, 2, 3]) == "at 1 is 3, not 2"
+    assert is_part([1, 3], [1, 2, 3])
+    assert not is_part([3, 1], [1, 2, 3])
+
+
+def letter(offset: int, code: str = "run_failed", reason: str = "TiledRejected") -> Letter:
+    return Letter(Record(HOME.topic, HOME.partition, offset, 0, None, b""), reason, code, "run")
+
+
+@pytest.mark.parametrize(
+    ("letters", "wrong"),
+    [
+        ([letter(1), letter(2), letter(3)], 0),
+        ([letter(1), letter(3), letter(2)], 1),
+        ([letter(1), letter(2), letter(1), letter(2), letter(3)], 0),  # a crash: from the start again
+        ([letter(5, "schema", "InvalidDocument"), letter(1), letter(2)], 0),  # it was refused before its run failed
+        ([letter(5, "late", "InvalidDocument"), letter(4, "late", "InvalidDocument")], 0),
+    ],
+)
+def test_the_first_letters_of_a_run_have_an_order(letters: list[Letter], wrong: int) -> None:
+    assert len(list(letters_out_of_order(letters, {(HOME, offset): "run" for offset in range(9)}))) == wrong
+
+
+def coordinator(protocol: str, partitions: int) -> tuple[Coordinator, Clock]:
+    clock, homes = Clock(), [Home("documents", number) for number in range(partitions)]
+    return Coordinator(clock, random.Random(1), Group(), homes, "topic-id", lambda: "nonce", protocol), clock
+
+
+def settle(clock: Clock) -> None:
+    while clock.turn():
+        pass
+
+
+def test_under_the_consumer_protocol_each_partition_moves_by_itself() -> None:
+    group, clock = coordinator("consumer", 6)
+    first, second = Recorder("a"), Recorder("b")
+    group.join(first)
+    settle(clock)
+    group.join(second)
+    assert first.revoked == [(number,) for (number,) in first.revoked]
+    assert len(first.revoked) == 3
+    first.release[0]()
+    settle(clock)
+    assert second.held == set(first.revoked[0])
+
+
+def test_under_the_cooperative_protocol_nobody_gets_any_before_all_have_let_go() -> None:
+    group, clock = coordinator("cooperative-sticky", 6)
+    members = [Recorder(name) for name in "abc"]
+    for member in members[:2]:
+        group.join(member)
+        settle(clock)
+        for release in [release for each in members for release in each.release]:
+            release()
+        settle(clock)
+    before = [len(member.revoked) for member in members[:2]]
+    group.join(members[2])
+    settle(clock)
+    asked = [member for member, count in zip(members, before, strict=False) if len(member.revoked) > count]
+    assert len(asked) == 2
+    asked[0].release[-1]()
+    settle(clock)
+    assert not members[2].held
+    asked[1].release[-1]()
+    settle(clock)
+    assert len(members[2].held) == 2
+
+
+def test_under_the_cooperative_protocol_a_member_that_died_is_not_waited_for() -> None:
+    group, clock = coordinator("cooperative-sticky", 2)
+    first, second = Recorder("a"), Recorder("b")
+    group.join(first)
+    settle(clock)
+    group.join(second)
+    settle(clock)
+    assert not second.held
+    group.leave("a")
+    settle(clock)
+    assert second.held == {0, 1}

@@ -6,12 +6,16 @@ run.
 
 import os
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 
 from tiled_ingest.core.engine import Engine
 
 from .broken import VARIANTS, Bent, caught
+from .campaign import PORTION as CAMPAIGN_PORTION
+from .campaign import RESIDUAL_SHARE_MAX, STEPS_MIN, Portion, shortcomings, uncaught
+from .coordinator import PROTOCOLS
 from .faults import Fault
 from .options import Options, Report
 from .quick import remember_forms
@@ -20,7 +24,6 @@ from .world import World
 
 HISTORIES = int(os.environ.get("SIMULATION_HISTORIES", "2000"))
 PORTION = 500  # histories in one test: enough to meet every fault
-STEPS_MIN = 60
 CAUGHT_WITHIN = 200  # histories: a wrong engine must be noticed in one of so many
 FAILURES_SHOWN = 3
 
@@ -47,9 +50,12 @@ def test_nothing_is_lost_nothing_is_doubled_and_everything_comes_to_rest(
 def _assert_they_mean_something(reports: list[Report]) -> None:
     assert min(report.steps for report in reports) >= STEPS_MIN
     assert {report.storage for report in reports} == {"postgresql", "duckdb"}
+    assert {report.protocol for report in reports} == set(PROTOCOLS)
     hit: Counter[Fault] = sum((report.hit for report in reports), Counter())
     assert set(hit) == set(Fault), f"never hit: {set(Fault) - set(hit)}"
-    assert sum(bool(report.residual) for report in reports) <= len(reports) / 20, "the documented risk is rare"
+    assert sum(bool(report.residual) for report in reports) <= len(reports) * RESIDUAL_SHARE_MAX, (
+        "the documented risk is rare"
+    )
 
 
 def test_remembering_forms_changes_no_history(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -66,3 +72,23 @@ def test_a_history_can_be_repeated() -> None:
 def test_a_wrong_engine_is_caught(variant: type[Bent], monkeypatch: pytest.MonkeyPatch) -> None:
     remember_forms(monkeypatch)
     assert caught(variant, CAUGHT_WITHIN)
+
+
+def test_a_campaign_says_what_it_did_not_show() -> None:
+    def told(portion: Portion, histories: int) -> str:
+        return "\n".join(shortcomings([portion], 0, histories))
+
+    fine = Portion(0, CAMPAIGN_PORTION, "code", steps_min=STEPS_MIN)
+    assert "not played" not in told(fine, CAMPAIGN_PORTION)
+    assert "1 portions of" in told(fine, CAMPAIGN_PORTION + 1)
+    assert "empty cell: " in told(fine, CAMPAIGN_PORTION)
+    assert "59 steps" in told(replace(fine, steps_min=59), CAMPAIGN_PORTION)
+    assert "seed 7: lost" in told(replace(fine, violations={"7": "lost"}), CAMPAIGN_PORTION)
+    assert "not rare" in told(replace(fine, residual=CAMPAIGN_PORTION // 10), CAMPAIGN_PORTION)
+    assert shortcomings([], 0, 0) != []
+
+
+def test_a_campaign_notices_an_engine_that_was_not_caught() -> None:
+    found = {variant.__name__: (1, "seen") for variant in VARIANTS}
+    assert uncaught(found) == []
+    assert uncaught({**found, "SwapsRows": None}) == ["SwapsRows was not caught"]

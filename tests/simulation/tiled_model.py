@@ -8,6 +8,8 @@ overwrite each other.
 - SQL tables are shared by all datasets of one schema, names in order; a dataset is a number in one of them.
 - An append is cast by name, in order, against the structure that was resolved: another order is a 500.
 - Rows come back in insertion order on DuckDB, in any order on PostgreSQL.
+- DuckDB has one connection for all clients: where two append at once, rows that were confirmed may be lost (`swallow`;
+  the wire knows who is under way), and an append that is refused may end the server.
 - A registration looks at the node first and then writes what it decided: two of them can overtake each other, so that
   a late one makes a node of external data smaller.
 - A metadata update replaces top-level keys of what was resolved, without a lock.
@@ -18,8 +20,7 @@ import hashlib
 import itertools
 import json
 import random
-from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -107,6 +108,7 @@ class NodeState:
     shown: list[ArraySource] = field(default_factory=list)  # all that it ever showed
     late_put: int = 0
     late_rows: int = 0
+    strayed: bool = False  # rows of the owner went into the dataset of a late switch, which has the same columns
     own_put: int = 0
     late_update: int = 0
     seen: int = 0
@@ -136,9 +138,12 @@ class TiledModel:
         self.schemas: dict[Dataset, pa.Schema] = {}
         self.folders = Folders()
         self.dropped: set[Dataset] = set()  # those whose SQL table is gone
+        self.swallowed: dict[Dataset, list[Row]] = {}  # rows that were confirmed, and are not there
         self.rejects: set[str] = set()  # runs whose rows are refused
         self.poisons: dict[str, str] = {}  # runs of which one request is answered 500 for ever: which one
         self.violations: list[str] = []
+        self.watch: Callable[[Path, Json, Json], None] = lambda _path, _before, _after: None  # hears of updates
+        self.crossed: set[Path] = set()  # runs that were over when a late switch landed in them
         self.applied = 0  # counts applied requests: the order of events in this server
         self._rng = rng
 
@@ -149,12 +154,12 @@ class TiledModel:
         node = self.nodes.get(path)
         return [] if node is None or node.source is None else self.rows[node.source.dataset]
 
-    def frames(self, path: Path) -> Counter[tuple[str, int]]:
-        """Count what a reader of an external node sees: (resource, index) of each row."""
+    def frames(self, path: Path) -> list[tuple[str, int]]:
+        """Show what a reader of an external node sees: (resource, index) of each row, in order."""
         node = self.nodes.get(path)
         plan = node.external.plan if node and node.external else ()
         uses = node.external.plan.uses if node and node.external else []
-        return Counter((uses[part.use].resource.uid, index) for part in plan for index in range(*part.indices))
+        return [(uses[part.use].resource.uid, index) for part in plan for index in range(*part.indices)]
 
     def live_values(self, path: Path) -> list[Any]:
         """Show the values that a reader of an array sees, as lists; none if there is no such node."""
@@ -170,15 +175,34 @@ class TiledModel:
         if source.family == "array":
             return [value.tolist() for value in self.folders.read(source, 0, source.shape[0] or 0)]
         chunks = sorted(self.rows.get(source.dataset, []), key=lambda row: row["chunk_index"])
-        shown = chunks[: len(source.chunks[0] or ())]
-        return [
-            row["node1-data"][begin:end] for row in shown for begin, end in itertools.pairwise(row["node0-offsets"])
-        ]
+        return _ragged_rows(chunks[: len(source.chunks[0] or ())])
 
     def all_rows(self, path: Path) -> Iterator[Row]:
         """Also the rows of datasets that the node once had: what a late switch can hide, but not destroy."""
         for dataset in self.nodes[path].datasets if path in self.nodes else ():
             yield from self.rows[dataset]
+
+    def swallow(self, appended: Resolved) -> None:
+        """Lose the rows of an append that was just applied; whoever sent it is told that they are there."""
+        assert isinstance(appended.request, Append)
+        assert appended.source is not None
+        rows = self.rows[appended.source.dataset]
+        kept = len(rows) - appended.request.table.num_rows
+        self.swallowed.setdefault(appended.source.dataset, []).extend(rows[kept:])
+        del rows[kept:]
+
+    def swallowed_rows(self, path: Path) -> list[Row]:
+        """Show the rows that the dataset of this table, or ragged array, was said to have, and lost."""
+        node = self.nodes.get(path)
+        if node is None or (node.array and node.array.family == "array"):
+            return []
+        source = node.source or node.array
+        return self.swallowed.get(source.dataset, []) if source else []
+
+    def swallowed_values(self, path: Path) -> list[Any]:
+        """Show the values that a ragged array was said to have, and lost."""
+        node = self.nodes.get(path)
+        return _ragged_rows(self.swallowed_rows(path)) if node and node.array else []
 
     def hidden(self, path: Path) -> bool:
         """Whether a late switch landed here since a live client last looked: the design's residual risk."""
@@ -194,6 +218,11 @@ class TiledModel:
         """Whether a zombie's rows landed here since the last switch, in a table with too few orders of columns."""
         node = self.nodes.get(path)
         return node is not None and node.late_rows > node.own_put
+
+    def strayed(self, path: Path) -> bool:
+        """Whether rows of the owner went into the dataset that a late switch shows: two columns have few orders."""
+        node = self.nodes.get(path)
+        return node is not None and node.strayed
 
     def overwritten(self, path: Path) -> bool:
         """Whether a late metadata update has landed here since a live client last wrote it."""
@@ -284,7 +313,7 @@ class TiledModel:
         if isinstance(request, CreateContainer):
             self.nodes[path] = NodeState(as_json(request.metadata))
             return Done()
-        if self.rejects.intersection(path):
+        if self.rejects.intersection(path) and not self._accepts_at_first(request):
             return Rejected("this run's rows are refused", 422)
         if isinstance(request, CreateArray):
             made = self.folders.make("/".join(path), replace(request.source, id=2_000 + len(self.nodes)))
@@ -298,6 +327,10 @@ class TiledModel:
         source = TableSource(1_000 + number, request.schema, parameters, as_json(request.properties), self.storage)
         self.nodes[path] = NodeState(as_json(request.metadata), source, datasets={dataset})
         return Done(source)
+
+    def _accepts_at_first(self, request: CreateTable | CreateArray) -> bool:
+        """Whether the table of a run whose rows are refused is made: there the append meets the refusal."""
+        return self.storage == "duckdb" and isinstance(request, CreateTable)
 
     def _delete(self, request: DeleteNode) -> Outcome:
         """Remove a table with its rows; the SQL table is shared, and goes with the last row of all."""
@@ -325,8 +358,10 @@ class TiledModel:
         except (pa.ArrowInvalid, ValueError):
             return Unknown("Internal Server Error", 500)
         self.rows[resolved.source.dataset].extend(table.to_pylist())
-        if stale and table.num_columns < COLUMNS_FENCED_MIN:
-            self.nodes[request.path].late_rows = self.applied
+        if table.num_columns < COLUMNS_FENCED_MIN:
+            node = self.nodes[request.path]
+            node.late_rows = self.applied if stale else node.late_rows
+            node.strayed = node.strayed or (not stale and self.displaced(request.path))
         return Done()
 
     def _patch(self, request: PatchArray, resolved: Resolved) -> Outcome:
@@ -353,6 +388,7 @@ class TiledModel:
         node.shown.append(node.array)
         if stale:
             node.late_put = self.applied
+            self._note_crossed(request.path)
         else:
             node.seen = node.own_put = self.applied
         return Done()
@@ -390,19 +426,27 @@ class TiledModel:
         node.datasets.add(dataset)
         if stale:
             node.late_put = self.applied
+            self._note_crossed(request.path)
         else:
             node.seen = node.own_put = self.applied
         return Done()
+
+    def _note_crossed(self, path: Path) -> None:
+        for end in range(1, len(path)):
+            facts = self.nodes[path[:end]].metadata.get("tiled_ingest") or {}
+            if facts.get("state", "open") != "open":
+                self.crossed.add(path[:end])
 
     def _update(self, request: UpdateMetadata, resolved: Resolved, stale: bool) -> Outcome:
         if resolved.metadata is None:
             return Missing(str(request.path))
         node = self.nodes[request.path]
-        node.metadata = {**resolved.metadata, **as_json(request.metadata)}
+        before, node.metadata = node.metadata, {**resolved.metadata, **as_json(request.metadata)}
         if stale:
             node.late_update = self.applied
         else:
             node.updated = self.applied
+        self.watch(request.path, before, node.metadata)
         return Done()
 
     def _register(self, request: RegisterExternal, resolved: Resolved, stale: bool) -> Outcome:
@@ -416,6 +460,7 @@ class TiledModel:
             node.external = request
         if stale and wrong:
             node.late_put = self.applied
+            self._note_crossed(request.path)
         elif not stale:
             node.seen = max(node.seen, self.applied if wrong else resolved.when)
             node.own_put = node.seen
@@ -442,6 +487,11 @@ class TiledModel:
                 epochs += _epochs(node.source.properties if node.source else None)
                 epochs += _epochs(node.array.properties if node.array else None)
         return max(epochs)
+
+
+def _ragged_rows(chunks: list[Row]) -> list[Any]:
+    """The rows of an array whose chunks are rows of a SQL table."""
+    return [row["node1-data"][begin:end] for row in chunks for begin, end in itertools.pairwise(row["node0-offsets"])]
 
 
 def _epochs(value: object) -> Iterator[int]:

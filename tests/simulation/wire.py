@@ -25,6 +25,8 @@ from .tiled_model import COLUMNS_FENCED_MIN, Resolved, TiledModel
 
 TIMEOUT_S = 1.0
 LATE_S_MAX = 20.0
+SWALLOWED_RATE = 0.7  # of the appends that are confirmed while another client's is under way; far more than measured
+DEADLY_RATE = 0.8  # of the tables of which an append is refused; far more than measured (two of twelve refusals)
 SERVER_ERRORS_MAX = 2  # in a row: more would say that the data is at fault, which it is not
 
 # In this order one fault at most is drawn per request.
@@ -82,12 +84,16 @@ class Wire:
         self._slowness_s = rng.choice((0.005, 0.02, 0.1))
         self._calls: dict[Call, None] = {}  # not answered yet, in the order of sending
         self._embedded: set[str] = set()  # clients that were told: DuckDB
+        self._appending: list[Call] = []  # that have entered the server, and are not applied
+        self._deadly: dict[Path, int] = {}  # how often the next refused append to it ends the server
         self._errors: dict[tuple[str, Path], int] = {}  # in a row, by what was asked
         self.pending = 0  # applications to come, answered or not
         self.down_until_s = 0.0
         self.broken_until_s = 0.0  # it answers, and its database does not
         self.routeless_until_s = 0.0  # a proxy answers for it
         self.rows_max: int | None = None  # of one append that the proxy lets through
+        self.append_s = 0.0  # how long an append takes at least, on average
+        self.vices = random.Random(0)  # what DuckDB does; by itself, so that other histories stay what they are
         self.violations: list[str] = []
 
     def knows_embedded(self, client: str) -> bool:
@@ -164,6 +170,10 @@ class Wire:
             return
         resolved = self._tiled.resolve(call.request)
         delay_s = self._rng.uniform(0.0, LATE_S_MAX) if call.orphaned else self._latency_s()
+        if isinstance(call.request, Append):
+            self._appending.append(call)
+            if self.append_s and not call.orphaned and not self._faults.healed:
+                delay_s = self._rng.expovariate(1 / self.append_s)
         self._clock.after(delay_s, lambda: self._apply(call, resolved, reply_lost=reply_lost))
 
     def _refusal(self, request: Request) -> Outcome | None:
@@ -180,6 +190,7 @@ class Wire:
         delay_s = self._rng.uniform(0.0, self._late_s_max(call.request))
         if resolve_at_once:
             resolved = self._tiled.resolve(call.request)
+            self._appending += [call] * isinstance(call.request, Append)
             self._clock.after(delay_s, lambda: self._apply(call, resolved, reply_lost=True))
         else:
             self._clock.after(delay_s, lambda: self._apply(call, self._tiled.resolve(call.request), reply_lost=True))
@@ -187,15 +198,37 @@ class Wire:
 
     def _apply(self, call: Call, resolved: Resolved, *, reply_lost: bool) -> None:
         self.pending -= 1
+        if call in self._appending:
+            self._appending.remove(call)
         if call.cancelled:
             self._answer_later(call, Unknown("connection reset by peer"))
             return
         stale = call.answered or self._owner_of(_path(call.request)) != call.client
         outcome = self._tiled.apply(resolved, stale=stale)
+        if self._tiled.storage == "duckdb" and isinstance(call.request, Append):
+            self._share_connection(call, call.request, resolved, outcome)
         when = self._tiled.applied
         if reply_lost:
             outcome = Unknown("read timeout")
         self._clock.after(self._latency_s(), lambda: self._answer(call, outcome, when))
+
+    def _share_connection(self, call: Call, request: Append, resolved: Resolved, outcome: Outcome) -> None:
+        """What DuckDB's one connection does to those who use it: both were measured."""
+        if not isinstance(outcome, Done):
+            if self._kills(_node(request.path)):
+                self.break_off(down_s=self._rng.uniform(0.1, 3.0))
+            return
+        others = any(other.client != call.client for other in self._appending)
+        if others and self.vices.random() < SWALLOWED_RATE and self._faults.allows(Fault.TWO_WRITERS):
+            self._tiled.swallow(resolved)
+
+    def _kills(self, path: Path) -> bool:
+        """Whether a refused append ends the server; if it does, so do some of its repetitions."""
+        left = self._deadly.get(path)
+        if left is None:
+            left = self.vices.choice((1, 2, 4)) if self.vices.random() < DEADLY_RATE else 0
+        self._deadly[path] = max(0, left - 1)
+        return left > 0 and self._faults.allows(Fault.DEADLY_REFUSAL)
 
     def _answer_later(self, call: Call, outcome: Outcome) -> None:
         self._clock.after(self._latency_s(), lambda: self._answer(call, outcome))

@@ -5,27 +5,31 @@ last time passes until runs that nobody stopped are given up. The same options g
 """
 
 import random
+import traceback
 from collections.abc import Callable
 from functools import partial
 
+from tiled_ingest.core.offsets import ResumePoint
 from tiled_ingest.core.policy import Policy
 from tiled_ingest.core.record import Home
 from tiled_ingest.core.writes import EnsureContainer, Path
 
 from .clock import Clock
-from .coordinator import Coordinator
+from .coordinator import PROTOCOLS, Coordinator
 from .documents import PAGE_ROWS_MAX, Item, plan
 from .faults import Fault, Faults
 from .kafka_model import CompletedTopic, DeadLetterTopic, Group, Partition
 from .member import Member
 from .options import Options, Report, draw_homes, draw_parent, draw_policy
 from .oracle import Oracle
+from .reopened import Reopened
 from .silence import fall_silent
 from .surroundings import EngineLike, Surroundings
 from .tiled_model import NodeState, TiledModel
 from .wire import Wire
 
 POISON_RATE = 0.02
+CUT_SHARE = 0.2  # of the silences: the log's beginning is deleted before its publisher speaks again
 STEPS_MAX = 20_000  # in one phase; a history that needs more does not come to rest
 REST_S_MAX = 600.0
 IDLE_S_MIN = 120.0  # a few looks at who is idle, however soon runs are given up
@@ -47,10 +51,12 @@ class World:
         setup, chance = random.Random(f"{options.seed}/setup"), random.Random(f"{options.seed}/chance")
         self._rng = chance
         self._poisons = random.Random(f"{options.seed}/poison")
+        self._cuts = random.Random(f"{options.seed}/cuts")
         self.clock = Clock()
         self.faults = Faults(
             random.Random(f"{options.seed}/faults"), options.strikes_max, options.without, options.heal_s
         )
+        self.faults.rates |= options.rates
         self.partitions = {home: Partition(home) for home in draw_homes(setup)}
         self.group, self.dead_letters = Group(), DeadLetterTopic()
         self.tiled = TiledModel(setup.choice(("postgresql", "postgresql", "duckdb")), random.Random(options.seed))
@@ -66,12 +72,18 @@ class World:
         self.oracle = Oracle(
             self.plan, self.tiled, self.dead_letters, self.parent, announced, idle_s_max=self.policy.idle_s_max
         )
+        self.reopened = Reopened(self.plan, self.tiled, self._resume_point, self.policy.dormant_max)
+        self.tiled.watch = self.reopened.updated
         self.wire = Wire(self.clock, chance, self.faults, self.tiled, self._owner_of, self.policy.late_write_s_max)
-        self.coordinator = Coordinator(self.clock, chance, self.group, list(self.partitions), TOPIC_ID, self._nonce)
+        self.protocol = random.Random(f"{options.seed}/protocol").choice(PROTOCOLS)
+        self.coordinator = Coordinator(
+            self.clock, chance, self.group, list(self.partitions), TOPIC_ID, self._nonce, self.protocol
+        )
         self._failure: list[str] = []
         self.around = Surroundings(
             self.clock, chance, self.faults, self.wire, self.group, self.partitions, self.dead_letters,
-            self.completed, self.oracle.committed, self.oracle.announced, self._failure.append, self._trace,
+            self.completed, self.oracle.committed, self.oracle.announced, self.reopened.refused,
+            self._failure.append, self._trace,
         )  # fmt: skip
         self._births = 0
         self._processes: list[Member] = []
@@ -93,23 +105,32 @@ class World:
         except HistoryError as error:
             if not self._violations():
                 self._failure.append(str(error))
+        except Exception as error:  # noqa: BLE001  of an engine, a model or the oracle: none may raise any
+            self._failure.append("".join(traceback.format_exception(error)[-3:]))
         violations = self._violations()
         hit, steps = self.faults.hit, self.around.steps
-        return Report(self.options, steps, hit, violations, self.oracle.residual, self.tiled.storage)
+        return Report(self.options, steps, hit, violations, self.oracle.residual, self.tiled.storage, self.protocol)
 
     def _begin(self) -> None:
-        rejected = [run for run in self.plan.runs.values() if not run.foreign and self._rng.random() < 0.03]
+        rejected = [
+            run
+            for run in self.plan.runs.values()
+            if not run.foreign and self._rng.random() < self.options.refused_share
+        ]
         for run in rejected:
             if self.faults.allows(Fault.REJECTION):
                 run.rejected = True
                 self.tiled.rejects.add(run.uid)
         self._poison()
         self.wire.rows_max = random.Random(f"{self.options.seed}/proxy").choice((None,) * 9 + (PAGE_ROWS_MAX,))
+        self.wire.vices = random.Random(f"{self.options.seed}/vices")
+        if self.tiled.storage == "duckdb":  # under load, so that appends of two clients meet
+            self.wire.append_s = self.wire.vices.choice((0.0, 0.3))
+            self._members_wanted = 2 if self.wire.append_s else self._members_wanted
         for run in self.plan.runs.values():
             if run.foreign:
                 self._plant(run.uid)
-        for _ in range(self._members_wanted):
-            self._birth()
+        self.coordinator.begin([self._bear() for _ in range(self._members_wanted)])
         for home, items in self.plan.queues.items():
             self._publishing += 1
             self._publish(home, list(items), backlog=self._rng.choice((0, 10, 1_000)))
@@ -147,7 +168,7 @@ class World:
 
     def _idle(self) -> None:
         """Let so much time pass that runs which nobody stopped may be given up."""
-        self.around.poll_s = 20.0
+        self.around.poll_s = 6.0 if self.options.impatient else 20.0
         until_s = self.clock.now_s + max(1.5 * self.policy.idle_s_max, IDLE_S_MIN)
         while self.clock.now_s < until_s and self.clock.turn():
             if self._violations():
@@ -169,7 +190,13 @@ class World:
         return f"committed {places}, unfinished runs in {open_homes}"
 
     def _violations(self) -> list[str]:
-        found = (self._failure, self.group.violations, self.tiled.violations, self.wire.violations)
+        found = (
+            self._failure,
+            self.reopened.violations,
+            self.group.violations,
+            self.tiled.violations,
+            self.wire.violations,
+        )
         return [*(line for lines in found for line in lines), *self.oracle.violations]
 
     # ------------------------------------------------------------ the beamline
@@ -181,10 +208,13 @@ class World:
             item = items.pop(0)
             record = partition.publish(item.value, gap=gap, timestamp_ms=round(1000 * self.clock.now_s))
             self.oracle.published(record, item)
+            self.reopened.published(record, item)
             backlog = max(0, backlog - 1)
             silence_s = items[0].silence_s if items else 0.0
             if not backlog or silence_s:
                 pause_s = max(silence_s, self._rng.expovariate(4.0))
+                if silence_s and self._cuts.random() < CUT_SHARE:
+                    self.clock.after(0.9 * pause_s, self._cut_log)
                 self.clock.after(pause_s, partial(self._publish, home, items, backlog))
                 return
         partition.mark(self._rng.choice((0, 0, 2)))
@@ -195,6 +225,10 @@ class World:
     def _nonce(self) -> str:
         return f"{self._rng.getrandbits(40):010x}"
 
+    def _resume_point(self, home: Home) -> ResumePoint | None:
+        stored = self.group.commits.get(home)
+        return ResumePoint.decode(stored.metadata) if stored else None
+
     def _owner_of(self, path: Path) -> str | None:
         home = next((self.plan.home_of[key] for key in path if key in self.plan.home_of), None)
         return None if home is None else self.group.owners.get(home)
@@ -204,10 +238,13 @@ class World:
         return f"member-{self._births}"
 
     def _birth(self) -> None:
+        self.coordinator.join(self._bear())
+
+    def _bear(self) -> Member:
         engine = self._make_engine(self.policy, self._nonce)
         member = Member(self._name(), engine, self.around, lambda: self._died(member))
         self._processes.append(member)
-        self.coordinator.join(member)
+        return member
 
     def _died(self, member: Member) -> None:
         """Let a supervisor start another one; the group finds out at once, or when the session ends."""
@@ -307,6 +344,7 @@ class World:
             if committed and committed > partition.low and not doomed and self.faults.allows(Fault.RETENTION):
                 partition.truncate(self._rng.randint(partition.low, committed))
                 self.oracle.cut(home, partition.low)
+                self.reopened.cut(home, partition.low)
 
     def _trace(self, who: str, what: str, about: object) -> None:
         if self._trace_line is not None:

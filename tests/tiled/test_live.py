@@ -168,3 +168,21 @@ def test_subscribers_miss_nothing_when_the_table_is_switched(stage: Stage, subsc
     assert len(stage.world.told("switched")) == 2
     assert seq_nums(table.seen) == [[1, 2], [3, 4], [5, 6]]
     assert sorted(table.node.read()["x"]) == [0.5, 1.0, 2.0, 3.0, 4.0, 6.0]
+
+
+def test_a_run_goes_on_though_its_streams_were_closed_when_it_was_given_up(
+    context: Context, subscribe: Subscribe, uid: str
+) -> None:
+    """A streaming cache takes what comes after the end of a stream, and a second end."""
+    stage = stage_on(context, replace(POLICY, idle_s_max=20.0))
+    documents = of_both(uid, 4)
+    stage.publish(documents[:4])
+    before = subscribe(uid, "primary", "internal")
+    stage.world.settle(ticks=60)
+    assert before.sees_the_end()
+    stage.publish(documents[4:])
+    run = from_context(context)[uid]
+    assert run.metadata["tiled_ingest"]["state"] == "complete"
+    assert sorted(run["primary"].base["internal"].read()["seq_num"]) == [1, 2, 3, 4]
+    assert run["primary"].base["img"].read().shape == (4, 20)
+    assert seq_nums(before.seen) == [[1, 2]]  # who was told of the end hears no more

@@ -8,7 +8,7 @@ from .decoding.eras import Eras
 from .decoding.events import Reference
 from .effects import Assigned
 from .errors import InvalidDocument, OffsetOutOfRange
-from .offsets import Hold, Ledger, ResumePoint, out_of_range
+from .offsets import Commitment, Hold, Ledger, ResumePoint, out_of_range
 from .policy import Policy
 from .record import Home, Record
 from .rows.stretch import Stretch
@@ -63,7 +63,7 @@ class Claim:
         self.fenced = False  # the last commit was refused since the group went on without us, or with us
         self.commit_after_s = 0.0
         self.ledger = Ledger(0)
-        self.committed: tuple[int, int] | None = None  # (C, S)
+        self.committed: Commitment | None = None
         self._assigned = assigned
         # Where the log ended when we looked last, and the time before that: what was there then has come since.
         self._end = self._end_before = float(assigned.high)
@@ -86,12 +86,15 @@ class Claim:
         self.epoch = epoch + 1
         self.ledger = Ledger(offset)
         self.decode.begin(point.limits if point else (), offset)
-        yield from self._commit(offset, self._metadata(min(start, offset)))
-        self.committed = (offset, min(start, offset))
         start = min(start, offset)
+        claimed = Commitment(offset, start, tuple(point.reopening) if point else ())
+        yield from self._commit(offset, self._metadata(claimed))
+        self.committed = claimed
         if start < self._assigned.low:
             yield from self._give_up(self._assigned.low)
         yield from self._rebuild(max(start, self._assigned.low), offset)
+        for run in self.runs:
+            run.reopening = run.first_offset in claimed.reopening
         self.live = True
 
     def knock(self) -> Procedure[None]:
@@ -220,24 +223,34 @@ class Claim:
         self._count(kind, result, number)
 
     @property
-    def to_commit(self) -> tuple[int, int]:
-        """C and S as they are now."""
+    def reopening(self) -> tuple[int, ...]:
+        """Which runs are being opened again, by the offsets of their starts."""
+        return self.runs.reopening
+
+    @property
+    def to_commit(self) -> Commitment:
+        """What is to be committed as things are now."""
         committable = self.ledger.committable
-        return committable, self.runs.first_needed(committable)
+        return Commitment(committable, self.runs.first_needed(committable), self.reopening)
 
     def metadata(self) -> str:
         """The string that is committed with `to_commit`."""
-        return self._metadata(self.to_commit[1])
+        return self._metadata(self.to_commit)
 
-    def _metadata(self, start: int) -> str:
-        limits, partitions = self.decode.since(start), self._assigned.partitions
-        return ResumePoint(start, self.epoch, self.nonce, self.topic_id, RULES_VERSION, limits, partitions).encode()
+    def _metadata(self, point: Commitment) -> str:
+        limits, partitions = self.decode.since(point.start), self._assigned.partitions
+        words = self.epoch, self.nonce, self.topic_id, RULES_VERSION
+        return ResumePoint(point.start, *words, limits, partitions, list(point.reopening)).encode()
 
     @property
     def nbytes(self) -> int:
         """Bytes that wait for Tiled."""
-        return sum(run.nbytes for run in self.runs)
+        return self.runs.nbytes
 
     def forget(self, run: Run) -> None:
         """Drop a finished run."""
         self.runs.forget(run)
+
+    def keep_dormant(self, run: Run) -> None:
+        """Remember a run that was given up, so that it can go on."""
+        self.runs.keep_dormant(run)

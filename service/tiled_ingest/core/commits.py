@@ -4,6 +4,7 @@ from collections.abc import Iterable
 
 from .claim import Claim
 from .effects import Commit, CommitFailed, Committed
+from .offsets import Commitment
 from .outbox import Outbox
 from .policy import Policy
 from .schedule import Lane
@@ -16,18 +17,26 @@ class Commits:
         self._out = out
         self._interval_s = policy.commit_interval_s
         self._last_s = 0.0
-        self._under_way: dict[int, tuple[Claim, Lane | None, tuple[int, int]]] = {}
+        self._under_way: dict[int, tuple[Claim, Lane | None, Commitment]] = {}
+        self._to_be_named: list[tuple[Lane, int]] = []  # that wait until a commit names their run
 
     def send_claim(self, lane: Lane, offset: int, metadata: str) -> None:
         """Commit a claim; whoever waits for it is `lane`."""
-        self._send(lane.claim, lane, (offset, offset), metadata)
+        self._send(lane.claim, lane, Commitment(offset, offset), metadata)
+
+    def await_naming(self, lane: Lane, first_offset: int) -> None:
+        """Let a lane wait until a commit is confirmed that names its run as one that is being opened again."""
+        self._to_be_named.append((lane, first_offset))
 
     def send_due(self, claims: Iterable[Claim], leaving: Iterable[Claim]) -> None:
-        """Commit what has moved on: of all, once the interval is over; at once of those that are being left."""
+        """Commit what has moved on: of all, once the interval is over; at once of those that are being left, or for
+        which a lane waits.
+        """
+        urgent = [*leaving, *(lane.claim for lane, _ in self._to_be_named if not lane.dropped)]
         due = self._out.now_s - self._last_s >= self._interval_s
         if due:
             self._last_s = self._out.now_s
-        for claim in claims if due else leaving:
+        for claim in claims if due else urgent:
             if claim.live and self._is_allowed(claim) and claim.to_commit != claim.committed:
                 self._send(claim, None, claim.to_commit, claim.metadata())
 
@@ -39,19 +48,27 @@ class Commits:
         """Whether a commit of this claim is not answered yet."""
         return any(committing is claim for committing, _, _ in self._under_way.values())
 
-    def _send(self, claim: Claim, lane: Lane | None, point: tuple[int, int], metadata: str) -> None:
+    def _send(self, claim: Claim, lane: Lane | None, point: Commitment, metadata: str) -> None:
         ticket = self._out.ticket()
         self._under_way[ticket] = claim, lane, point
-        self._out.put(Commit(ticket, claim.home, point[0], metadata))
+        self._out.put(Commit(ticket, claim.home, point.committable, metadata))
 
-    def confirmed(self, given: Committed) -> Lane | None:
-        """Note that the broker confirmed; returns the lane that waits for it."""
+    def confirmed(self, given: Committed) -> list[Lane]:
+        """Note that the broker confirmed; returns the lanes that waited for it."""
         claim, lane, point = self._under_way.pop(given.ticket)
-        before = claim.committed[0] if claim.committed else point[0]
-        claim.committed, claim.fenced = point, False
-        if lane is None:
-            self._out.tell("committed", home=claim.home, number=point[0] - before)
-        return lane
+        claim.fenced = False
+        if lane is not None:
+            return [lane]
+        before = claim.committed.committable if claim.committed else point.committable
+        claim.committed = point
+        self._out.tell("committed", home=claim.home, number=point.committable - before)
+        return self._named_by(claim, point)
+
+    def _named_by(self, claim: Claim, point: Commitment) -> list[Lane]:
+        waiting = [pair for pair in self._to_be_named if not pair[0].dropped]
+        named = [pair for pair in waiting if pair[0].claim is claim and pair[1] in point.reopening]
+        self._to_be_named = [pair for pair in waiting if pair not in named]
+        return [lane for lane, _ in named]
 
     def failed(self, given: CommitFailed) -> Lane | None:
         """Note that the broker did not confirm; returns the lane that may try again.

@@ -32,7 +32,7 @@ from .runs.run import Run, Verdict
 from .runs.states import Trigger
 from .schedule import Counter, Lane, Ripening, Sleepers
 from .snapshot import EngineSnapshot, snapshot_of
-from .steps import Announcement, Claiming, Letters, LogChunk, Sleep, Step, Weather
+from .steps import Announcement, Claiming, Letters, LogChunk, Naming, Retaking, Sleep, Step, Weather
 from .writes import Done, Exists, Missing, Outcome, Rejected, Unknown, Unprocessed
 
 SWEEP_S = 1.0  # how often we look for runs that nobody speaks of
@@ -262,7 +262,7 @@ class Engine:
 
     @_take.register
     def _(self, given: fx.Committed) -> None:
-        if lane := self._commits.confirmed(given):
+        for lane in self._commits.confirmed(given):
             self._resume(lane, True)
 
     @_take.register
@@ -296,6 +296,9 @@ class Engine:
 
     def _receive(self, claim: Claim, record: Record) -> set[Run]:
         claim.ledger.received(record.offset, record.timestamp_ms)
+        return self._take_in(claim, record)
+
+    def _take_in(self, claim: Claim, record: Record) -> set[Run]:
         try:
             runs = claim.runs.receive(record, self._out.now_s)
         except InvalidDocument as error:
@@ -304,6 +307,15 @@ class Engine:
             return set()
         self._passed += 1
         return runs
+
+    def _retake(self, lane: Lane, step: Retaking) -> None:
+        """Take what has waited for its run to go on; nothing can come of the run in between."""
+        weighed = lane.claim.runs.weight
+        for record in step.records:
+            self._touch_all(lane.claim, self._take_in(lane.claim, record))
+        self._taken += lane.claim.runs.weight - weighed
+        self._note_passed()
+        self._resume(lane, None)
 
     def _note_passed(self) -> None:
         """Tell the breaker of the documents that were taken, before it hears of one that was not."""
@@ -348,7 +360,7 @@ class Engine:
         if lane.run is None:
             if not lane.claim.flowing:
                 self._went_live(lane.claim)
-        elif lane.run.is_finished:
+        elif lane.run.at_rest:
             self._lanes.pop((lane.claim.home, lane.run.uid), None)
             if lane.run.verdict is None:
                 self._breaker.run_ended()
@@ -377,6 +389,10 @@ class Engine:
                 self._announce(lane, step)
             case Claiming():
                 self._commits.send_claim(lane, step.offset, step.metadata)
+            case Naming():
+                self._commits.await_naming(lane, step.first_offset)
+            case Retaking():
+                self._retake(lane, step)
             case _:
                 self._requests.add(lane, step)
 
@@ -488,7 +504,7 @@ class Engine:
         lane.procedure = next_job(lane.claim, run, self._out.now_s, self._force(lane.claim))
         if lane.procedure is not None:
             self._resume(lane, None)
-        elif run.is_finished:
+        elif run.at_rest:
             self._lanes.pop(key, None)
         elif run.waiting:
             self._ripening.add(lane, run.ripe_s(self._policy))

@@ -88,6 +88,14 @@ class Ledger:
         return not self._held
 
 
+class Commitment(NamedTuple):
+    """What is committed: C, S, and the runs that are being opened again (see `ResumePoint`)."""
+
+    committable: int
+    start: int
+    reopening: tuple[int, ...] = ()
+
+
 class ResumePoint(msgspec.Struct, frozen=True, omit_defaults=True):
     """What travels in the commit's metadata string. Unknown fields are ignored, so that the version before ours and
     the one after can read it.
@@ -106,6 +114,8 @@ class ResumePoint(msgspec.Struct, frozen=True, omit_defaults=True):
         Under which limits the log was read, from which offset on (see `eras`).
     partitions
         How many partitions the topic had when the group first claimed one of them; 0 if that is not known.
+    reopening
+        Runs that Tiled may still call abandoned, and that go on: each by the offset of its start.
     """
 
     start: int = msgspec.field(name="s")
@@ -115,6 +125,7 @@ class ResumePoint(msgspec.Struct, frozen=True, omit_defaults=True):
     rules: int = msgspec.field(name="r", default=1)
     limits: list[tuple[int, int, int, int]] = msgspec.field(name="l", default_factory=list)
     partitions: int = msgspec.field(name="p", default=0)
+    reopening: list[int] = msgspec.field(name="o", default_factory=list)
     version: int = msgspec.field(name="v", default=METADATA_VERSION)
 
     def encode(self) -> str:

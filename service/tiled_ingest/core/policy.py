@@ -49,6 +49,10 @@ class Policy:
     # Runs
     idle_s_max: float = 86_400.0
     open_max: int = 1_000
+    # Runs without a stop that were given up and may go on: what they must remember for that. 8 bytes an event; beside
+    # its documents: so the bytes are those of millions of events.
+    dormant_max: int = 200
+    dormant_bytes_max: int = 32_000_000
     foreign_skip: bool = False
     finished_remembered_max: int = 10_000  # uids of finished runs, so that late documents are named so
 

@@ -67,6 +67,23 @@ class Announcement:
 
 
 @dataclass(frozen=True, slots=True)
+class Naming:
+    """Go on when the broker has confirmed a commit by which a successor knows that a run is being opened again.
+
+    `first_offset` names the run. Answered by `True`.
+    """
+
+    first_offset: int
+
+
+@dataclass(frozen=True, slots=True)
+class Retaking:
+    """Take these records of the run now, in order, as if they came only now; answered by `None`."""
+
+    records: tuple[Record, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Claiming:
     """Commit the claim itself; answered by `None` when the broker has confirmed it."""
 
@@ -74,7 +91,7 @@ class Claiming:
     metadata: str
 
 
-Step = Request | Sleep | LogChunk | Letters | Announcement | Claiming
+Step = Request | Sleep | LogChunk | Letters | Announcement | Claiming | Naming | Retaking
 LOG_RETRY_S = 0.5
 PARENTS_MAX = 1_000  # that are remembered
 

@@ -18,6 +18,7 @@ T = TypeVar("T")
 # What follows from other errors, which say more.
 _VAGUE = frozenset({ck.KafkaError._ALL_BROKERS_DOWN, ck.KafkaError._TRANSPORT})  # noqa: SLF001
 _LEADERS_S_MAX = 5.0
+_GROUP_S_MAX = 3600.0
 
 
 class Description(NamedTuple):
@@ -38,6 +39,7 @@ class Topics:
 
     def __init__(self, bootstrap_servers: str, properties: Mapping[str, str], limit_s: float = 30.0) -> None:
         self._complaint: Any = None
+        self._asking: Future[Any] | None = None  # for a group
         self._bootstrap_servers, self._properties = bootstrap_servers, properties
         self.admin = AdminClient(props.admin(bootstrap_servers, properties) | {"error_cb": self._hear})
         self._limit_s = limit_s
@@ -128,10 +130,15 @@ class Topics:
             beside.close()
 
     def members(self, group: str, limit_s: float) -> set[str] | None:
-        """Return the ids of a group's members; `None` if Kafka does not answer in time."""
+        """Return the ids of a group's members; `None` if Kafka does not answer in time.
+
+        An answer that came later than that tells of the past: the next call asks anew, once it is there.
+        """
+        if self._asking is not None and not self._asking.done():
+            return None
+        self._asking = ask_group(self.admin, group)
         try:
-            future = self.admin.describe_consumer_groups([group], request_timeout=limit_s)[group]
-            return {member.member_id for member in future.result(limit_s).members}
+            return {member.member_id for member in self._asking.result(limit_s).members}
         except (ck.KafkaException, TimeoutError):
             return None
 
@@ -178,6 +185,16 @@ class Topics:
         wanted = {ck.TopicPartition(home.topic, home.partition): spec for home in homes}
         asked = self.admin.list_offsets(wanted, isolation_level=self._isolation, request_timeout=limit_s)
         return {Home(place.topic, place.partition): future for place, future in asked.items()}
+
+
+def ask_group(admin: AdminClient, group: str) -> "Future[Any]":
+    """Ask for a group's description; whoever waits for it must have a limit of their own.
+
+    librdkafka 2.16 ends the process (SIGABRT, its issue 4605) when such a request times out while the coordinator is
+    looked for, and the answer comes after all, as from a broker that stood still. So it gets the longest time there is.
+    """
+    future: Future[Any] = admin.describe_consumer_groups([group], request_timeout=_GROUP_S_MAX)[group]
+    return future
 
 
 def is_named(topic: str, entries: Sequence[str]) -> bool:

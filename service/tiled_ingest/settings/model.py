@@ -110,7 +110,7 @@ class Runs(Group):
     """How runs live."""
 
     idle_s_max: Seconds = _ENGINE.idle_s_max
-    """A run without a stop is closed as abandoned after so long without a document."""
+    """A run without a stop is closed as abandoned after so long without a document; it may go on later."""
     open_max: Positive = _ENGINE.open_max
     """Open runs at once."""
     foreign: Literal["dead_letter", "skip"] = "dead_letter"

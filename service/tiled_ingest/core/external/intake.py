@@ -147,6 +147,17 @@ class Intake:
             external.note("stream_datum", record.offset)
         return True
 
+    def repeats(self, run: Run, kind: str, doc: dict[str, Any], offset: int) -> bool:
+        """Whether a document of external data, at `offset`, was taken for this run before; this takes nothing."""
+        if kind in RESOURCES:
+            kept = self.shelf.resource(doc["uid"])
+            return kept is not None and kept.offset != offset
+        if kind in DATUMS:
+            return all(self.shelf.has_datum(datum.id) for datum in datums_of(kind, doc, 0))
+        indices = span(doc["indices"]) if kind == "stream_datum" else None
+        accepted = (doc["stream_resource"], indices.start, doc["uid"]) if indices else None
+        return accepted is not None and any(external.has(*accepted) for external in run.externals.values())
+
     # ------------------------------------------------------------ both
 
     def _external(self, run: Run, stream: Stream, key: str) -> External:

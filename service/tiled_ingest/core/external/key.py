@@ -85,6 +85,10 @@ class External:
         """Whether a stream_datum of this uid was not accepted before."""
         return self._seen.setdefault(resource, Seen()).add(start + 1, uid)
 
+    def has(self, resource: str, start: int, uid: str) -> bool:
+        """Whether a stream_datum of this uid was accepted before; this accepts nothing."""
+        return resource in self._seen and self._seen[resource].has(start + 1, uid)
+
     def has_room(self, indices: Span, policy: Policy) -> bool:
         """Whether so many more rows are still what a detector may have: a hostile range costs nothing to claim."""
         return self.plan.rows + indices.rows <= policy.external_rows_max

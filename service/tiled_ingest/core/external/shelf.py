@@ -77,10 +77,14 @@ class Shelf:
 
     def put_datum(self, datum: Datum, owners: Iterable[str]) -> bool:
         """Keep a datum; `False` if one of its id is here already."""
-        if datum.id in self._datums or datum.id in self._used:
+        if self.has_datum(datum.id):
             return False
         self._datums[datum.id] = _Kept(datum, set(owners))
         return True
+
+    def has_datum(self, datum_id: str) -> bool:
+        """Whether a datum of this id is here."""
+        return datum_id in self._datums or datum_id in self._used
 
     def check_room(self, count: int) -> None:
         """Raise `too_many_datums` if so many more are more than may wait to be used."""

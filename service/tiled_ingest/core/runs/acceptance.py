@@ -21,6 +21,8 @@ RULES_VERSION = 1
 PAGE_GROWTH_MAX = 2  # a number and its time stamp take ten bytes at least in a page of all keys, and 16 in a table
 GAP_MAX = 1_000  # missing seq_nums that are bridged with empty slots: 8 bytes each, 8 kB for one hostile event
 
+OTHER_NBYTES = 300  # of a `seq_num` that does not count up: its entry, and a set with a mark or two
+
 
 Gaps = list[tuple[int, int]]  # first and last number of each, in order
 
@@ -40,6 +42,16 @@ class Seen:
     def add(self, seq_num: int, uid: str) -> bool:
         """Accept an event; `False` if this uid was accepted under this `seq_num` before."""
         return self._add(seq_num, _mark(uid.encode("utf-8", "surrogatepass")))
+
+    def has(self, seq_num: int, uid: str) -> bool:
+        """Whether an event of this uid was accepted under this `seq_num`."""
+        mark = _mark(uid.encode("utf-8", "surrogatepass"))
+        return mark == self._slot(seq_num) or mark in self._others.get(seq_num, ())
+
+    @property
+    def nbytes(self) -> int:
+        """About what it takes in memory."""
+        return 8 * len(self._slots) + OTHER_NBYTES * len(self._others)
 
     def add_all(self, seq_nums: npt.NDArray[np.int64], uids: Sequence[bytes]) -> npt.NDArray[np.bool_]:
         """Accept events one after the other, as `add` does; return which are none that were accepted before.
@@ -78,11 +90,14 @@ class Seen:
             return self._is_new_elsewhere(seq_num, mark)
         return self._add_out_of_order(seq_num, mark)
 
+    def _slot(self, seq_num: int) -> int:
+        return self._slots[seq_num - 1] if 0 < seq_num <= len(self._slots) else 0
+
     def _is_new_elsewhere(self, seq_num: int, mark: int) -> bool:
         return not (self._others and mark in self._others.get(seq_num, ()))
 
     def _add_out_of_order(self, seq_num: int, mark: int) -> bool:
-        slot = self._slots[seq_num - 1] if 0 < seq_num <= len(self._slots) else 0
+        slot = self._slot(seq_num)
         others = self._others.setdefault(seq_num, set())
         if mark == slot or mark in others:
             return False
@@ -147,6 +162,16 @@ class Acceptance:
     def add_events(self, stream: str, seq_nums: npt.NDArray[np.int64], uids: Sequence[bytes]) -> npt.NDArray[np.bool_]:
         """Accept events in their order (`uids` in UTF-8); return which are no repetitions."""
         return self._seen[stream].add_all(seq_nums, uids)
+
+    def has_event(self, descriptor: str, seq_num: int, uid: str) -> bool:
+        """Whether an event was accepted before; this accepts nothing."""
+        stream = self._streams.get(descriptor)
+        return stream is not None and self._seen[stream].has(seq_num, uid)
+
+    @property
+    def nbytes(self) -> int:
+        """About what the memory of its events takes."""
+        return sum(seen.nbytes for seen in self._seen.values())
 
     def distinct(self, stream: str) -> int:
         """How many different `seq_num`s the stream has."""

@@ -5,15 +5,15 @@ confirmed. A job that ends by `TiledRejected` condemns the run; what it had in h
 """
 
 from collections.abc import Mapping
-from typing import Protocol
 
 from tiled_ingest.core.errors import TiledRejected
 from tiled_ingest.core.external.key import External
 from tiled_ingest.core.external.registration import register
 from tiled_ingest.core.offsets import Hold
-from tiled_ingest.core.steps import Procedure, Surroundings
+from tiled_ingest.core.steps import Procedure
 from tiled_ingest.core.writing.values import Values
 
+from .desk import Desk
 from .letters import fail_if_backed_up
 from .lifecycle import (
     announce,
@@ -25,22 +25,10 @@ from .lifecycle import (
     mark_failed,
     open_run,
 )
+from .reopening import reopen, take_again
 from .run import Run, Verdict
 from .states import State, Trigger
 from .stream import Stream
-
-
-class Desk(Surroundings, Protocol):
-    """The claim, as jobs see it."""
-
-    def release(self, hold: Hold) -> int:
-        """Settle what the hold stood for; returns the broker's timestamp (ms) of its record."""
-
-    def forget(self, run: Run) -> None:
-        """Drop a finished run, remembering that it was."""
-
-    def count(self, kind: str, result: str, number: int = 1) -> None:
-        """Count settled documents."""
 
 
 def next_job(desk: Desk, run: Run, now_s: float, force: str | None) -> Procedure[None] | None:
@@ -49,6 +37,12 @@ def next_job(desk: Desk, run: Run, now_s: float, force: str | None) -> Procedure
         return _condemned(desk, run) if run.holds or run.emitted_to <= run.last_offset else None
     if run.state is State.REDELIVERED:
         return _redelivered(desk, run)
+    if run.state is State.DORMANT:
+        return reopen(desk, run) if run.deferred else None
+    return _next_write(desk, run, now_s, force)
+
+
+def _next_write(desk: Desk, run: Run, now_s: float, force: str | None) -> Procedure[None] | None:
     reason = "stop" if run.ending else force
     due = _due(desk, run, now_s, reason)
     if not run.opened:
@@ -135,10 +129,11 @@ def _close(desk: Desk, run: Run) -> Procedure[None]:
     if run.stop_hold is not None:
         _written(desk, run.stop_hold, {"stop": 1})
         run.stop_hold = None
-    run.known_to = run.last_offset
-    if holds := run.let_go_deferred():
-        yield from _emit_late(desk, run, holds)
-    desk.forget(run)
+    if run.is_dormant:
+        yield from take_again(desk, run)
+        desk.keep_dormant(run)
+    else:
+        desk.forget(run)
 
 
 def _written(desk: Desk, hold: Hold, kinds: Mapping[str, int]) -> None:

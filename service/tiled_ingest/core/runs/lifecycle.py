@@ -3,6 +3,7 @@
 Every function is a procedure (see `steps`): requests in their order, retried where they may be repeated.
 """
 
+import datetime as dt
 from collections.abc import Collection, Mapping
 from typing import Any
 
@@ -35,6 +36,7 @@ from .stream import Stream
 
 STREAM_SPECS = (("BlueskyEventStream", "3.0"), ("composite", None))
 CONFIG_UPDATES = "_config_updates"
+TIMESTAMP_MS_MAX = 253_402_300_800_000  # of the years that have four digits
 GAPS_SHOWN = 20  # of a stream, in a note
 ANNOUNCE_RETRY_S = 5.0  # a topic that is missing, or that we may not write: somebody has to mend it
 FOREIGN = Verdict("InvalidDocument", "foreign_run", "someone else wrote this run", ours=False)
@@ -90,9 +92,14 @@ def _bare(around: Surroundings, run: Run) -> Json:
 
 def _complete(around: Surroundings, run: Run) -> Procedure[None]:
     """Write into a bare node of ours what it lacks."""
-    run.final_facts = _bare(around, run)[OURS]  # what a write of our own says meanwhile: a successor must see it
+    yield from _update(around, run, _whole(around, run), _bare(around, run)[OURS])
+
+
+def _update(around: Surroundings, run: Run, metadata: Json, meanwhile: Json) -> Procedure[None]:
+    """Write metadata of an open run; a write that only shows whether Tiled takes any says `meanwhile` until then."""
+    run.final_facts = meanwhile
     try:
-        answer = yield from insist(around, run.uid, UpdateMetadata(run.path, _whole(around, run)))
+        answer = yield from insist(around, run.uid, UpdateMetadata(run.path, metadata))
     finally:
         run.final_facts = None
     if isinstance(answer, Missing):
@@ -113,6 +120,15 @@ def _look_up(around: Surroundings, run: Run) -> Procedure[None]:
     _judge(around, run, metadata)
     if run.opened and "bare" in metadata[OURS]:
         yield from _complete(around, run)
+    if run.opened and run.reopening:
+        yield from _go_on(around, run, answer.value.metadata[OURS])
+
+
+def _go_on(around: Surroundings, run: Run, facts: Mapping[str, Any]) -> Procedure[None]:
+    """Open a run again that an earlier claim was about to open again, if it did not come to it."""
+    if facts.get("state") == "abandoned":
+        yield from say_open(around, run)
+    run.reopening = False
 
 
 def _first_facts(around: Surroundings, run: Run) -> Json:
@@ -155,10 +171,10 @@ def _is_intact(around: Surroundings, run: Run, facts: Mapping[str, Any]) -> Proc
     """Whether a run that Tiled calls closed still has the tables and arrays that its audit saw.
 
     The stored state is advice, not proof: a zombie may have closed the run while a later claim, which then died,
-    had switched some of its nodes already.
+    had switched some of its nodes already, or had made streams that the zombie never heard of.
     """
     closed_by = facts.get("epoch", 0)
-    for name, rows in (facts.get("rows") or {}).items():
+    for name, rows in {**dict.fromkeys(run.streams, 0), **(facts.get("rows") or {})}.items():
         found, epoch = yield from _table_of(around, run, name)
         if epoch > closed_by or found != rows:
             return False
@@ -212,7 +228,9 @@ def _judge(around: Surroundings, run: Run, metadata: Mapping[str, Any]) -> None:
     elif "failing" in facts or facts.get("state") == "failed":
         failing = facts.get("failing") or {}
         run.condemn(Verdict("TiledRejected", "run_failed", str(failing.get("error", "failed earlier")), ours=True))
-    elif facts.get("state") == "open":
+    elif facts.get("state") == "open" or (facts.get("state") == "abandoned" and run.reopening):
+        told = facts.get("reopened")
+        run.reopened = told if isinstance(told, Mapping) and told.keys() >= {"times", "timestamp_ms"} else None
         run.meet(Trigger.CREATED)
     else:
         run.known_to = int(_source_of(facts).get("last_offset", -1))
@@ -235,10 +253,12 @@ def run_facts(around: Surroundings, run: Run, state: str) -> Json:
         "state": state,
         "rows": run.rows,
         "source": source,
-        "notes": list(dict.fromkeys(run.notes)),
+        "notes": list(dict.fromkeys([*run.notes, *_reopened_note(run)])),
         "epoch": around.epoch,
         "start_hash": run.start_hash,
     }
+    if run.reopened:
+        facts["reopened"] = dict(run.reopened)
     if state != "open" and (arrays := run.array_rows):
         facts["arrays"] = arrays
     return clipped(facts | _failing(run))  # type: ignore[no-any-return]
@@ -309,14 +329,17 @@ def close_run(around: Surroundings, run: Run) -> Procedure[None]:
     for external in run.externals.values():
         yield from audit(around, run, external)
     state = final_state(run)
+    lasting = list(run.notes)
     note_gaps(run)
-    for code, number in run.refused.items():
-        run.notes.append(f"{number} documents of this run are dead letters: {code}.")
     facts = run_facts(around, run, state)
+    if state == "abandoned":
+        run.notes = lasting  # it may go on, and have no gap then
+    dead = run.refused.items()
+    facts["notes"] += [f"{number} documents of this run are dead letters: {code}." for code, number in dead]
     metadata: Json = {OURS: facts}
     if run.stop is not None:
         metadata["stop"] = clipped(run.stop)
-    if run.notes:
+    if facts["notes"]:
         metadata["notes"] = facts["notes"]
     answer = yield from insist(around, run.uid, UpdateMetadata(run.path, metadata))
     if isinstance(answer, Missing):
@@ -338,6 +361,37 @@ def announce(around: Surroundings, run: Run, facts: Mapping[str, Any]) -> Proced
     while around.policy.announces and (refusal := (yield step)):
         around.tell("announcement_refused", run=run.uid, detail=refusal)
         yield Sleep(ANNOUNCE_RETRY_S, down=False)
+
+
+def stands_as_left(around: Surroundings, run: Run) -> Procedure[bool]:
+    """Whether the node of a run that this claim gave up says what we wrote: a redrive may have replaced the run."""
+    answer = yield from insist(around, run.uid, GetNode(run.path))
+    facts = answer.value.metadata.get(OURS) if isinstance(answer, Done) else None
+    if not isinstance(facts, Mapping) or "rebuild" in facts:
+        return False
+    return facts.get("state") in {"open", "abandoned"} and facts.get("epoch") == around.epoch
+
+
+def say_open(around: Surroundings, run: Run) -> Procedure[None]:
+    """Write into the node of a run that was given up that it is open again, and since when; it is durable then."""
+    times = run.reopened["times"] if run.reopened else 0
+    run.reopened = {"times": times + 1, "timestamp_ms": run.heard_ms}
+    facts = run_facts(around, run, "open")
+    yield from _update(around, run, {OURS: facts}, facts)
+
+
+def _reopened_note(run: Run) -> list[str]:
+    if not run.reopened:
+        return []
+    times, when = run.reopened["times"], _date(run.reopened["timestamp_ms"])
+    return [f"Given up as abandoned, and opened again as its documents went on: {times} times, last {when}."]
+
+
+def _date(timestamp_ms: int) -> str:
+    """Spell a timestamp that a publisher may have chosen."""
+    if not 0 < timestamp_ms < TIMESTAMP_MS_MAX:
+        return "at a time that the log does not tell"
+    return f"on {dt.datetime.fromtimestamp(timestamp_ms / 1000, dt.UTC):%Y-%m-%d %H:%M:%S} UTC"
 
 
 def final_state(run: Run) -> str:

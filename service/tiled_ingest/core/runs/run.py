@@ -5,17 +5,21 @@ from collections import Counter, deque
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import chain
-from typing import Any
+from typing import Any, NamedTuple
 
 from tiled_ingest.core.external.key import External
 from tiled_ingest.core.offsets import Hold
 from tiled_ingest.core.policy import Policy
-from tiled_ingest.core.record import Home
+from tiled_ingest.core.record import Home, Record
+from tiled_ingest.core.rows.stretch import ROW_BYTES_MIN
 from tiled_ingest.core.writes import Path
 
 from .acceptance import Acceptance
 from .states import Move, State, Trigger, move
 from .stream import Stream
+
+RUN_NBYTES = 4_000  # of a run without documents
+OBJECTS_WEIGH = 6  # times as much as their messages
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +40,18 @@ class Verdict:
     code: str
     detail: str
     ours: bool  # whether the node in Tiled is ours to mark as failed
+
+
+class Deferred(NamedTuple):
+    """A document that waits until its run goes on, or cannot."""
+
+    record: Record
+    hold: Hold
+
+    @property
+    def nbytes(self) -> int:
+        """What it counts in memory."""
+        return max(self.record.nbytes, ROW_BYTES_MIN)
 
 
 class Run:
@@ -87,7 +103,12 @@ class Run:
         self.stop: dict[str, Any] | None = None
         self.stop_hold: Hold | None = None
         self.final_facts: dict[str, Any] | None = None  # what its node says of us, once it is closed there
-        self.deferred: list[Hold] = []  # of documents that came while it is given up
+        self.deferred: list[Deferred] = []  # what came while it is given up, or opened again
+        self.deferred_nbytes = 0
+        self.deferred_streams: dict[str, str] = {}  # of descriptors among it: uid to the stream's name
+        self.read_nbytes = 0  # of its documents that are no rows
+        self.reopening = False  # what we commit says that it is being opened again
+        self.reopened: Mapping[str, int] | None = None  # how often, and by a document of which time at last
         self.in_hand: list[Hold] = []  # of a batch that was under way when Tiled refused it
         self.heard_s = 0.0  # when the last document came, on the engine's clock
         self.heard_ms = -1  # and by the broker's timestamp, which a later process finds again in the log
@@ -124,6 +145,7 @@ class Run:
         step = move(self.state, trigger)
         self.state = step.state
         self.opened = self.opened or trigger is Trigger.CREATED
+        self.reopening = (self.reopening or trigger is Trigger.LOGGED) and trigger is not Trigger.REOPENED
         return step
 
     def needs(self, offset: int) -> None:
@@ -168,7 +190,8 @@ class Run:
 
     def _held_offsets(self) -> Iterator[int]:
         nodes = (self.start_hold, self.stop_hold, *(chore.hold for chore in self.chores))
-        lists = (self.early, self.deferred, self.in_hand, self.holds)
+        deferred = [waiting.hold for waiting in self.deferred]
+        lists = (self.early, deferred, self.in_hand, self.holds)
         held = chain((hold for hold in nodes if hold is not None), *lists)
         rows = (stream.first_offset for stream in self.waiting_streams)
         files = (external.first_offset for external in self.waiting_externals)
@@ -177,7 +200,12 @@ class Run:
     @property
     def nbytes(self) -> int:
         """Bytes that wait."""
-        return sum(stream.nbytes for stream in self.streams.values())
+        return self.deferred_nbytes + sum(stream.nbytes for stream in self.streams.values())
+
+    @property
+    def footprint(self) -> int:
+        """About what it takes in memory while nothing of it waits, in bytes: objects weigh more than their messages."""
+        return RUN_NBYTES + self.acceptance.nbytes + OBJECTS_WEIGH * self.read_nbytes
 
     @property
     def is_written(self) -> bool:
@@ -193,6 +221,16 @@ class Run:
     def is_finished(self) -> bool:
         """Whether it is over."""
         return self.state is State.FINISHED
+
+    @property
+    def is_dormant(self) -> bool:
+        """Whether it was given up, and may go on."""
+        return self.state is State.DORMANT
+
+    @property
+    def at_rest(self) -> bool:
+        """Whether nothing is to be done for it, as long as nobody speaks of it."""
+        return self.is_finished or (self.is_dormant and not self.deferred)
 
     def events_of(self, stream: str) -> int:
         """How many events of a stream have come; where a detector was flown, none, but its stream_datums count them."""
@@ -243,11 +281,24 @@ class Run:
         self.last_offset = max([self.last_offset, *(hold.offset for hold in holds)])
         return holds
 
+    def defer(self, waiting: Deferred) -> None:
+        """Let a document wait."""
+        self.deferred.append(waiting)
+        self.deferred_nbytes += waiting.nbytes
+
+    def take_deferred(self, count: int | None = None) -> list[Deferred]:
+        """Take all that has waited, in order; or so many of the first."""
+        deferred, self.deferred = self.deferred[:count], self.deferred[count:] if count is not None else []
+        self.deferred_nbytes -= sum(waiting.nbytes for waiting in deferred)
+        return deferred
+
     def let_go_deferred(self) -> list[Hold]:
-        """Take the holds of what came while the run was given up: its last document is the last of these now."""
-        holds, self.deferred = self.deferred, []
-        self.last_offset = max([self.last_offset, *(hold.offset for hold in holds)])
-        return holds
+        """Take the holds of what came while the run was given up: it shares the run's fate, and is the last of it."""
+        deferred = self.take_deferred()
+        for uid, name in self.deferred_streams.items():
+            self.acceptance.add_descriptor(uid, name)
+        self.last_offset = max([self.last_offset, *(waiting.record.offset for waiting in deferred)])
+        return [waiting.hold for waiting in deferred]
 
 
 def _seconds(since_ms: int, until_ms: int) -> float:

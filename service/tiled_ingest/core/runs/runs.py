@@ -23,9 +23,10 @@ from tiled_ingest.core.rows.stretch import ROW_BYTES_MIN, Stretch
 from tiled_ingest.core.writes import Path
 
 from .documents import Normalised, content_hash, normalise_descriptor, rename_reserved
+from .dormant import Dormant
 from .routes import route
-from .run import Chore, Run
-from .states import Action, Trigger
+from .run import Chore, Deferred, Run
+from .states import Action, State, Trigger
 from .stream import Stream
 
 UID_CHARS_MAX = 200  # of a node's key: what is longer, or cannot be printed, breaks readers that list the catalog
@@ -41,7 +42,9 @@ TRIGGERS = {
 
 
 class Runs:
-    """Open runs, and for a while the names of finished ones.
+    """Open runs, those that may be opened again, and for a while the names of finished ones.
+
+    Whoever goes through them meets those that are at work: no dormant ones.
 
     Parameters
     ----------
@@ -71,6 +74,7 @@ class Runs:
         self._count_settled = count
         self._elsewhere = elsewhere
         self._runs: dict[str, Run] = {}
+        self._dormant = Dormant(policy)
         self._intake = Intake(policy, hold=hold, runs=self._runs)
         self._by_descriptor: dict[str, Run] = {}
         self._closed: list[tuple[int, int]] = []  # (first, last offset) of finished runs that a replay would meet again
@@ -79,14 +83,24 @@ class Runs:
         self._newest_ms = -1  # the largest of the broker's timestamps
 
     def __iter__(self) -> Iterator[Run]:
-        return iter(self._runs.values())
+        return (run for run in self._runs.values() if not run.is_dormant)
 
     def get(self, uid: str) -> Run | None:
-        """Return an open run."""
+        """Return a run that is not finished."""
         return self._runs.get(uid)
 
     def __len__(self) -> int:
-        return len(self._runs)
+        return sum(1 for _ in self)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that wait."""
+        return sum(run.nbytes for run in self._runs.values())
+
+    @property
+    def reopening(self) -> tuple[int, ...]:
+        """Which are being opened again, by the offsets of their starts."""
+        return tuple(sorted(run.first_offset for run in self if run.reopening))
 
     @property
     def rebuilding(self) -> bool:
@@ -208,6 +222,8 @@ class Runs:
         except InvalidDocument as error:
             run.refused[error.code] += 1
             raise
+        if TRIGGERS.get(kind) is not Trigger.EVENT:
+            run.read_nbytes += record.nbytes
         run.heard_s, run.heard_ms = now_s, record.timestamp_ms
         return others
 
@@ -235,7 +251,7 @@ class Runs:
         raise InvalidDocument("orphan", f"no {named.by} {named.uid[:64]!r} is known that this {kind} belongs to")
 
     def _known(self, named: Reference) -> Run | None:
-        """Return the open run that a document names; for a datum, that of its resource, as long as this has no stop."""
+        """Return the run that a document names, if it is known; for a datum, that of its resource, before its stop."""
         if named.by != "resource":
             return (self._by_descriptor if named.by == "descriptor" else self._runs).get(named.uid)
         resource = self._intake.shelf.resource(named.uid)
@@ -254,7 +270,7 @@ class Runs:
     def _share(self, kind: str, doc: Any, record: Record, now_s: float) -> set[Run]:
         """Keep a document for every run that is open now; of those that are not written it is a dead letter, too."""
         owners = list(self._owners())
-        granted = self._keep(kind, doc, record, now_s, owners)
+        granted = self._keep(kind, doc, record, now_s, [*owners, *self._dormant])
         for run in owners:
             self._hold_until_opened(run, record)
         condemned = {run for run in owners if run.verdict is not None}
@@ -267,6 +283,7 @@ class Runs:
         _check_key(start["uid"], "a run's uid")
         inherited = self.rebuilding
         run = Run(self._home, parent, start, content_hash(start), record.offset, inherited=inherited)
+        run.read_nbytes = record.nbytes
         run.heard_s = run.opened_s = now_s
         run.heard_ms = run.opened_ms = record.timestamp_ms
         if not inherited:
@@ -286,8 +303,8 @@ class Runs:
                 self._compare(run.start_hash == content_hash(doc), kind, "conflicting_run", "another run has this uid")
             case Action.COMPARE_STOP:
                 self._compare(run.stop == doc, kind, "late", "the run was stopped before")
-            case Action.DEFER:
-                self._defer(run, kind, doc, record)
+            case Action.DEFER | Action.WAKE:
+                self._defer(run, action, kind, doc, record)
             case Action.CONDEMN:
                 self._condemn(run, kind, doc, record)
             case Action.RECOGNISE:
@@ -345,11 +362,21 @@ class Runs:
 
     def _keep(self, kind: str, doc: Any, record: Record, now_s: float, owners: list[Run]) -> set[Run]:
         """Keep a resource or datums for these runs, which know by it later which datums are theirs."""
-        granted = self._intake.take(kind, doc, record, now_s, [run.uid for run in owners])
+        granted = self._taken(kind, doc, record, now_s, [run.uid for run in owners])
         for run in owners:
             if self._may_be_of(run, kind, doc):
                 run.resources.add(doc["uid" if kind in RESOURCES else "resource"])
         return granted
+
+    def _taken(self, kind: str, doc: Any, record: Record, now_s: float, owners: list[str]) -> set[Run]:
+        """Let the intake have a document of external data; what dormant runs keep there makes room for it."""
+        while True:
+            try:
+                return self._intake.take(kind, doc, record, now_s, owners)
+            except InvalidDocument as error:
+                if error.code != "too_many_datums" or (run := self._dormant.longest) is None:
+                    raise
+                self._forget_dormant(run)
 
     def _may_be_of(self, run: Run, kind: str, doc: Any) -> bool:
         """Whether a resource, or that of a datum, counts as one of the run if the run fails.
@@ -408,11 +435,27 @@ class Runs:
         else:
             run.stop_hold = self._hold(record.offset)
 
-    def _defer(self, run: Run, kind: str, doc: Any, record: Record) -> None:
-        """Let a document wait until the end of its run is durable: no successor may take what is a dead letter."""
-        run.deferred.append(self._hold(record.offset))
-        if kind != "stop":
-            self._note(run, kind, doc, record)
+    def _repeats(self, run: Run, kind: str, doc: Any, offset: int) -> bool:
+        """Whether all that a document says was accepted before."""
+        if isinstance(doc, Event | EventPage | BulkEvents):
+            events = (doc,) if isinstance(doc, Event) else rows_of(doc)
+            return all(run.acceptance.has_event(event.descriptor, event.seq_num, event.uid) for event in events)
+        if kind == "descriptor":
+            return doc["uid"] in run.acceptance.descriptors
+        return self._intake.repeats(run, kind, doc, offset)
+
+    def _defer(self, run: Run, action: Action, kind: str, doc: Any, record: Record) -> None:
+        """Let a document wait; what it brings is known from now on, so that others find the run by it."""
+        if action is Action.WAKE and self._repeats(run, kind, doc, record.offset):
+            self._count(kind, "duplicate")
+            return
+        if kind == "descriptor" and self._by_descriptor.setdefault(doc["uid"], run) is run:
+            run.deferred_streams[doc["uid"]] = str(doc.get("name"))
+        elif kind in RESOURCES and doc.get("run_start"):
+            self._keep(kind, doc, record, 0.0, [run])
+        waiting = Deferred(record, self._hold(record.offset))
+        run.defer(waiting)
+        self.weight += waiting.nbytes
 
     def _condemn(self, run: Run, kind: str, doc: Any, record: Record) -> None:
         run.reached(record.offset)
@@ -447,12 +490,23 @@ class Runs:
         self._intake.shelf.forget(run.uid)
         if not self.rebuilding:
             self._closed.append((run.needs_from, run.last_offset))
-        for uid in (run.uid, *run.acceptance.descriptors):
+        for uid in (run.uid, *run.acceptance.descriptors, *run.deferred_streams):
             if self._by_descriptor.get(uid, run) is run:
                 self._by_descriptor.pop(uid, None)
                 self._finished[uid] = code, run.uid
         while len(self._finished) > self._policy.finished_remembered_max:
             self._finished.popitem(last=False)
+
+    def keep_dormant(self, run: Run) -> None:
+        """Remember a run that was given up; of too many, forget the longest dormant."""
+        self._closed.append((run.needs_from, run.last_offset))
+        self._dormant.add(run)
+        while self._dormant.too_many and (longest := self._dormant.longest) is not None:
+            self._forget_dormant(longest)
+
+    def _forget_dormant(self, run: Run) -> None:
+        run.meet(Trigger.IDLE)
+        self.forget(run)
 
     def give_up(self, uid: str, descriptors: Iterable[str], code: str) -> None:
         """Remember a run that is not ours to go on with: what comes of it is late, with this code."""
@@ -471,8 +525,9 @@ class Runs:
 
     def idle(self, now_s: float) -> Iterator[Run]:
         """Runs of which nothing was heard for too long, and the longest idle of those that are too many."""
-        runs = [run for run in self._runs.values() if not (run.ending or run.is_finished)]
+        runs = [run for run in self if not (run.ending or run.is_finished)]
         surplus = len(runs) - self._policy.open_max
+        runs = [run for run in runs if run.state is not State.REOPENING]
         longest = sorted(runs, key=lambda run: run.heard_s)[: max(surplus, 0)]
         yield from (run for run in runs if run in longest or now_s - run.heard_s > self._policy.idle_s_max)
 

@@ -4,7 +4,10 @@ A run is born by its start document (`OPENING`, while its node is made in Tiled)
 document: `CLOSING`, while its last rows are written and counted, then `FINISHED`. Three ways lead off this road:
 
 - Nobody hears of it for long: `ABANDONING` closes it like a stop would, without inventing a stop document. What comes
-  meanwhile waits: it is late once Tiled says that the run is over, and a successor that finds it open takes it.
+  meanwhile waits: a successor that finds the run open takes it. Then the run is `DORMANT`, until there are too many of
+  these, or its publisher speaks again. If the log still holds its beginning then, it is `REOPENING`: what comes waits
+  until a successor would go on with it, and its node says that it is open; then it goes on where it was. Else it is
+  late.
 - It may not be written: its node belongs to someone else, or Tiled refuses its data. `CONDEMNED`: everything it has
   said so far, and will say, goes to the dead letters, from its start and in order; then it is `FINISHED`.
 - Tiled holds it complete already, written by an earlier claim: `REDELIVERED`. Its documents are recognised as
@@ -27,6 +30,8 @@ class State(StrEnum):
     OPEN = auto()
     CLOSING = auto()
     ABANDONING = auto()
+    DORMANT = auto()
+    REOPENING = auto()
     CONDEMNED = auto()
     REDELIVERED = auto()
     FINISHED = auto()
@@ -46,8 +51,10 @@ class Trigger(StrEnum):
     FOUND_FINISHED = auto()  # its node is in Tiled, ours, and was closed by an earlier claim
     REFUSED = auto()  # it may not be written: foreign, conflicting, or rejected by Tiled
     IDLE = auto()  # nothing was heard of it for longer than the limit
+    LOGGED = auto()  # something new came of it, and the log still holds its beginning
+    REOPENED = auto()  # its node says that it is open, again
     CLOSED = auto()  # everything of it is in Tiled, its final metadata too
-    EMITTED = auto()  # everything of it is in the dead letters
+    EMITTED = auto()  # everything of it is in the dead letters, or all that came since it was given up
 
 
 class Action(StrEnum):
@@ -61,7 +68,8 @@ class Action(StrEnum):
     COMPARE_STOP = auto()  # a stop again: a repetition, or late
     ADD_ASSETS = auto()  # resources, datums, stream_datums: what external data the run's events speak of
     LATE = auto()
-    DEFER = auto()  # late, if the run's end is durable before we are gone
+    DEFER = auto()  # it waits until the run goes on, or cannot
+    WAKE = auto()  # the same, unless it is a repetition
     CONDEMN = auto()
     RECOGNISE = auto()
 
@@ -113,7 +121,18 @@ TABLE: dict[tuple[State, Trigger], Move] = {
     (S.ABANDONING, T.CREATED): Move(A.NOTHING, S.ABANDONING),
     (S.ABANDONING, T.FOUND_FINISHED): Move(A.NOTHING, S.REDELIVERED),
     (S.ABANDONING, T.REFUSED): Move(A.NOTHING, S.CONDEMNED),
-    (S.ABANDONING, T.CLOSED): Move(A.NOTHING, S.FINISHED),
+    (S.ABANDONING, T.CLOSED): Move(A.NOTHING, S.DORMANT),
+    # it was given up by this claim, which knows it still
+    **{(S.DORMANT, document): Move(A.WAKE, S.DORMANT) for document in DOCUMENTS},
+    (S.DORMANT, T.START): Move(A.COMPARE_START, S.DORMANT),
+    (S.DORMANT, T.LOGGED): Move(A.NOTHING, S.REOPENING),
+    (S.DORMANT, T.EMITTED): Move(A.NOTHING, S.FINISHED),
+    (S.DORMANT, T.IDLE): Move(A.NOTHING, S.FINISHED),
+    (S.DORMANT, T.REFUSED): Move(A.NOTHING, S.CONDEMNED),
+    # its publisher spoke again
+    **{(S.REOPENING, document): Move(A.DEFER, S.REOPENING) for document in DOCUMENTS},
+    (S.REOPENING, T.REOPENED): Move(A.NOTHING, S.OPEN),
+    (S.REOPENING, T.REFUSED): Move(A.NOTHING, S.CONDEMNED),
     # it may not be written
     **{(S.CONDEMNED, document): Move(A.CONDEMN, S.CONDEMNED) for document in DOCUMENTS},
     (S.CONDEMNED, T.IDLE): Move(A.NOTHING, S.FINISHED),

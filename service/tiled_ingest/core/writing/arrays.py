@@ -13,7 +13,7 @@ import numpy as np
 from tiled_ingest.core.errors import TiledRejected, TooLarge
 from tiled_ingest.core.rows.batches import Batch
 from tiled_ingest.core.rows.blocks import ArrayPlan
-from tiled_ingest.core.rows.ragged import RaggedPlan
+from tiled_ingest.core.rows.ragged import CHUNK, RaggedPlan
 from tiled_ingest.core.rows.sizes import REQUEST_NBYTES_MAX
 from tiled_ingest.core.rows.tally import Tally
 from tiled_ingest.core.runs.documents import access_tags, clipped
@@ -38,7 +38,7 @@ from tiled_ingest.core.writes import (
 
 from .datasets import OURS, Superseded, check_epoch, facts_of
 from .patience import Bare, Patience, create, insist
-from .reconcile import look_until, once
+from .reconcile import look_until, once, tally_at
 from .refill import Logged
 from .stores import (
     Converted,
@@ -327,7 +327,7 @@ class Array:
     # ------------------------------------------------------------ the audit
 
     def audit(self, upto: int) -> Procedure[None]:
-        """At stop: the node shows our store, or as many rows as were accepted with this key.
+        """At stop: the node shows our store, or as many rows as were accepted with this key; no chunk of it is lost.
 
         Raises
         ------
@@ -336,23 +336,48 @@ class Array:
         """
         if not self._state.rows:
             return
-        for _ in range(REPAIRS_MAX + 1):
-            answer = yield from insist(self._around, self._run.uid, GetNode(self._path))
-            found = answer.value.array if isinstance(answer, Done) else None
-            if found is None:
-                raise TiledRejected(f"the array {self._where} is gone")
-            self._check_epoch(found)
+        repairs, losses = 0, Patience(self._around, self._run.uid)
+        while True:
+            found = yield from self._shown()
             if self._is_right(found):
-                return
+                lost = yield from self._lost(found)
+                if not lost:
+                    return
+                self._state.store = None
+                yield losses.after_loss(lost)
+            elif repairs == REPAIRS_MAX:
+                raise TiledRejected(f"{self._where} does not hold what was written to it")
+            else:
+                repairs += 1
             self._around.tell("audit_mismatch", run=self._run.uid, stream=self._stream.name)
             yield from self._repair(upto)
-        raise TiledRejected(f"{self._where} does not hold what was written to it")
+
+    def _shown(self) -> Procedure[ArraySource]:
+        answer = yield from insist(self._around, self._run.uid, GetNode(self._path))
+        found: ArraySource | None = answer.value.array if isinstance(answer, Done) else None
+        if found is None:
+            raise TiledRejected(f"the array {self._where} is gone")
+        self._check_epoch(found)
+        return found
 
     def _is_right(self, found: ArraySource) -> bool:
         store, node = self._state.store, self._state.node
         if store is None or node is None:
             return found.shape[0] == self._state.rows
         return found.seen == store.shown_by(node).seen
+
+    def _lost(self, found: ArraySource) -> Procedure[str]:
+        """Say which chunks of a ragged array its table lacks, if any: DuckDB may lose what it has confirmed."""
+        child = facts_of(found).get("child")
+        if found.family != "ragged":
+            return ""
+        wanted, told = len(found.chunks[0] or ()), f"{self._where}: chunks were confirmed"
+        if not child:
+            return f"{told}, by a version that does not tell where they are"
+        held = yield from tally_at(self._around, self._run.uid, (*self._path, child), CHUNK)
+        if held is None:
+            return f"{told} that cannot be read"
+        return "" if held.count == wanted else f"{told}, {wanted} in all, {held.count} are there"
 
     def _repair(self, upto: int) -> Procedure[None]:
         yield from self._find(np.zeros(0))

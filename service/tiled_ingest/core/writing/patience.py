@@ -5,15 +5,21 @@ what it, or its database, cannot store. It is told from an outage by a write of 
 takes any (`proof`), in this order and in one lane: ours is taken, the request answers 500, ours is taken, ... So often
 in turn (`WITNESSES_MIN`) no outage comes and goes, while one that ends lets the request itself through first.
 
+A request that reads rows or values back holds nothing of the documents that could be at fault. What breaks it, again
+and again, while small writes pass, may be another client: embedded storage (DuckDB) has one connection for all, and a
+query that begins ends another's whose answer is still on its way; the longer a read takes, the surer. So it is tried
+for minutes (`READ_WITNESSES_MIN`).
+
 Until then a 500 is the trouble of its lane alone: it neither pauses the intake nor keeps other lanes waiting.
 """
 
 import zlib
 from dataclasses import dataclass, field
 
-from tiled_ingest.core.errors import TiledRejected
+from tiled_ingest.core.errors import ServerErrors, TiledRejected
 from tiled_ingest.core.steps import Procedure, Sleep, Surroundings, refuse
 from tiled_ingest.core.writes import (
+    CountRows,
     CreateArray,
     CreateContainer,
     CreateTable,
@@ -21,6 +27,9 @@ from tiled_ingest.core.writes import (
     Exists,
     Missing,
     Outcome,
+    ReadArray,
+    ReadKeys,
+    ReadRows,
     Request,
     Unknown,
     Unprocessed,
@@ -28,7 +37,9 @@ from tiled_ingest.core.writes import (
 
 from .proof import is_taken
 
+LOSSES_MAX = 20  # of confirmed rows, in a row: the pauses between them add up to minutes
 WITNESSES_MIN = 3  # of an outage that begins or ends between two requests there may be one
+READ_WITNESSES_MIN = 20  # with the longest pauses of the policy, three to four minutes
 
 
 class Bare:
@@ -37,10 +48,17 @@ class Bare:
 
 @dataclass
 class Patience:
-    """Consecutive failures of one request, and how long to wait after each."""
+    """Consecutive failures of one request, and how long to wait after each.
+
+    Parameters
+    ----------
+    witnesses_min
+        Of so many server errors, each right after a write of ours that was taken, the request is at fault.
+    """
 
     around: Surroundings
     lane: str
+    witnesses_min: int = WITNESSES_MIN
     failures: int = 0
     server_errors: int = 0  # in a row
     witnessed: int = 0  # of them, how many came right after a write that was taken
@@ -54,7 +72,7 @@ class Patience:
         Raises
         ------
         TiledRejected
-            Tiled refuses this write, or answers it with server errors while it takes others.
+            Tiled refuses this write; `ServerErrors`: it answers it with server errors while it takes others.
         Forbidden
             We may not write here at all.
         """
@@ -82,6 +100,21 @@ class Patience:
         self._why = getattr(outcome, "detail", "")
         return Sleep(max(self._backoff(), asked or 0.0), down=self.away or not self.server_errors, why=self._why)
 
+    def after_loss(self, lost: str) -> Sleep:
+        """Count that Tiled does not show what it has confirmed, and say how long to wait before it is written again.
+
+        DuckDB loses rows while another client writes: soon again, if that goes on.
+
+        Raises
+        ------
+        TiledRejected
+            It never shows them.
+        """
+        self.failures += 1
+        if self.failures > LOSSES_MAX:
+            raise TiledRejected(lost)
+        return Sleep(self._backoff(), down=False, why=lost)
+
     @property
     def _in_doubt(self) -> bool:
         """Whether so many server errors came in a row that the request itself may be at fault."""
@@ -95,9 +128,9 @@ class Patience:
         self.server_errors += 1
         self.witnessed += self.proven
         self.proven = False
-        if self.witnessed >= WITNESSES_MIN:
+        if self.witnessed >= self.witnesses_min:
             error = f"{self.server_errors} server errors in a row, while Tiled takes other writes: {outcome.detail}"
-            raise TiledRejected(error)
+            raise ServerErrors(error)
 
     def _backoff(self) -> float:
         policy = self.around.policy
@@ -106,9 +139,12 @@ class Patience:
         return longest * (0.5 + 0.5 * jitter)
 
 
-def insist(around: Surroundings, lane: str, request: Request) -> Procedure[Done | Exists | Missing]:
+def insist(
+    around: Surroundings, lane: str, request: Request, patience: Patience | None = None
+) -> Procedure[Done | Exists | Missing]:
     """Perform a request that may be repeated until Tiled gives an answer to it."""
-    patience = Patience(around, lane)
+    reads_data = isinstance(request, ReadKeys | ReadRows | ReadArray | CountRows)
+    patience = patience or Patience(around, lane, READ_WITNESSES_MIN if reads_data else WITNESSES_MIN)
     while True:
         outcome: Outcome = yield request
         if isinstance(outcome, Done | Exists | Missing):

@@ -18,7 +18,7 @@ from tiled_ingest.core.rows.tally import Tally
 from tiled_ingest.core.steps import Procedure, Surroundings
 from tiled_ingest.core.writes import Done, Keys, Missing, Outcome, Path, ReadRows, Rejected
 
-from .patience import Patience
+from .patience import READ_WITNESSES_MIN, Patience
 
 KEYS = ("seq_num", "time")
 GROUP_BYTES_MAX = 100_000_000  # of one answer; Tiled refuses 300 MB by default, by pandas' reckoning
@@ -133,7 +133,7 @@ class Reread:
         yield tuple(names)
 
     def _read_group(self, names: tuple[str, ...]) -> Procedure[list[pa.Table]]:
-        patience = Patience(self.around, self.lane)
+        patience = Patience(self.around, self.lane, READ_WITNESSES_MIN)
         while True:
             request = ReadRows(self.path, (*KEYS, *names) if self.expected.keyed else names)
             outcome: Outcome = yield request

@@ -87,6 +87,7 @@ class Switch:
         self._path = part.path
         self._build = build
         self._mismatches = 0
+        self._losses = Patience(around, run.uid)
 
     def run(self, upto: int, doubtful: Keys | None = None) -> Procedure[None]:
         """Give the node a dataset of our own that holds every accepted row before offset `upto`.
@@ -193,15 +194,18 @@ class Switch:
             written += self._part.tally(portion.keys)
             note_rounded(self._run, self._stream, portion.rounded)
         self._check_complete(written)
-        return self._is_full(
-            written, (yield from tally_at(self._around, self._run.uid, child.path, self._part.counted_by))
-        )
-
-    def _is_full(self, written: Tally, found: Tally) -> bool:
-        self._mismatches += found != written
+        found = yield from tally_at(self._around, self._run.uid, child.path, self._part.counted_by)
+        if found == written:
+            return True
+        there = "they cannot be read" if found is None else f"{found.count} are there"
+        told = f"{self._where}: {written.count} rows were confirmed, {there}"
+        if found is None or found.count < written.count:
+            yield self._losses.after_loss(told)
+            return False
+        self._mismatches += 1
         if self._mismatches > MISMATCHES_MAX:
-            raise TiledRejected(f"{self._where}: {written.count} rows were confirmed, {found.count} are there")
-        return found == written
+            raise TiledRejected(f"{told}, or others")
+        return False
 
     def _check_complete(self, written: Tally) -> None:
         expected = self._part.confirmed

@@ -7,7 +7,7 @@ from confluent_kafka import ConsumerGroupState, KafkaError, KafkaException
 from confluent_kafka.admin import AdminClient
 
 from tiled_ingest.core.policy import Policy
-from tiled_ingest.kafka.topics import is_named, without_times
+from tiled_ingest.kafka.topics import ask_group, is_named, without_times
 from tiled_ingest.settings import Settings
 
 from . import reach, records, rights, topics
@@ -86,6 +86,9 @@ def _group(settings: Settings, admin: AdminClient) -> Finding:
         if error.args[0].code() == KafkaError.GROUP_ID_NOT_FOUND:
             return Finding("group", "ok", f"{name}: new")
         return Finding("group", "failed", f"{name}: {said(error)}", "let us read and describe the group")
+    except TimeoutError:
+        told = f"{name}: the group's coordinator does not answer within {ANSWER_S_MAX:g} s"
+        return Finding("group", "failed", told, "see whether all brokers run, and __consumer_offsets has its leaders")
     if found.state == ConsumerGroupState.DEAD:
         return Finding("group", "ok", f"{name}: new")
     return Finding("group", "ok", f"{name}: {found.state.name.lower()}, {counted(len(found.members), 'member')}")
@@ -96,7 +99,7 @@ def _described(admin: AdminClient, group: str) -> Any:
     until = time.monotonic() + ANSWER_S_MAX
     while True:
         try:
-            return admin.describe_consumer_groups([group], request_timeout=ANSWER_S_MAX)[group].result()
+            return ask_group(admin, group).result(ANSWER_S_MAX)
         except KafkaException as error:
             if error.args[0].code() not in COORDINATOR_MOVES or time.monotonic() > until:
                 raise
