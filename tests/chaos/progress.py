@@ -52,6 +52,7 @@ class Progress:
         self.behind = 0  # records that were not committed when it was last asked
         self._scene = scene
         self._partitions = range(partitions)
+        self._last = dict.fromkeys(self._partitions, 0)  # what was committed when it was last asked
         self._ending = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="progress", daemon=True)
 
@@ -81,6 +82,13 @@ class Progress:
         return max((time.monotonic() - strike.at_s for strike in self._pending), default=0.0)
 
     @property
+    def missing(self) -> int:
+        """How many records must still be committed until every strike is recovered from; it only falls."""
+        ends = [strike.ends for strike in self._pending]
+        last = {home: max((end[home] for end in ends), default=0) for home in self._partitions}
+        return sum(max(0, last[home] - self._last[home]) for home in self._partitions)
+
+    @property
     def _pending(self) -> list[Strike]:
         return [strike for strike in self.strikes if strike.recovered_s is None and strike.ends]
 
@@ -92,6 +100,7 @@ class Progress:
                 self.behind = _behind(committed, self._ends())
 
     def _note(self, committed: dict[int, int]) -> None:
+        self._last = committed
         for strike in self._pending:
             if all(committed[home] >= end for home, end in strike.ends.items()):
                 strike.recovered_s = time.monotonic() - strike.at_s

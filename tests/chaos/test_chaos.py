@@ -75,7 +75,7 @@ def test_whatever_is_wrong_fails_the_act(tmp_path: Path, name: str, value: objec
     assert not result.passed
 
 
-@alone  # not yet in the gate: on a busy machine three brokers did not give an act its partitions in time
+@alone  # not yet in the gate: now and then a group's members stand still, without partitions, on a busy machine
 @pytest.mark.real
 @pytest.mark.timeout(1200)
 def test_forty_faults_do_no_harm(tmp_path: Path) -> None:

@@ -153,3 +153,18 @@ def test_the_audit_of_a_whole_ragged_array_reads_one_column_and_writes_nothing()
     drive(desk.audit(), tiled, desk.log)
     assert [type(ask) for ask in tiled.asked[before:]][:2] == [w.GetNode, w.CountRows]
     assert not any(isinstance(ask, w.Append | w.PutArray) for ask in tiled.asked[before:])
+
+
+def test_the_audit_writes_a_ragged_array_anew_whose_chunks_cannot_be_read() -> None:
+    desk, tiled = ArrayDesk(shape=[None]), Desk().empty_tiled()
+    desk.add(tiled, [1, 2, 3], [4])
+    first = tiled.nodes[NODE].array
+    assert first is not None
+    store = (*NODE, first.properties["tiled_ingest"]["child"])
+    tiled.faults.append(
+        once(w.CountRows, *[w.Unknown("boom", 500)] * 99, where=lambda ask: ask.path[: len(store)] == store)
+    )
+    drive(desk.audit(), tiled, desk.log)
+    shown = tiled.nodes[NODE].array
+    assert shown is not None
+    assert shown.dataset != first.dataset

@@ -305,6 +305,21 @@ def test_what_comes_while_the_dead_letters_are_on_their_way_follows_them() -> No
     assert (world.codes, world.committed) == ([(3, "late"), (4, "late")], 5)
 
 
+def test_a_run_whose_dead_letters_are_on_their_way_is_not_forgotten_for_another() -> None:
+    world = given_up(replace(IDLE, dormant_max=1))
+    world.lows[HOME] = 1
+    world.keeps = of(fx.DeadLetter)
+    world.publish(REST[0])
+    world.settle()
+    assert len(world.kept) == 1
+    world.publish(*started("q", "e"))
+    world.settle(ticks=130)
+    assert world.tiled.facts(("q",))["state"] == "abandoned"
+    world.let_go()
+    world.settle()
+    assert (world.codes, world.committed) == ([(3, "late")], 6)
+
+
 def test_a_node_that_cannot_be_opened_again_fails_its_run_wholly() -> None:
     world = given_up()
     opens = partial(is_update_to, "open")

@@ -468,6 +468,31 @@ def test_rows_that_were_lost_are_written_again_after_a_pause_each_time_longer() 
     assert max(pauses) > 2 * min(pauses)
 
 
+def lost(tiled: MiniTiled, path: w.Path) -> None:
+    """What Tiled shows at this path at first, its database does not have: each request for its rows is answered 500."""
+    datasets: list[Any] = []
+
+    def fault(request: w.Request) -> w.Outcome | None:
+        if not isinstance(request, w.Append | w.ReadKeys) or request.path != path:
+            return None
+        source = tiled.nodes[request.path].source
+        assert source is not None
+        datasets.append(source.dataset)
+        return w.Unknown("no such table", 500) if source.dataset == datasets[0] else None
+
+    tiled.faults.append(fault)
+
+
+def test_a_child_that_its_database_has_lost_is_left_for_another_one() -> None:
+    scene = Scene(log_of(1, 2))
+    tiled = scene.tiled(rows=1)
+    lost(tiled, (*LIVE, "rebuild-3-n1"))
+    drive(scene.switch(), tiled, scene.log)
+    assert tiled.seq_nums(LIVE) == [1, 2]
+    assert tiled.count(w.PutSource) == 2
+    assert [word for word, _ in scene.around.told] == ["unreadable", "switched"]
+
+
 def is_probe(request: w.Append) -> bool:
     return request.path[-1].startswith("probe")
 

@@ -21,6 +21,7 @@ from tests.core.test_steps import (
     start_doc,
 )
 from tests.core.test_switch import DECODE, LIVE, Scene, log_of
+from tests.core.test_switch import lost as lost_by_its_database
 from tiled_ingest.core import writes as w
 from tiled_ingest.core.decoding.events import Event
 from tiled_ingest.core.errors import Forbidden, TiledRejected
@@ -275,6 +276,25 @@ def test_a_wait_for_a_late_append_is_no_outage() -> None:
     lost(tiled, applied=False)
     trace = drive(desk.append(event_doc(1)), tiled, desk.log)
     assert not any(step.down for step in trace.steps if isinstance(step, Sleep))
+
+
+def test_a_table_that_its_database_has_lost_is_written_anew() -> None:
+    """It answers 500 for ever, other tables do not: no document is at fault."""
+    desk, tiled = Desk(), Desk().empty_tiled()
+    lost_by_its_database(tiled, LIVE)
+    trace = drive(desk.append(event_doc(1)), tiled, desk.log)
+    assert tiled.seq_nums(LIVE) == [1]
+    assert [fields["outcome"] for fields in told(desk, "ambiguous")] == ["absent", "switched"]
+    assert not any(step.down for step in trace.steps if isinstance(step, Sleep))
+
+
+def test_a_table_that_is_lost_after_its_rows_were_confirmed_is_written_anew_at_the_audit() -> None:
+    desk, tiled = Desk(), Desk().empty_tiled()
+    drive(desk.append(event_doc(1)), tiled, desk.log)
+    lost_by_its_database(tiled, LIVE)
+    drive(desk.audit(), tiled, desk.log)
+    assert tiled.seq_nums(LIVE) == [1]
+    assert len(told(desk, "audit_mismatch")) == 1
 
 
 def test_an_append_that_was_not_processed_is_simply_repeated() -> None:

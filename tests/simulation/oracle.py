@@ -198,7 +198,8 @@ class Oracle:
             found = live[row_key(row)]
             if found == 1 or (self._displaced(path) and self._anywhere(path, row)) or self._swallowed(path, row):
                 continue
-            if found and self._tiled.unfenced(path):
+            strayed = not found and self._tiled.strayed(path) and self._anywhere(path, row)  # until the stop's audit
+            if strayed or (found and self._tiled.unfenced(path)):
                 self.residual.add(run.uid)
                 continue
             return f"the row of seq_num {row['seq_num']} is in {path} {found} times"
@@ -314,18 +315,23 @@ class Oracle:
                 yield published
 
     def _judge_order_of_letters(self) -> None:
-        """The letters of a run come in the order of its documents; but where the log has lost its beginning, others may
-        be taken for that of another run: some of its documents wait for it then, some are refused at once.
+        """The letters of a run come in the order of its documents.
+
+        Not those of one whose beginning the log has lost: others may be taken for that of another run, so that some of
+        its documents wait, and some are refused at once. Nor a further start: it is refused at once, too; nor what may
+        be of several runs: it waits for all of them.
         """
         log = (published for records in self._log.values() for published in records)
-        run_of = {(each.record.home, each.record.offset): each.item.run for each in log}
+        items = {(each.record.home, each.record.offset): each.item for each in log}
         beheaded = {uid for uid, run in self._plan.runs.items() if self._lost_its_beginning(run)}
         letters = [
             letter
             for letter in self._dead_letters.log
-            if run_of[letter.record.home, letter.record.offset] not in beheaded
+            if (item := items[letter.record.home, letter.record.offset]).run not in beheaded
+            and (item.name != "start" or item.role is Role.RUN)
+            and item.name not in SHARED
         ]
-        self.violations += letters_out_of_order(letters, run_of)
+        self.violations += letters_out_of_order(letters, {place: item.run for place, item in items.items()})
 
     def _judge_letters(self, home: Home, log: list[Published]) -> None:
         known = {published.record.offset: published for published in log}

@@ -108,6 +108,7 @@ class NodeState:
     shown: list[ArraySource] = field(default_factory=list)  # all that it ever showed
     late_put: int = 0
     late_rows: int = 0
+    strayed: bool = False  # rows of the owner went into the dataset of a late switch, which has the same columns
     own_put: int = 0
     late_update: int = 0
     seen: int = 0
@@ -217,6 +218,11 @@ class TiledModel:
         """Whether a zombie's rows landed here since the last switch, in a table with too few orders of columns."""
         node = self.nodes.get(path)
         return node is not None and node.late_rows > node.own_put
+
+    def strayed(self, path: Path) -> bool:
+        """Whether rows of the owner went into the dataset that a late switch shows: two columns have few orders."""
+        node = self.nodes.get(path)
+        return node is not None and node.strayed
 
     def overwritten(self, path: Path) -> bool:
         """Whether a late metadata update has landed here since a live client last wrote it."""
@@ -352,8 +358,10 @@ class TiledModel:
         except (pa.ArrowInvalid, ValueError):
             return Unknown("Internal Server Error", 500)
         self.rows[resolved.source.dataset].extend(table.to_pylist())
-        if stale and table.num_columns < COLUMNS_FENCED_MIN:
-            self.nodes[request.path].late_rows = self.applied
+        if table.num_columns < COLUMNS_FENCED_MIN:
+            node = self.nodes[request.path]
+            node.late_rows = self.applied if stale else node.late_rows
+            node.strayed = node.strayed or (not stale and self.displaced(request.path))
         return Done()
 
     def _patch(self, request: PatchArray, resolved: Resolved) -> Outcome:

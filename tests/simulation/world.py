@@ -5,6 +5,7 @@ last time passes until runs that nobody stopped are given up. The same options g
 """
 
 import random
+import traceback
 from collections.abc import Callable
 from functools import partial
 
@@ -104,6 +105,8 @@ class World:
         except HistoryError as error:
             if not self._violations():
                 self._failure.append(str(error))
+        except Exception as error:  # noqa: BLE001  of an engine, a model or the oracle: none may raise any
+            self._failure.append("".join(traceback.format_exception(error)[-3:]))
         violations = self._violations()
         hit, steps = self.faults.hit, self.around.steps
         return Report(self.options, steps, hit, violations, self.oracle.residual, self.tiled.storage, self.protocol)

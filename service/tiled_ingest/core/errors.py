@@ -53,6 +53,10 @@ class TooLarge(TiledRejected):
     """Tiled, or a proxy before it, takes no request of this size (413): what can be divided is sent in parts."""
 
 
+class ServerErrors(TiledRejected):
+    """Tiled answers one request with server errors, again and again, while it takes writes of our own."""
+
+
 class Forbidden(IngestError):
     """We may not write at all: a mistake in the configuration. Stop, never dead-letter for it."""
 

@@ -38,6 +38,7 @@ LEVELS = {
     "put_back": "warning",
     "array_changed": "info",
     "audit_mismatch": "warning",
+    "unreadable": "warning",
     "ambiguous": "warning",
     "gap": "warning",
     "commit_failed": "warning",

@@ -171,10 +171,10 @@ def _is_intact(around: Surroundings, run: Run, facts: Mapping[str, Any]) -> Proc
     """Whether a run that Tiled calls closed still has the tables and arrays that its audit saw.
 
     The stored state is advice, not proof: a zombie may have closed the run while a later claim, which then died,
-    had switched some of its nodes already.
+    had switched some of its nodes already, or had made streams that the zombie never heard of.
     """
     closed_by = facts.get("epoch", 0)
-    for name, rows in (facts.get("rows") or {}).items():
+    for name, rows in {**dict.fromkeys(run.streams, 0), **(facts.get("rows") or {})}.items():
         found, epoch = yield from _table_of(around, run, name)
         if epoch > closed_by or found != rows:
             return False

@@ -54,9 +54,9 @@ def _refuse(desk: Desk, run: Run) -> Procedure[None]:
     """Bring what waits to the dead letters, and what comes meanwhile; then forget the run."""
     error = InvalidDocument("late", "its run was given up before it came, and the log or Tiled has lost it")
     while run.deferred:
-        waiting = run.take_deferred()
+        waiting = tuple(run.deferred)  # and it stays: a dormant run of which nothing waits may be forgotten meanwhile
         yield Letters(tuple(letter(each.record, error, run.uid) for each in waiting))
-        for each in waiting:
+        for each in run.take_deferred(len(waiting)):
             desk.release(each.hold)
     run.meet(Trigger.EMITTED)
     desk.forget(run)

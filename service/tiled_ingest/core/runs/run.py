@@ -286,9 +286,10 @@ class Run:
         self.deferred.append(waiting)
         self.deferred_nbytes += waiting.nbytes
 
-    def take_deferred(self) -> list[Deferred]:
-        """Take all that has waited, in order."""
-        deferred, self.deferred, self.deferred_nbytes = self.deferred, [], 0
+    def take_deferred(self, count: int | None = None) -> list[Deferred]:
+        """Take all that has waited, in order; or so many of the first."""
+        deferred, self.deferred = self.deferred[:count], self.deferred[count:] if count is not None else []
+        self.deferred_nbytes -= sum(waiting.nbytes for waiting in deferred)
         return deferred
 
     def let_go_deferred(self) -> list[Hold]:

@@ -38,7 +38,7 @@ from tiled_ingest.core.writes import (
 
 from .datasets import OURS, Superseded, check_epoch, facts_of
 from .patience import Bare, Patience, create, insist
-from .reconcile import look_until, once, rows_at
+from .reconcile import look_until, once, tally_at
 from .refill import Logged
 from .stores import (
     Converted,
@@ -371,9 +371,13 @@ class Array:
         child = facts_of(found).get("child")
         if found.family != "ragged":
             return ""
-        held = (yield from rows_at(self._around, self._run.uid, (*self._path, child), CHUNK)) if child else 0
-        wanted = len(found.chunks[0] or ())
-        return "" if held == wanted else f"{self._where}: {wanted} chunks were confirmed, {held} are there"
+        wanted, told = len(found.chunks[0] or ()), f"{self._where}: chunks were confirmed"
+        if not child:
+            return f"{told}, by a version that does not tell where they are"
+        held = yield from tally_at(self._around, self._run.uid, (*self._path, child), CHUNK)
+        if held is None:
+            return f"{told} that cannot be read"
+        return "" if held.count == wanted else f"{told}, {wanted} in all, {held.count} are there"
 
     def _repair(self, upto: int) -> Procedure[None]:
         yield from self._find(np.zeros(0))

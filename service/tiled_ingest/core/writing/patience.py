@@ -8,7 +8,7 @@ in turn (`WITNESSES_MIN`) no outage comes and goes, while one that ends lets the
 A request that reads rows or values back holds nothing of the documents that could be at fault. What breaks it, again
 and again, while small writes pass, may be another client: embedded storage (DuckDB) has one connection for all, and a
 query that begins ends another's whose answer is still on its way; the longer a read takes, the surer. So it is tried
-for minutes (`READ_WITNESSES_MIN`) before its run fails.
+for minutes (`READ_WITNESSES_MIN`).
 
 Until then a 500 is the trouble of its lane alone: it neither pauses the intake nor keeps other lanes waiting.
 """
@@ -16,7 +16,7 @@ Until then a 500 is the trouble of its lane alone: it neither pauses the intake 
 import zlib
 from dataclasses import dataclass, field
 
-from tiled_ingest.core.errors import TiledRejected
+from tiled_ingest.core.errors import ServerErrors, TiledRejected
 from tiled_ingest.core.steps import Procedure, Sleep, Surroundings, refuse
 from tiled_ingest.core.writes import (
     CountRows,
@@ -72,7 +72,7 @@ class Patience:
         Raises
         ------
         TiledRejected
-            Tiled refuses this write, or answers it with server errors while it takes others.
+            Tiled refuses this write; `ServerErrors`: it answers it with server errors while it takes others.
         Forbidden
             We may not write here at all.
         """
@@ -130,7 +130,7 @@ class Patience:
         self.proven = False
         if self.witnessed >= self.witnesses_min:
             error = f"{self.server_errors} server errors in a row, while Tiled takes other writes: {outcome.detail}"
-            raise TiledRejected(error)
+            raise ServerErrors(error)
 
     def _backoff(self) -> float:
         policy = self.around.policy
@@ -139,10 +139,12 @@ class Patience:
         return longest * (0.5 + 0.5 * jitter)
 
 
-def insist(around: Surroundings, lane: str, request: Request) -> Procedure[Done | Exists | Missing]:
+def insist(
+    around: Surroundings, lane: str, request: Request, patience: Patience | None = None
+) -> Procedure[Done | Exists | Missing]:
     """Perform a request that may be repeated until Tiled gives an answer to it."""
     reads_data = isinstance(request, ReadKeys | ReadRows | ReadArray | CountRows)
-    patience = Patience(around, lane, READ_WITNESSES_MIN if reads_data else WITNESSES_MIN)
+    patience = patience or Patience(around, lane, READ_WITNESSES_MIN if reads_data else WITNESSES_MIN)
     while True:
         outcome: Outcome = yield request
         if isinstance(outcome, Done | Exists | Missing):

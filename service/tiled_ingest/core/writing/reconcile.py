@@ -1,8 +1,13 @@
-"""Did it arrive? Presence on read-back is proof; absence means "not yet"."""
+"""Did it arrive? Presence on read-back is proof; absence means "not yet".
+
+A table that answers no read while Tiled takes writes holds, for all that we can know, nothing of ours: whoever asked
+writes its rows again elsewhere, by a switch. DuckDB in Tiled loses tables that it has confirmed, when another client's
+read ends in the middle of their creation; a database may have lost one on its own.
+"""
 
 from collections.abc import Callable
 
-from tiled_ingest.core.errors import TiledRejected
+from tiled_ingest.core.errors import ServerErrors, TiledRejected
 from tiled_ingest.core.rows.tally import Tally
 from tiled_ingest.core.steps import Procedure, Sleep, Surroundings
 from tiled_ingest.core.writes import (
@@ -18,20 +23,28 @@ from tiled_ingest.core.writes import (
     Unknown,
 )
 
-from .patience import Patience, insist
+from .patience import READ_WITNESSES_MIN, WITNESSES_MIN, Patience, insist
 
 LOOK_S_MIN, LOOK_S_MAX = 0.05, 2.0  # how often a late append is looked for
 
 
-def tally_at(around: Surroundings, lane: str, path: Path, column: str | None = None) -> Procedure[Tally]:
+def tally_at(
+    around: Surroundings, lane: str, path: Path, column: str | None = None, *, witnesses_min: int = READ_WITNESSES_MIN
+) -> Procedure[Tally | None]:
     """Read back what identifies the rows of a table; nothing, where there is no table.
 
-    With `column`, for a table without `seq_num` and `time`, only count them by it.
+    With `column`, for a table without `seq_num` and `time`, only count them by it. `None`, if the table cannot be read
+    though Tiled takes writes.
     """
-    if column is not None:
-        return Tally((yield from rows_at(around, lane, path, column)))
-    answer = yield from insist(around, lane, ReadKeys(path))
-    return Tally.of(answer.value) if isinstance(answer, Done) else Tally()
+    request = ReadKeys(path) if column is None else CountRows(path, column)
+    try:
+        answer = yield from insist(around, lane, request, Patience(around, lane, witnesses_min))
+    except ServerErrors as error:
+        around.tell("unreadable", path="/".join(path), error=str(error))
+        return None
+    if not isinstance(answer, Done):
+        return Tally()
+    return Tally.of(answer.value) if column is None else Tally(int(answer.value))
 
 
 def rows_at(around: Surroundings, lane: str, path: Path, column: str) -> Procedure[int]:
@@ -43,21 +56,26 @@ def rows_at(around: Surroundings, lane: str, path: Path, column: str) -> Procedu
 def look_for(
     around: Surroundings, lane: str, path: Path, expected: Tally, column: str | None = None
 ) -> Procedure[bool]:
-    """Look again and again, up to `late_write_s_max`, whether the table holds exactly what it should."""
+    """Look again and again, up to `late_write_s_max`, whether the table holds exactly what it should.
 
-    def is_there() -> Procedure[bool]:
-        return (yield from tally_at(around, lane, path, column)) == expected
+    If it cannot be read, not so long: rows that land in it later hurt nobody once they stand elsewhere.
+    """
+
+    def is_there() -> Procedure[bool | None]:
+        found = yield from tally_at(around, lane, path, column, witnesses_min=WITNESSES_MIN)
+        return None if found is None else found == expected
 
     return (yield from look_until(around, is_there))
 
 
-def look_until(around: Surroundings, is_there: Callable[[], Procedure[bool]]) -> Procedure[bool]:
-    """Look again and again, less and less often, up to `late_write_s_max`."""
+def look_until(around: Surroundings, is_there: Callable[[], Procedure[bool | None]]) -> Procedure[bool]:
+    """Look again and again, less and less often, up to `late_write_s_max`; `None` ends it: it can never be seen."""
     waited, pause = 0.0, LOOK_S_MIN
     while True:
-        if (yield from is_there()):
+        seen = yield from is_there()
+        if seen:
             return True
-        if waited >= around.policy.late_write_s_max:
+        if seen is None or waited >= around.policy.late_write_s_max:
             return False
         yield Sleep(pause, down=False)
         waited, pause = waited + pause, min(pause * 2, LOOK_S_MAX)

@@ -36,8 +36,8 @@ from tiled_ingest.core.writes import (
 )
 
 from .datasets import OURS
-from .patience import insist
-from .reconcile import rows_at
+from .patience import WITNESSES_MIN, insist
+from .reconcile import tally_at
 
 Plan = ArrayPlan | RaggedPlan
 Converted = Block | Chunks
@@ -65,8 +65,8 @@ class Store(Protocol):
     def rows_of(self, request: Any) -> int:
         """Return how many rows the request writes that was yielded last."""
 
-    def arrived(self, around: Surroundings, lane: str, request: Any) -> Procedure[bool]:
-        """Whether all that a request wrote is there. There is nobody else, so presence is proof."""
+    def arrived(self, around: Surroundings, lane: str, request: Any) -> Procedure[bool | None]:
+        """Whether all that a request wrote is there (`None`: nobody will see). There is nobody else."""
 
     def wrote(self, converted: Any) -> None:
         """Note that all of its requests were confirmed."""
@@ -214,10 +214,11 @@ class RaggedStore:
         """Return how many rows the last chunk has."""
         return self._sent[-1][0]
 
-    def arrived(self, around: Surroundings, lane: str, request: Append) -> Procedure[bool]:
-        """Whether the table has the row, too."""
+    def arrived(self, around: Surroundings, lane: str, request: Append) -> Procedure[bool | None]:
+        """Whether the table has the row, too; `None` if it cannot be read."""
         index: int = request.table.column(CHUNK)[0].as_py()
-        return (yield from rows_at(around, lane, self.path, CHUNK)) == index + 1
+        found = yield from tally_at(around, lane, self.path, CHUNK, witnesses_min=WITNESSES_MIN)
+        return None if found is None else found.count == index + 1
 
     def wrote(self, _converted: Chunks) -> None:
         """Count the rows, by chunk."""

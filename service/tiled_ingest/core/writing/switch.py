@@ -197,8 +197,9 @@ class Switch:
         found = yield from tally_at(self._around, self._run.uid, child.path, self._part.counted_by)
         if found == written:
             return True
-        told = f"{self._where}: {written.count} rows were confirmed, {found.count} are there"
-        if found.count < written.count:
+        there = "they cannot be read" if found is None else f"{found.count} are there"
+        told = f"{self._where}: {written.count} rows were confirmed, {there}"
+        if found is None or found.count < written.count:
             yield self._losses.after_loss(told)
             return False
         self._mismatches += 1
