@@ -27,6 +27,8 @@ from tests.rig.postgres import Postgres
 
 from tiled_ingest.demo.broker import KafkaBroker
 from tiled_ingest.demo.processes import Process, free_port
+from tiled_ingest.settings import load
+from tiled_ingest.tools.check import Finding, check
 
 HERE = Path(__file__).parent
 COMPOSE = HERE / "compose.yaml"
@@ -36,6 +38,10 @@ BEAMLINE_S_MAX = 180.0
 PROGRAMS = Path(sys.executable).parent
 # Where the broker's parts live is this machine's affair; `KafkaBroker` says it.
 PLACES = ("node.id", "process.roles", "controller.", "listener", "advertised.", "log.dirs")
+# What the file leaves to servers that have bluesky-tiled-plugins, as this environment has.
+EXPORTER = yaml.safe_dump(
+    {"media_types": {"BlueskyRun": {"application/json-seq": "bluesky_tiled_plugins.exporters:json_seq_exporter"}}}
+)
 
 Service = dict[str, Any]
 
@@ -121,6 +127,18 @@ class Native:
             raise RuntimeError(process.log_tail())
         return [line for line in process.log_path.read_text().splitlines() if re.fullmatch(r"[0-9a-f-]{36}", line)]
 
+    def check(self) -> list[Finding]:
+        """Return what `tiled-ingest check` says with the service's settings."""
+        return check(load(environ=self.composed.environment("ingest")))
+
+    def addresses(self) -> str:
+        """Return where everything is, a line each."""
+        return (
+            f"Tiled: {self.tiled_uri}?api_key={self.api_key}\n"
+            f"Kafka: {self._broker.bootstrap_servers}\n"
+            f"service: {self.status_uri}\n"
+        )
+
     def settled(self) -> bool:
         """Tell whether everything that was published is committed."""
         with urllib.request.urlopen(f"{self.status_uri}/status", timeout=5) as answer:
@@ -158,7 +176,7 @@ class Native:
         config = self._folder / "tiled.yml"
         (self._folder / "storage").mkdir()
         text = self.composed.here((HERE / "dev" / "tiled.yml").read_text())  # Tiled itself fills in the variables
-        config.write_text(text.replace("- /storage\n", f"- {self._folder}/storage\n"))
+        config.write_text(text.replace("- /storage\n", f"- {self._folder}/storage\n") + EXPORTER)
         moved = {"/deploy/config/tiled.yml": str(config), "0.0.0.0": "127.0.0.1", "8000": str(self._tiled_port)}
         program, *arguments = self.composed.command("tiled")
         command = [sys.executable, "-m", program, *(moved.get(each, each) for each in arguments)]
@@ -205,7 +223,7 @@ def main(arguments: list[str]) -> int:
         native.wait_until_settled()
         sys.stdout.write(f"{len(runs)} runs are in Tiled: {', '.join(runs)}\n")
         if options.keep:
-            sys.stdout.write(f"Tiled: {native.tiled_uri}?api_key={native.api_key}\nservice: {native.status_uri}\n")
+            sys.stdout.write(native.addresses())
             _wait_for_ctrl_c()
     return 0
 

@@ -11,6 +11,7 @@ import argparse
 import json
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 from confluent_kafka import Consumer, KafkaException
@@ -40,10 +41,20 @@ def announcements(consumer: Consumer, topic: str) -> Iterator[dict[str, Any]]:
         consumer.commit(message, asynchronous=False)
 
 
+def properties(path: Path | None) -> dict[str, str]:
+    """Return librdkafka's properties, `name=value` a line: what a broker with a login and TLS wants to know."""
+    lines = path.read_text().splitlines() if path else []
+    given = (line.partition("=") for line in lines if line.strip() and not line.startswith("#"))
+    return {name.strip(): value.strip() for name, _, value in given}
+
+
 def main(arguments: list[str]) -> int:
     """Analyse until Ctrl-C, or a number of runs."""
     parser = argparse.ArgumentParser(prog="python -m deploy.examples.on_completed", description=__doc__)
     parser.add_argument("--bootstrap-servers", required=True)
+    parser.add_argument(
+        "--properties", type=Path, help="a file of the client's properties (sasl.password=...), mode 0600"
+    )
     parser.add_argument("--topic", required=True)
     parser.add_argument("--group", default="analysis")
     parser.add_argument("--tiled", required=True, help="the service's tiled.uri; the key comes from TILED_API_KEY")
@@ -51,7 +62,9 @@ def main(arguments: list[str]) -> int:
     options = parser.parse_args(arguments)
     client = from_uri(options.tiled)
     settings = {"bootstrap.servers": options.bootstrap_servers, "group.id": options.group}
-    consumer = Consumer({**settings, "enable.auto.commit": False, "auto.offset.reset": "earliest"})
+    consumer = Consumer(
+        {**properties(options.properties), **settings, "enable.auto.commit": False, "auto.offset.reset": "earliest"}
+    )
     seen: set[str] = set()
     for announced in announcements(consumer, options.topic):
         if announced["state"] == "complete" and announced["uid"] not in seen:

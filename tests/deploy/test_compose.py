@@ -93,10 +93,16 @@ def test_the_same_processes_without_containers_bring_runs_into_tiled() -> None:
         native.wait_until_settled()
         client = from_uri(native.tiled_uri, api_key=native.api_key)
         states = {uid: client[uid].metadata["tiled_ingest"]["state"] for uid in runs}
+        told = [each for each in native.check() if each.name.startswith(("tiled", "topic")) and each.verdict != "ok"]
+        addresses = native.addresses()
         rows = [len(client[uid]["primary"].base["internal"].read()) for uid in runs]
         client.context.http_client.close()
     assert list(states.values()) == ["complete"] * 3
     assert rows == [20, 10, 10]
+    assert told == [], "the preflight, with all that readers want"
+    where = dict(line.split(": ", 1) for line in addresses.splitlines())
+    assert list(where) == ["Tiled", "Kafka", "service"]
+    assert where["Kafka"] == native.composed.here("kafka:9092")
 
 
 def test_native_says_how_to_use_it() -> None:

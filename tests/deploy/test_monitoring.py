@@ -6,13 +6,33 @@ import json
 import re
 import time
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import confluent_kafka as ck
+import pytest
+import yaml
 
 from tests.deploy.live import ALERTS, API_KEY, CONFIG, PARTITIONS, Live, rules
-from tests.deploy.tools import CHART, ROOT, program, run
+from tests.deploy.tools import CHART, ROOT, program, run, status_of
 
+RULE_TESTS = Path(__file__).with_name("alerts.test.yaml")
+# An alert, what stands in it, and what would be wrong: each must fail the rules' tests.
+MUTANTS = (
+    ("Restarting", "max by (namespace, beamline)", "sum by (namespace, beamline)"),
+    ("Restarting", "process_start_time_seconds[1h]", "process_start_time_seconds[4h]"),
+    ("Stalled", "sum by (namespace, beamline, topic) (\n  max", "max by (namespace, beamline, topic) (\n  max"),
+    ("BacklogOld", "max by", "min by"),
+    ("RetentionRisk", "max by", "sum by"),
+    ("OffsetGap", "> 0\n  unless", "> 3\n  unless"),
+    ("DeadLetter", "> 0\n  unless", "< 0\n  unless"),
+    ("Retrying", "max by", "sum by"),
+    ("RebalanceStorm", "for: 5m", "for: 0m"),
+    ("RunStuckOpen", "for: 1h", "for: 0m"),
+    ("BudgetBurn", "[1h]", "[4h]"),
+    ("BudgetBurn", "for: 2m", "for: 10m"),
+)
 DASHBOARD = CHART / "files" / "dashboard.json"
 PARTS = ("What it means", "What to look at", "What to do", "It is over when", "What was tried")
 RUNBOOKS = ROOT / "docs" / "runbooks"
@@ -40,12 +60,33 @@ def test_promtool_takes_rules_and_configuration(tmp_path: Path) -> None:
 
 
 def test_every_alert_fires_and_is_quiet_as_it_should() -> None:
-    tests = Path(__file__).with_name("alerts.test.yaml")
-    run([program("promtool", "prometheus"), "test", "rules", tests])
-    text = tests.read_text()
+    run([program("promtool", "prometheus"), "test", "rules", RULE_TESTS])
+    text = RULE_TESTS.read_text()
     tested = {rule["alert"] for rule in rules() if re.search(rf"{rule['alert']}\b", text)}
     by_pattern = {"TiledIngestBacklogOld"} if "(BacklogOld|" in text else set()
     assert tested | by_pattern == {rule["alert"] for rule in rules()}
+
+
+@pytest.mark.parametrize(("alert", "is_now", "becomes"), MUTANTS)
+def test_the_tests_find_an_alert_that_is_wrong(tmp_path: Path, alert: str, is_now: str, becomes: str) -> None:
+    tests = [each for each in yaml.safe_load(RULE_TESTS.read_text())["tests"] if alert in json.dumps(each)]
+    named = [rule for rule in rules() if rule["alert"].removeprefix("TiledIngest") in json.dumps(tests)]
+    assert status_of(_promtool(tmp_path / "right", tests, named)) == 0
+    rule = next(each for each in named if each["alert"] == f"TiledIngest{alert}")
+    part = "expr" if is_now in rule["expr"] else "for"
+    before = rule["expr"] if part == "expr" else f"for: {rule['for']}"
+    assert is_now in before
+    rule[part] = before.replace(is_now, becomes, 1).removeprefix("for: ")
+    assert status_of(_promtool(tmp_path / "wrong", tests, named)) == 1
+
+
+def _promtool(folder: Path, tests: Sequence[Any], tested: Sequence[Any]) -> list[str]:
+    """Return the command that tests these rules only, which is quick."""
+    folder.mkdir()
+    (folder / "rules.yaml").write_text(yaml.safe_dump({"groups": [{"name": "tested", "rules": [*tested]}]}))
+    content = {"rule_files": ["rules.yaml"], "evaluation_interval": "1m", "tests": [*tests]}
+    (folder / "tests.yaml").write_text(yaml.safe_dump(content))
+    return [program("promtool", "prometheus"), "test", "rules", str(folder / "tests.yaml")]
 
 
 def test_every_alert_has_its_runbook() -> None:

@@ -139,6 +139,49 @@ def test_it_shows_lag_runs_and_outcomes(browser: Browser, page: Callable[[Snapsh
     assert "None since" in text(browser, "#letters")
 
 
+def test_what_is_not_even_read_has_an_age(browser: Browser, page: Callable[[Snapshot], str]) -> None:
+    """All is paused since Tiled went away at a quiet moment, and then records came."""
+    unread = {"xyz.documents[0]": (time.time() - 7200) * 1000}
+    page(replace(IDLE, lag={"xyz.documents[0]": 3}, unread_since_ms=unread))
+    assert ages(browser) == ["2.0 h"]
+    page(replace(BUSY, partitions=(partition(received=9, settled=8, age_s=10_800),), unread_since_ms=unread))
+    assert ages(browser) == ["3.0 h"], "what was read and waits is older"
+    page(IDLE)
+    assert ages(browser) == [""]
+
+
+def ages(browser: Browser) -> list[str]:
+    return [each.text for each in browser.find_elements(By.CSS_SELECTOR, "#partitions tbody td:nth-child(4)")]
+
+
+HEAR = """
+    window.heard = [];
+    const spoken = document.querySelector('[aria-live]');
+    const changes = {childList: true, characterData: true, subtree: true};
+    new MutationObserver(() => heard.push(spoken.textContent)).observe(spoken, changes);
+"""
+
+
+def test_a_reader_of_the_screen_hears_changes_and_no_counting(
+    browser: Browser, page: Callable[[Snapshot], str], health: Health
+) -> None:
+    page(BUSY)
+    assert browser.execute_script("return document.querySelectorAll('[aria-live], [role=status]').length") == 1
+    browser.execute_script(HEAR)
+    for lag in (1000, 7, 987654):
+        health.update(replace(BUSY, lag={"xyz.documents[0]": lag}))
+        wait(partial(has, browser, "#state", f"{lag:,} records"))
+    for retry_s, said in ((5.0, "5.0 s"), (95.0, "1 min 35 s"), (7200.0, "2.0 h")):
+        health.update(replace(WAITING, retry_s=retry_s))
+        wait(partial(has, browser, "#state", f"for {said}:"))
+    health.update(IDLE)
+    wait(partial(has, browser, "#state", "Idle"))
+    assert browser.execute_script("return heard") == [
+        "Waiting for Tiled: it does not answer. Nothing is lost; it goes on by itself.",
+        "Idle: everything that Kafka holds is in Tiled or in the dead letters.",
+    ]
+
+
 def test_it_goes_on_by_itself(browser: Browser, page: Callable[[Snapshot], str], health: Health) -> None:
     page(BUSY)
     health.update(replace(BUSY, runs=(run(1, rows=1010),)))
@@ -222,7 +265,8 @@ def test_what_messages_say_is_text(browser: Browser, page: Callable[[Snapshot], 
 def test_a_reader_of_the_screen_finds_its_way(browser: Browser, page: Callable[[Snapshot], str]) -> None:
     page(CROWDED)
     assert browser.find_element(By.TAG_NAME, "html").get_attribute("lang") == "en"
-    assert browser.find_element(By.ID, "state").get_attribute("aria-live") == "polite"
+    assert browser.find_element(By.ID, "heard").get_attribute("aria-live") == "polite"
+    assert browser.find_element(By.ID, "heard").get_attribute("textContent") == "Writing: records are not yet settled."
     heads = browser.find_elements(By.CSS_SELECTOR, "table th")
     assert heads
     assert all(head.get_attribute("scope") == "col" for head in heads)

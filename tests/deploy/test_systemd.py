@@ -73,6 +73,23 @@ def test_the_example_settings_are_settings_and_keep_the_page_to_the_machine() ->
     assert load(UNIT.with_name("example.yaml"), {}, {}).http.host == "127.0.0.1"
 
 
+def test_check_by_hand_has_what_the_unit_gives_to_run(broker: Broker, topic: TopicFactory, tmp_path: Path) -> None:
+    """The line of docs/operating.md; key and variables are in files of their own."""
+    (line,) = re.findall(r"^\(.* check --config .*\)$", (ROOT / "docs" / "operating.md").read_text(), re.MULTILINE)
+    with TiledServer() as tiled:
+        etc = laid_out(tmp_path / "etc", broker, "no.such.topic", tiled, free_port())
+        (etc / "credentials" / "tiled-api-key").rename(etc / "xyz.api-key")
+        name = topic("by.hand")
+        variables = f"TILED_INGEST_KAFKA__TOPICS='^{re.escape(name)}$'\n"  # as it stands, or it names no topic
+        (etc / "xyz.env").write_text(variables)
+        line = line.replace("/etc/tiled-ingest", str(etc)).replace(
+            "/opt/tiled-ingest/bin", str(Path(sys.executable).parent)
+        )
+        said = run(["sh", "-c", line])
+    assert f"topic {name}: " in said
+    assert "FAILED" not in said
+
+
 # ---------------------------------------------------------------- the service in the unit's sandbox
 
 

@@ -60,6 +60,11 @@ def run(command: Sequence[str | Path], limit_s: float = 120, **more: str) -> str
     return done.stdout
 
 
+def status_of(command: Sequence[str]) -> int:
+    """Run a program that may fail, and return its exit status."""
+    return subprocess.run(command, capture_output=True, timeout=120, check=False).returncode
+
+
 def helm() -> Path:
     """Return Helm's program; `HELM` names another one."""
     if os.environ.get("HELM"):

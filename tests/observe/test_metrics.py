@@ -1,11 +1,15 @@
 """Metrics by name, label and value: other people's dashboards and alerts depend on them."""
 
+import re
+from typing import get_args
+
 import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
 from tiled_ingest.core.effects import Tell
 from tiled_ingest.core.record import Home
+from tiled_ingest.core.writes import Outcome
 from tiled_ingest.observe.metrics import Metrics
 from tiled_ingest.observe.snapshot import Snapshot
 
@@ -52,13 +56,19 @@ def value(registry: CollectorRegistry, name: str, /, **labels: str) -> float | N
 
 
 def test_all_promised_names_are_there(registry: CollectorRegistry, metrics: Metrics) -> None:
-    metrics.requested("append", 200, 0.02)
+    metrics.requested("AppendRows", "Done", 0.02)
     metrics.lag({Home("t", 0): 0})
     families = text_string_to_metric_families(generate_latest(registry).decode())
     samples = [sample for family in families for sample in family.samples]
     assert {f"tiled_ingest_{name}" for name in PROMISED} <= {sample.name for sample in samples}
     assert all(sample.labels["beamline"] == "sim" for sample in samples if sample.name.startswith("tiled_ingest_"))
     assert "process_resident_memory_bytes" in {sample.name for sample in samples}
+
+
+def test_what_may_come_of_a_request_is_told_where_it_is_counted(registry: CollectorRegistry, metrics: Metrics) -> None:
+    (told,) = [line for line in generate_latest(registry).decode().splitlines()
+               if line.startswith("# HELP tiled_ingest_tiled_request_duration_seconds ")]  # fmt: skip
+    assert {outcome.__name__ for outcome in get_args(Outcome)} <= set(re.findall(r"\w+", told))
 
 
 def test_rare_labels_start_at_zero(registry: CollectorRegistry, metrics: Metrics) -> None:

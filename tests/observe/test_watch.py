@@ -149,6 +149,8 @@ def test_what_is_not_read_while_all_is_paused_grows_old(monkeypatch: pytest.Monk
         settled = view(0, received=received, settled=received, age_s=WEEK_S)
         watch.turned(Loop(partitions=(settled,)), source)  # type: ignore[arg-type]
         assert health.snapshot.oldest_unsettled_age_s == pytest.approx(expected_s, abs=1)
+        unread_since_ms = {"t[0]": pytest.approx((now_s - expected_s) * 1000, abs=1000)} if received < 20 else {}
+        assert health.snapshot.unread_since_ms == unread_since_ms
 
 
 # ---------------------------------------------------------------- rebalances

@@ -15,9 +15,14 @@ from confluent_kafka.admin import (
 
 
 def rule(
-    kind: ResourceType, name: str, operation: AclOperation, permission: AclPermissionType, user: str = "ANONYMOUS"
+    kind: ResourceType,
+    name: str,
+    operation: AclOperation,
+    permission: AclPermissionType,
+    user: str = "ANONYMOUS",
+    pattern: ResourcePatternType = ResourcePatternType.LITERAL,
 ) -> AclBinding:
-    return AclBinding(kind, name, ResourcePatternType.LITERAL, f"User:{user}", "*", operation, permission)
+    return AclBinding(kind, name, pattern, f"User:{user}", "*", operation, permission)
 
 
 def impose(servers: str, rules: Sequence[AclBinding]) -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import time
 from collections import Counter
-from contextlib import ExitStack, closing, suppress
+from collections.abc import Iterator
+from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ import pytest
 from bluesky_tiled_plugins import TiledWriter
 from confluent_kafka.admin import AdminClient
 
+from tests.kafka.trouble import frozen
 from tests.rig.fixtures import postgres_tiled, topics_of
 from tests.rig.postgres import Postgres
 from tests.system.publishing import Documents, interleaved, key_for, message, runs, uid_of
@@ -24,10 +26,12 @@ from tests.system.service import START_LIMIT_S
 from tiled_ingest.demo.broker import Broker, KafkaBroker
 from tiled_ingest.demo.processes import free_port
 from tiled_ingest.demo.tiled_server import TiledServer
+from tiled_ingest.kafka.source import _ASK_S_MAX, _OUT_S_MAX
 
 pytestmark = pytest.mark.real
 
 APPEND = r"/api/v1/table/partition/"
+SESSION_S = 6.0
 PROTOCOLS: dict[str, dict[str, str]] = {
     "cooperative-sticky": {"session.timeout.ms": "6000", "heartbeat.interval.ms": "300"},
     "consumer": {"group.protocol": "consumer"},
@@ -173,6 +177,45 @@ def test_it_starts_before_kafka_and_waits_for_it(tiled_duckdb: TiledServer, tmp_
         broker.restart()
         scene.settle()
         scene.verify()
+
+
+@pytest.mark.parametrize("stands_still", [False, pytest.param(True, marks=alone)], ids=["dead", "standing still"])
+def test_a_broker_that_is_away_for_long_ends_nothing_and_floods_no_log(
+    tiled_duckdb: TiledServer, tmp_path: Path, stands_still: bool
+) -> None:
+    """So long that the group counts us out, and that we ask about it: librdkafka ended the process after that."""
+    with ExitStack() as stack:
+        broker = stack.enter_context(KafkaBroker(tmp_path / "kafka"))
+        scene = stack.enter_context(closing(Scene(broker, tiled_duckdb, topics_of(broker), tmp_path)))
+        service = scene.service(membership="dynamic", kafka__properties=PROTOCOLS["cooperative-sticky"]).start_claimed()
+        publication = scene.publication(runs(1)[0])
+        publication.publish_to(0.5)
+        scene.settle()
+        process = service.process
+        with away(broker, stands_still=stands_still):
+            time.sleep(SESSION_S + _OUT_S_MAX + 2 * _ASK_S_MAX + 3.0)
+            assert service.running, service.tail()
+            complaints = [line for line in service.lines() if line["logger"] == "tiled_ingest.kafka"]
+        own = len(service.lines("kafka_error"))
+        scene.notes.append(f"{len(complaints)} lines of librdkafka, {own} of ours")
+        assert len(complaints) < 20, service.tail()
+        assert 0 < own < 5, service.tail()
+        publication.publish()
+        scene.settle()
+        assert (service.process, service.running) == (process, True)
+        scene.verify()
+
+
+@contextmanager
+def away(broker: KafkaBroker, *, stands_still: bool) -> Iterator[None]:
+    """A broker that is not there, or one that accepts connections and says nothing."""
+    if stands_still:
+        with frozen(broker):
+            yield
+        return
+    broker.kill()
+    yield
+    broker.restart()
 
 
 def test_it_ends_when_it_is_told_to_while_it_waits_for_kafka(duckdb_scene: Scene) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from confluent_kafka.admin import AclOperation, AclPermissionType, ResourceType
+from confluent_kafka.admin import AclOperation, AclPermissionType, ResourcePatternType, ResourceType
 
 from tests.rig.accounts import Accounts
 from tests.rig.acls import impose, rule
@@ -141,9 +141,9 @@ def allow(scene: Scene, rights: Iterable[Right]) -> None:
     impose(scene.broker.bootstrap_servers, rules)
 
 
-def service_of(scene: Scene, guarded: SecureBroker) -> Service:
+def service_of(scene: Scene, guarded: SecureBroker, **more: Any) -> Service:
     properties = {**guarded.client_properties, "sasl.password": PASSWORD}
-    return scene.service(kafka__bootstrap_servers=guarded.bootstrap_servers, kafka__properties=properties)
+    return scene.service(kafka__bootstrap_servers=guarded.bootstrap_servers, kafka__properties=properties, **more)
 
 
 def test_the_access_lists_that_we_ask_for_are_enough(kafka_scene: Scene, guarded: SecureBroker) -> None:
@@ -194,6 +194,41 @@ def test_a_right_that_is_missing_is_named(kafka_scene: Scene, guarded: SecureBro
     assert run_says in stopped["error"]
     assert check_says in failures(service)
     assert PASSWORD not in service.text()
+
+
+def test_without_the_right_to_announce_it_goes_on_and_settles_no_end(kafka_scene: Scene, guarded: SecureBroker) -> None:
+    """As docs/operating.md says of `kafka.completed_topic`; `Write` is enough for it."""
+    scene = kafka_scene
+    completed = f"{scene.group}.completed"
+    for name in (completed, f"{scene.group}.dead-letters"):
+        scene.broker.create_topic(name)
+    allow(scene, rights_of(scene))
+    publication = scene.publication(runs(1)[0])
+    publication.publish()
+    service = service_of(scene, guarded, kafka__completed_topic=completed).start()
+    refused = service.wait_for("announcement_refused", count=2)
+    assert "TOPIC_AUTHORIZATION_FAILED" in refused["detail"]
+    assert scene.committed() < scene.end()
+    assert failures(service) == f"topic {completed}: does not exist, or we may not see it"
+    allow(scene, [(ResourceType.TOPIC, completed, AclOperation.WRITE)])
+    scene.settle()
+    scene.verify()
+    assert failures(service) == ""
+
+
+def test_topics_by_pattern_are_allowed_by_their_beginning(kafka_scene: Scene, guarded: SecureBroker) -> None:
+    scene = kafka_scene
+    scene.broker.create_topic(f"{scene.group}.dead-letters")
+    beginning = scene.topic[:-1]
+    (kind, _, operation), *others = rights_of(scene)
+    allow(scene, others)
+    pattern = rule(kind, beginning, operation, AclPermissionType.ALLOW, USER, ResourcePatternType.PREFIXED)
+    impose(scene.broker.bootstrap_servers, [pattern])
+    publication = scene.publication(runs(1)[0])
+    publication.publish()
+    service_of(scene, guarded, kafka__topics=[f"^{re.escape(beginning)}"]).start()
+    scene.settle()
+    scene.verify()
 
 
 def test_dead_letters_that_are_denied_stop_it_until_they_are_allowed(kafka_scene: Scene, guarded: SecureBroker) -> None:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, closing
 from pathlib import Path
@@ -12,7 +16,7 @@ import pytest
 from tests.rig.accounts import Accounts
 from tests.rig.fixtures import topics_of
 from tests.rig.secure import PASSWORD, SecureBroker, secure_broker
-from tests.system.publishing import interleaved, runs
+from tests.system.publishing import interleaved, runs, uid_of
 from tests.system.scene import Scene
 from tests.system.service import Service
 from tiled_ingest.demo.broker import Broker
@@ -20,6 +24,7 @@ from tiled_ingest.demo.tiled_server import TiledServer
 from tiled_ingest.tiled.probe import SCOPES_NEEDED
 
 pytestmark = pytest.mark.real
+ROOT = Path(__file__).parent.parent.parent
 
 
 @pytest.fixture(scope="module")
@@ -101,3 +106,23 @@ def test_a_key_that_expires_mid_run_stops_it_and_a_new_one_goes_on(broker: Broke
         publication.publish()
         scene.settle()
         scene.verify()
+
+
+def test_the_example_consumer_logs_in_too(secure: SecureBroker, scene: Scene, tmp_path: Path) -> None:
+    topic = scene.new_topic("completed")
+    publication = scene.publication(runs(1)[0])
+    publication.publish()
+    service = service_of(scene, secure, PASSWORD)
+    service.settings["kafka.completed_topic"] = topic
+    service.start()
+    scene.settle()
+    given = {**secure.client_properties, "sasl.password": PASSWORD}
+    (tmp_path / "client").write_text("# ours\n" + "".join(f"{name} = {value}\n" for name, value in given.items()))
+    command = [sys.executable, "-m", "deploy.examples.on_completed", "--topic", topic, "--runs", "1"]
+    where = ["--bootstrap-servers", secure.bootstrap_servers, "--properties", str(tmp_path / "client")]
+    done = subprocess.run(
+        [*command, *where, "--tiled", scene.tiled.uri], cwd=ROOT,
+        env={**os.environ, "TILED_API_KEY": scene.tiled.api_key},
+        capture_output=True, text=True, timeout=120, check=True,
+    )  # fmt: skip
+    assert json.loads(done.stdout)["uid"] == uid_of(publication.published)

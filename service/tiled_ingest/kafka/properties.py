@@ -8,6 +8,8 @@ import confluent_kafka as ck
 
 from tiled_ingest.settings import OWNED
 
+from .complaints import Complaints
+
 # Meaningless, or refused by librdkafka, for a client that is in no group.
 _OF_GROUPS = (
     "group.protocol",
@@ -16,8 +18,13 @@ _OF_GROUPS = (
     "session.timeout.ms",
 )
 
-# Drains outlive their deadlines when a request may hang for the 60 s that librdkafka allows by default.
-_ANY_CLIENT = {"client.id": "tiled-ingest", "socket.timeout.ms": 10_000, "reconnect.backoff.max.ms": 5_000}
+_ANY_CLIENT = {
+    "client.id": "tiled-ingest",
+    # Drains outlive their deadlines when a request may hang for the 60 s that librdkafka allows by default.
+    "socket.timeout.ms": 10_000,
+    "reconnect.backoff.ms": 500,  # 100 by default: a consumer tries twenty times a second while no broker answers
+    "reconnect.backoff.max.ms": 5_000,
+}
 
 _ANY_CONSUMER = {
     "isolation.level": "read_committed",
@@ -108,4 +115,4 @@ def _consumer(bootstrap_servers: str, group_id: str, properties: Mapping[str, st
 
 def _fixed(bootstrap_servers: str) -> dict[str, Any]:
     # librdkafka's own lines go the way of all our lines, not to standard error.
-    return {"bootstrap.servers": bootstrap_servers, "logger": logging.getLogger("tiled_ingest.kafka")}
+    return {"bootstrap.servers": bootstrap_servers, "logger": Complaints(logging.getLogger("tiled_ingest.kafka"))}

@@ -21,7 +21,7 @@ from .errors import CommitError, KafkaUnavailable, commit_error, kafka_error, st
 from .identity import Identities
 from .lag import Lag
 from .messages import arrivals, only
-from .topics import Topics
+from .topics import Topics, without_times
 from .waiting import in_thread
 
 _HEARD_S_MAX = 0.1  # the commits of many partitions follow each other: one question is enough
@@ -259,7 +259,7 @@ class Source:
             self.last_error = "Kafka did not let the consumer leave in time"  # the process ends anyway
 
     def _on_error(self, error: Any) -> None:
-        self.last_error = f"{error.name()}: {error.str()}"
+        self.last_error = f"{error.name()}: {without_times(error.str())}"
         self._failure = self._failure or stopping_error(error)
 
     # ------------------------------------------------------------ rebalances

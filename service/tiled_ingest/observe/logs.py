@@ -1,7 +1,7 @@
 """Log lines on standard error: one record, one line, and no secret in it.
 
 structlog's records and those of libraries (standard logging, from WARNING on) go through one handler. To have
-librdkafka's own lines there too, pass `logger=logging.getLogger("librdkafka")` to its clients.
+librdkafka's own lines there too, pass a `kafka.complaints.Complaints` to its clients as their `logger`.
 """
 
 import json

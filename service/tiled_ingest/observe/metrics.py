@@ -174,7 +174,10 @@ class Metrics:
         )
         self._registry.register(self._latency)
         self._requests = Histogram(
-            "tiled_request_duration_seconds", "Requests to Tiled", ("beamline", "operation", "status"),
+            "tiled_request_duration_seconds",
+            "Requests to Tiled, by what was asked and what came of it (status): Done, Exists, Missing, Unprocessed, "
+            "Unknown, Rejected or Denied",
+            ("beamline", "operation", "status"),
             namespace=NAMESPACE, registry=self._registry, buckets=REQUEST_S,
         )  # fmt: skip
         self._flush_rows = Histogram(
@@ -207,9 +210,9 @@ class Metrics:
         if teller := self._tellers.get(tell.event):
             teller(tell.fields)
 
-    def requested(self, operation: str, status: str | int, seconds: float) -> None:
-        """Count a request to Tiled; `status` is the HTTP status, or a word where none came (`timeout`)."""
-        self._requests.labels(self._beamline, operation, str(status)).observe(seconds)
+    def requested(self, operation: str, outcome: str, seconds: float) -> None:
+        """Count a request to Tiled by its and its outcome's names in `core.writes` (labels `operation`, `status`)."""
+        self._requests.labels(self._beamline, operation, outcome).observe(seconds)
 
     def committed(self, home: Home, n: int) -> None:
         """Count that the committed offset of a partition moved on by `n`."""

@@ -15,6 +15,8 @@ class Snapshot:
     ----------
     lag
         Records that the log holds beyond the committed offset, by partition (`topic[0]`).
+    unread_since_ms
+        Since when, in ms since 1970, nothing was read of a partition that has records to read; by partition, as `lag`.
     oldest_unsettled_age_s
         Age of the oldest record received and not yet settled, by the broker's timestamp; of what is not even read, how
         long nothing of it was.
@@ -52,6 +54,7 @@ class Snapshot:
     kafka_error: str = ""
     stopping: str = ""
     lag: Mapping[str, int] = field(default_factory=dict)
+    unread_since_ms: Mapping[str, float] = field(default_factory=dict)
     runs: tuple[RunView, ...] = ()
     partitions: tuple[PartitionView, ...] = ()
     closed: tuple[Mapping[str, Any], ...] = ()

@@ -154,7 +154,7 @@ class Watch:
         self._metrics.status(snapshot)
         self._health.update(snapshot)
 
-    def _note_unread(self, seen: EngineSnapshot, ends: Mapping[Home, int]) -> list[float]:
+    def _note_unread(self, seen: EngineSnapshot, ends: Mapping[Home, int]) -> dict[str, float]:
         """Return since when, in ms, partitions have records of which none is read: while all is paused, say."""
         now_ms, before = time.time() * 1000, self._unread
         self._unread = {}
@@ -163,16 +163,20 @@ class Watch:
             if ends.get(home, 0) > view.next_offset:
                 read_to, since_ms = before.get(home, (view.next_offset, now_ms))
                 self._unread[home] = (view.next_offset, since_ms if read_to == view.next_offset else now_ms)
-        return [since_ms for _, since_ms in self._unread.values()]
+        return {str(home): since_ms for home, (_, since_ms) in self._unread.items()}
 
 
 def _snapshot(
-    seen: EngineSnapshot, lag: Mapping[Home, int], paused: set[Home], kafka_error: str, unread_ms: list[float]
+    seen: EngineSnapshot,
+    lag: Mapping[Home, int],
+    paused: set[Home],
+    kafka_error: str,
+    unread_since_ms: Mapping[str, float],
 ) -> Snapshot:
     now_ms = time.time() * 1000
     # Where all that was received is settled the timestamp is the last record's: on an idle partition, last week's.
     waiting = [view.oldest_timestamp_ms for view in seen.partitions if view.committable < view.next_offset]
-    stamps = [*unread_ms, *(stamp for stamp in waiting if stamp >= 0)]
+    stamps = [*unread_since_ms.values(), *(stamp for stamp in waiting if stamp >= 0)]
     return Snapshot(
         assigned_partitions=sum(view.live for view in seen.partitions),
         paused_partitions=len(paused),
@@ -187,6 +191,7 @@ def _snapshot(
         kafka_error=kafka_error,
         stopping="what was begun is finished" if seen.ending else "",
         lag={str(home): messages for home, messages in lag.items()},
+        unread_since_ms=unread_since_ms,
         runs=tuple(sorted(seen.runs, key=lambda run: -run.age_s)[:RUNS_SHOWN_MAX]),
         partitions=seen.partitions,
     )

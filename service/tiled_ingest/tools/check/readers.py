@@ -30,7 +30,10 @@ def live(session: Session, path: Path) -> Findings:
     if isinstance(answer, httpx.Response):
         yield Finding("tiled streaming", "ok", "runs can be watched live")
         return
-    hint = "give the server's settings streaming_cache: {uri: 'redis://...'}, and let proxies pass websockets"
+    hint = (
+        "put into the server's configuration streaming_cache: {uri: 'redis://HOST:6379'} (for a server of one process "
+        "{uri: memory}), restart it, and let proxies pass websockets"
+    )
     yield Finding("tiled streaming", "warning", f"nobody can watch a run live: {told(answer)}", hint)
 
 
@@ -38,7 +41,10 @@ def _exporter(formats: Json) -> Finding:
     if DOCUMENTS in formats.get(RUN_SPEC, ()):
         return Finding("tiled exporter", "ok", "runs can be read as documents")
     wanted = f"{{{RUN_SPEC}: {{{DOCUMENTS}: bluesky_tiled_plugins.exporters:json_seq_exporter}}}}"
-    hint = f"give the server's settings media_types: {wanted}"
+    hint = (
+        "install bluesky-tiled-plugins where the server runs, put into its configuration "
+        f"media_types: {wanted}, and restart it"
+    )
     return Finding("tiled exporter", "warning", "readers' run.documents() will fail", hint)
 
 
@@ -53,5 +59,9 @@ def _spec(session: Session, parent: Path) -> Findings:
     if CATALOG_SPEC in {spec["name"] for spec in specs}:
         yield Finding(title, "ok", CATALOG_SPEC)
         return
-    hint = f"let tiled.routes lead to a node of its own (made with the spec), or give it the spec {CATALOG_SPEC} 3.0"
+    hint = (
+        "let tiled.routes lead to a node of its own (made with the spec), or give this one the spec: the server's "
+        f"root in its configuration, args of the tree, specs: [{{name: {CATALOG_SPEC}, version: '3.0'}}]; another node "
+        f"by client.update_metadata(specs=[tiled.structures.core.Spec('{CATALOG_SPEC}', '3.0')])"
+    )
     yield Finding(title, "warning", "none for runs: client[-1] and look-up by scan_id will not work there", hint)
