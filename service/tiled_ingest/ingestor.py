@@ -98,6 +98,7 @@ class Ingestor:
 
     def _turn(self, source: Source) -> None:
         self._unread.extend(source.poll(POLL_RECORDS_MAX, self._poll_s))
+        self._watch.moved()
         self._take_in()
         self._pump()
         self._tell_ends(source)
@@ -171,6 +172,7 @@ class Ingestor:
             self._pump(wait_s=0.02)
             self._step(fx.Tick())
             self._watch.alive()
+            self._watch.moved()
 
     # ------------------------------------------------------------ answers
 
@@ -188,6 +190,7 @@ class Ingestor:
         while self._inbox and self._ended is None:
             for effect in self._engine.step(time.monotonic(), self._inbox.popleft()):
                 self._perform(effect)
+                self._watch.moved()
 
     # ------------------------------------------------------------ effects
 
