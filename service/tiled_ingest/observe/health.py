@@ -45,7 +45,7 @@ class Health:
         self._beaten = now
 
     def move(self, now: float) -> None:
-        """Note that the loop stands in no call for ever, whether or not it made progress."""
+        """Note that the loop came out of a call, whether or not it made progress."""
         self._moved = now
 
     @property

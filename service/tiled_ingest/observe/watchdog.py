@@ -8,6 +8,7 @@ it the partitions. Where nobody asks for `/livez`, nobody else would end it.
 
 import faulthandler
 import os
+import signal
 import sys
 import threading
 import traceback
@@ -17,7 +18,7 @@ from pathlib import Path
 import structlog
 
 _LOOKS = 10  # in the time that is allowed
-_HELD_S = 10.0  # more for who cannot even run: its line and the end of the process take a moment
+_HELD_S = 10.0  # more until the stacks are written, and again until the kernel ends it
 _STDERR = 2
 
 
@@ -25,8 +26,9 @@ class Watchdog:
     """Watches the thread that made it, between `start` and `close`.
 
     Its own thread says `stopped` with the place where the loop stands, and ends the process with status 1, without
-    any cleaning up, which could hang as well. Calls that keep the interpreter to themselves hold up that thread, too:
-    then Python's timer in C ends the process, with the stacks of all threads on standard error.
+    any cleaning up, which could hang as well. Some of the client's calls keep the interpreter to themselves, and so
+    hold up that thread, too, as does a standard error that nobody reads. Then, some seconds later, Python's timer in C
+    writes the stacks of all threads; and at last, whatever hangs, the kernel ends the process (SIGALRM).
 
     Parameters
     ----------
@@ -54,9 +56,11 @@ class Watchdog:
 
     def _run(self) -> None:
         while True:
-            faulthandler.dump_traceback_later(self._still_s_max + _HELD_S, exit=True, file=_STDERR)
+            faulthandler.dump_traceback_later(self._still_s_max + _HELD_S, file=_STDERR)
+            signal.setitimer(signal.ITIMER_REAL, self._still_s_max + 2 * _HELD_S)
             if self._closed.wait(self._still_s_max / _LOOKS):
                 faulthandler.cancel_dump_traceback_later()
+                signal.setitimer(signal.ITIMER_REAL, 0)
                 return
             if (still_s := self._still_s()) > self._still_s_max:
                 self._end(still_s)
