@@ -49,7 +49,7 @@ class Watchdog:
         self._thread.start()
 
     def close(self) -> None:
-        """End the watch, if it has begun."""
+        """End the watch, if it has begun. The kernel's limit stays: the end of the process may hang as well."""
         self._closed.set()
         if self._thread.is_alive():
             self._thread.join()
@@ -60,7 +60,6 @@ class Watchdog:
             signal.setitimer(signal.ITIMER_REAL, self._still_s_max + 2 * _HELD_S)
             if self._closed.wait(self._still_s_max / _LOOKS):
                 faulthandler.cancel_dump_traceback_later()
-                signal.setitimer(signal.ITIMER_REAL, 0)
                 return
             if (still_s := self._still_s()) > self._still_s_max:
                 self._end(still_s)
