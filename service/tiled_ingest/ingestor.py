@@ -97,7 +97,8 @@ class Ingestor:
         self._asked_to_end = True
 
     def _turn(self, source: Source) -> None:
-        self._unread.extend(source.poll(POLL_RECORDS_MAX, self._poll_s))
+        polled = source.poll(POLL_RECORDS_MAX, self._poll_s)  # first: what runs in it puts another deque in place
+        self._unread.extend(polled)
         self._watch.moved()
         self._take_in()
         self._pump()
