@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
+
+import pytest
 
 from tiled_ingest.core import effects as fx
 from tiled_ingest.core.record import Home, Record
@@ -122,3 +125,23 @@ def test_what_was_not_taken_in_goes_with_its_partition() -> None:
     turn(ingestor)
     assert engine.taken == records(OTHER, 5)
     assert [given.home for given in engine.given if isinstance(given, fx.EndReached)] == [OTHER]
+
+
+@pytest.mark.parametrize("callback", [Ingestor.lost, Ingestor.revoked])
+def test_what_comes_in_the_poll_of_a_rebalance_is_taken_in(
+    callback: Callable[[Ingestor, tuple[Home, ...]], None],
+) -> None:
+    """A member that comes back loses partitions and gets others, and records of those it keeps, within one poll."""
+    engine = Full(10**9)
+    ingestor = loop(engine)
+    kept, came = records(OTHER, 3), fx.Assigned(ONE, "id", 0, "", 0, 7, "nonce", 1)
+
+    class Rebalanced(Polled):
+        def poll(self, records_max: int, timeout_s: float) -> list[fx.Input]:
+            callback(ingestor, (ONE,))
+            return super().poll(records_max, timeout_s)
+
+    source: Any = Rebalanced([[came, fx.Records(kept)]])
+    ingestor._turn(source)
+    assert came in engine.given
+    assert engine.taken == kept

@@ -97,7 +97,9 @@ class Ingestor:
         self._asked_to_end = True
 
     def _turn(self, source: Source) -> None:
-        self._unread.extend(source.poll(POLL_RECORDS_MAX, self._poll_s))
+        polled = source.poll(POLL_RECORDS_MAX, self._poll_s)  # first: what runs in it puts another deque in place
+        self._unread.extend(polled)
+        self._watch.moved()
         self._take_in()
         self._pump()
         self._tell_ends(source)
@@ -171,6 +173,7 @@ class Ingestor:
             self._pump(wait_s=0.02)
             self._step(fx.Tick())
             self._watch.alive()
+            self._watch.moved()
 
     # ------------------------------------------------------------ answers
 
@@ -188,6 +191,7 @@ class Ingestor:
         while self._inbox and self._ended is None:
             for effect in self._engine.step(time.monotonic(), self._inbox.popleft()):
                 self._perform(effect)
+                self._watch.moved()
 
     # ------------------------------------------------------------ effects
 

@@ -32,6 +32,7 @@ from .observe.health import Health, HealthServer
 from .observe.logs import configure, report_crashes
 from .observe.metrics import Metrics
 from .observe.watch import Watch
+from .observe.watchdog import Watchdog
 from .settings import Settings, revealed
 from .tiled.layout import perform
 from .tiled.plugins import load
@@ -118,6 +119,8 @@ def _run(settings: Settings, ending: Ending, stack: ExitStack, *, until_end: boo
     health = Health(settings.limits.stalled_s_max)
     server = _health_server(settings, registry, health)
     stack.callback(server.close)
+    watchdog = Watchdog(lambda: health.still_s, settings.limits.stalled_s_max)
+    stack.callback(watchdog.close)  # late: it watches the other parts' ends, too
     structlog.get_logger("tiled_ingest").info("started", version=__version__, http_port=server.port)
 
     watch = Watch(metrics, health)
@@ -127,6 +130,8 @@ def _run(settings: Settings, ending: Ending, stack: ExitStack, *, until_end: boo
     ingestor = _ingestor(settings, policy, stack, metrics, watch)
     if ending.asked:
         return CALLED_OFF
+    watch.moved()
+    watchdog.start()
     source = _source(settings, ingestor)
     stack.callback(source.close)
     ending.tell(ingestor.end)

@@ -113,6 +113,7 @@ class Stage:
             tiled__late_write_s_max=LATE_WRITE_S,
             limits__drain_s_max=8.0,
             limits__commit_s_max=5.0,
+            limits__stalled_s_max=60.0,  # above what any one call may take, and well below a standstill
             batch__age_s_max=0.4,
         )
 

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -132,3 +133,16 @@ def test_a_broker_that_is_away() -> None:
         reader.read(Home("topic", 0), 0, 5, 1_000)
     assert time.monotonic() - began_s < 5
     reader.close()
+
+
+def test_a_read_under_way_holds_up_no_close(reader: LogReader, topic: TopicFactory) -> None:
+    """Nobody waits for it any more: it ends by its own limit, or with the process."""
+    with ThreadPoolExecutor() as lanes:
+        reading = lanes.submit(reader.read, Home(topic(), 0), 0, 1, 1_000_000)  # what never comes
+        time.sleep(0.5)
+        began_s = time.monotonic()
+        reader.close(0.5)
+        assert time.monotonic() - began_s < LIMIT_S / 2
+        assert not reading.done()
+        with pytest.raises(LogUnavailable):
+            reading.result(2 * LIMIT_S)

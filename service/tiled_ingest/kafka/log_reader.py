@@ -3,6 +3,7 @@
 import threading
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,6 +15,7 @@ from . import properties as props
 from .claims import place_of
 from .errors import LogUnavailable, is_end, kafka_error, reading_error, stopping_error
 from .messages import to_record
+from .waiting import in_thread
 
 Reading = tuple[list[Record], int, int]
 
@@ -78,8 +80,12 @@ class LogReader:
                 self._rest()
                 raise reading_error(home, kafka_error(error)) from error
 
-    def close(self) -> None:
-        """Drop the connection; a later read opens another."""
+    def close(self, limit_s: float = 10.0) -> None:
+        """Drop the connection; a later read opens another. What takes longer than the limit goes on by itself."""
+        with suppress(TimeoutError):
+            in_thread(self._close).result(limit_s)
+
+    def _close(self) -> None:
         with self._lock:
             if self._consumer:
                 self._consumer.close()

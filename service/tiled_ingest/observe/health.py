@@ -37,12 +37,21 @@ class Health:
 
     def __init__(self, stalled_s_max: float, clock: Callable[[], float] = time.monotonic) -> None:
         self._stalled_s_max, self._clock = stalled_s_max, clock
-        self._beaten = clock()
+        self._beaten = self._moved = clock()
         self.snapshot = Snapshot()
 
     def beat(self, now: float) -> None:
         """Note that the loop made progress, or had nothing to do. A loop that only turns does not beat."""
         self._beaten = now
+
+    def move(self, now: float) -> None:
+        """Note that the loop came out of a call, whether or not it made progress."""
+        self._moved = now
+
+    @property
+    def still_s(self) -> float:
+        """For how many seconds the loop has not moved."""
+        return self._clock() - self._moved
 
     def update(self, snapshot: Snapshot) -> None:
         """Note how the service stands."""

@@ -106,6 +106,10 @@ class Watch:
         """The loop makes progress."""
         self._health.beat(time.monotonic())
 
+    def moved(self) -> None:
+        """The loop came out of a call."""
+        self._health.move(time.monotonic())
+
     def turned(self, engine: Engine, source: Watched) -> None:
         """The loop made one turn; about once a second, look at where everything stands."""
         if self._makes_progress(engine):

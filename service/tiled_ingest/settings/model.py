@@ -137,7 +137,7 @@ class Limits(Group):
     commit_s_max: Seconds = 10.0
     """How long a commit may take."""
     stalled_s_max: Seconds = 120.0
-    """The loop counts as dead when it made no progress for so long."""
+    """The loop counts as dead when it made no progress for so long; standing in one call, it ends the process."""
 
 
 class Memory(Group):
