@@ -173,7 +173,6 @@ class Ingestor:
             self._pump(wait_s=0.02)
             self._step(fx.Tick())
             self._watch.alive()
-            self._watch.moved()
 
     # ------------------------------------------------------------ answers
 

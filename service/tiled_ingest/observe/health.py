@@ -41,8 +41,8 @@ class Health:
         self.snapshot = Snapshot()
 
     def beat(self, now: float) -> None:
-        """Note that the loop made progress, or had nothing to do. A loop that only turns does not beat."""
-        self._beaten = now
+        """Note that the loop made progress, or had nothing to do. A loop that only turns does not beat, but moves."""
+        self._beaten = self._moved = now
 
     def move(self, now: float) -> None:
         """Note that the loop came out of a call, whether or not it made progress."""
