@@ -10,7 +10,7 @@ import pytest
 
 from tiled_ingest.core import effects as fx
 from tiled_ingest.core.record import Home, Record
-from tiled_ingest.ingestor import SLICE_BYTES_MAX, SLICE_RECORDS_MAX, Ingestor
+from tiled_ingest.ingestor import Ingestor
 
 ONE, OTHER = Home("t", 0), Home("t", 1)
 
@@ -85,11 +85,11 @@ def turn(ingestor: Ingestor, *polls: list[fx.Input]) -> None:
 
 def test_all_is_taken_in_in_order_and_in_slices() -> None:
     engine = Full(10**9)
-    all_of_it = records(ONE, 2 * SLICE_RECORDS_MAX + 500)
+    all_of_it = records(ONE, 2 * Ingestor.slice_records_max + 500)
     turn(loop(engine), [fx.Records(all_of_it), fx.EndReached(ONE, len(all_of_it))])
     assert engine.taken == all_of_it
     sizes = [len(given.records) for given in engine.given if isinstance(given, fx.Records)]
-    assert sizes == [SLICE_RECORDS_MAX, SLICE_RECORDS_MAX, 500]
+    assert sizes == [Ingestor.slice_records_max, Ingestor.slice_records_max, 500]
     assert [type(given) for given in engine.given if not isinstance(given, fx.Tick | fx.Ends)][-1] is fx.EndReached
 
 
@@ -101,18 +101,18 @@ def test_the_engine_hears_where_the_logs_end() -> None:
 
 def test_a_slice_of_large_records_is_short() -> None:
     engine = Full(10**9)
-    turn(loop(engine), [fx.Records(records(ONE, 10, SLICE_BYTES_MAX // 2))])
+    turn(loop(engine), [fx.Records(records(ONE, 10, Ingestor.slice_bytes_max // 2))])
     assert [len(given.records) for given in engine.given if isinstance(given, fx.Records)] == [2] * 5
 
 
 def test_what_finds_no_room_waits() -> None:
-    engine = Full(SLICE_RECORDS_MAX)
+    engine = Full(Ingestor.slice_records_max)
     ingestor = loop(engine)
-    turn(ingestor, [fx.Records(records(ONE, 2 * SLICE_RECORDS_MAX + 500))])
-    assert len(engine.taken) == SLICE_RECORDS_MAX
+    turn(ingestor, [fx.Records(records(ONE, 2 * Ingestor.slice_records_max + 500))])
+    assert len(engine.taken) == Ingestor.slice_records_max
     engine.room = 10**9
     turn(ingestor)
-    assert [record.offset for record in engine.taken] == list(range(2 * SLICE_RECORDS_MAX + 500))
+    assert [record.offset for record in engine.taken] == list(range(2 * Ingestor.slice_records_max + 500))
 
 
 def test_what_was_not_taken_in_goes_with_its_partition() -> None:

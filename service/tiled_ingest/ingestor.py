@@ -4,12 +4,12 @@ One thread owns the consumer, the engine and the commits; Kafka's callbacks run 
 lock. What waits for Tiled waits in `lanes`.
 """
 
-import gc
 import time
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import singledispatchmethod
-from typing import Any
+from typing import Any, ClassVar
 
 from .core import effects as fx
 from .core.engine import Engine
@@ -23,11 +23,8 @@ from .lanes import Lanes
 from .observe.watch import Watch
 
 POLL_RECORDS_MAX = 4_096
-SLICE_RECORDS_MAX = 4_096  # given to the engine at once, between two looks at memory and at answers
-SLICE_BYTES_MAX = 2_000_000
 LOOK_AT_OTHERS_S = 1.0
 TELL_ENDS_S = 1.0
-GARBAGE_THRESHOLDS = 20_000, 20, 50  # by default the collector would come for every 700 events, and find nothing
 POLL_BUSY_S = 0.005  # answers of Tiled are awaited: look soon
 POLL_IDLE_S = 0.1
 
@@ -49,7 +46,12 @@ class Ingestor:
         How long a revoke, or the end, may wait for writes under way.
     announcements
         Needed where the engine's policy announces runs.
+    now_s
+        Monotonic time in seconds.
     """
+
+    slice_records_max: ClassVar[int] = 4_096  # given to the engine at once, between two looks at memory and answers
+    slice_bytes_max: ClassVar[int] = 2_000_000
 
     def __init__(
         self,
@@ -59,6 +61,7 @@ class Ingestor:
         watch: Watch,
         drain_s_max: float,
         announcements: Announcements | None = None,
+        now_s: Callable[[], float] = time.monotonic,
     ) -> None:
         self._engine = engine
         self._lanes = lanes
@@ -66,6 +69,7 @@ class Ingestor:
         self._announcements = announcements
         self._watch = watch
         self._drain_s_max = drain_s_max
+        self._now_s = now_s
         self._source: Source | None = None
         self._inbox: deque[fx.Input] = deque()  # what effects answered at once
         self._ended: Ended | None = None
@@ -80,8 +84,6 @@ class Ingestor:
     def run(self, source: Source, *, until_end: bool = False) -> Ended:
         """Ingest until `end` is called, the engine stops, or (`until_end`) the ends of now are reached."""
         self._source = source
-        gc.freeze()  # what was imported stays: not to be looked through again and again
-        gc.set_threshold(*GARBAGE_THRESHOLDS)
         if until_end:
             self._ends = source.end_offsets()
             if not self._ends:
@@ -111,16 +113,26 @@ class Ingestor:
         while self._unread and not self._engine.full and self._ended is None:
             given = self._unread.popleft()
             if isinstance(given, fx.Records):
-                given, rest = _sliced(given)
+                given, rest = self._sliced(given)
                 if rest.records:
                     self._unread.appendleft(rest)
             self._watch.came(given)
             self._step(given)
             self._pump()
 
+    def _sliced(self, given: fx.Records) -> tuple[fx.Records, fx.Records]:
+        """Return the first records, and the rest."""
+        nbytes, end = 0, 0
+        for record in given.records[: self.slice_records_max]:
+            nbytes += len(record.value or b"")
+            end += 1
+            if nbytes >= self.slice_bytes_max:
+                break
+        return fx.Records(given.records[:end]), fx.Records(given.records[end:])
+
     def _tell_ends(self, source: Source) -> None:
-        if time.monotonic() - self._ends_told_s >= TELL_ENDS_S:
-            self._ends_told_s = time.monotonic()
+        if self._now_s() - self._ends_told_s >= TELL_ENDS_S:
+            self._ends_told_s = self._now_s()
             self._step(fx.Ends({home: end for home, (_, end) in source.lag().items()}))
 
     @property
@@ -128,7 +140,7 @@ class Ingestor:
         """How long to wait for the next record, at most."""
         if self._engine.busy or self._unread:
             return POLL_BUSY_S
-        return min(POLL_IDLE_S, max(POLL_BUSY_S, self._engine.idle_s(time.monotonic())))
+        return min(POLL_IDLE_S, max(POLL_BUSY_S, self._engine.idle_s(self._now_s())))
 
     def _drain(self) -> None:
         """Finish what is under way, within the limit; nothing new is taken meanwhile."""
@@ -143,9 +155,9 @@ class Ingestor:
 
     def _others_have(self, ends: dict[Home, int]) -> bool:
         """Look now and then whether other members of the group have committed what we do not own."""
-        if self._member.assigned or time.monotonic() - self._looked_s < LOOK_AT_OTHERS_S:
+        if self._member.assigned or self._now_s() - self._looked_s < LOOK_AT_OTHERS_S:
             return False
-        self._looked_s = time.monotonic()
+        self._looked_s = self._now_s()
         committed = self._member.committed(list(ends))
         return all(committed[home] >= end for home, end in ends.items())
 
@@ -168,8 +180,8 @@ class Ingestor:
         self._unread = deque(kept for given in self._unread if (kept := _without(given, homes)) is not None)
 
     def _pump_until(self, done: Any) -> None:
-        until_s = time.monotonic() + self._drain_s_max
-        while self._ended is None and not done() and time.monotonic() < until_s:
+        until_s = self._now_s() + self._drain_s_max
+        while self._ended is None and not done() and self._now_s() < until_s:
             self._pump(wait_s=0.02)
             self._step(fx.Tick())
             self._watch.alive()
@@ -188,7 +200,7 @@ class Ingestor:
     def _step(self, given: fx.Input) -> None:
         self._inbox.append(given)
         while self._inbox and self._ended is None:
-            for effect in self._engine.step(time.monotonic(), self._inbox.popleft()):
+            for effect in self._engine.step(self._now_s(), self._inbox.popleft()):
                 self._perform(effect)
                 self._watch.moved()
 
@@ -248,17 +260,6 @@ class Ingestor:
         if self._source is None:
             raise IngestError("the loop has no consumer yet")
         return self._source
-
-
-def _sliced(given: fx.Records) -> tuple[fx.Records, fx.Records]:
-    """Return the first records, and the rest."""
-    nbytes, end = 0, 0
-    for record in given.records[:SLICE_RECORDS_MAX]:
-        nbytes += len(record.value or b"")
-        end += 1
-        if nbytes >= SLICE_BYTES_MAX:
-            break
-    return fx.Records(given.records[:end]), fx.Records(given.records[end:])
 
 
 def _without(given: fx.Input, homes: tuple[Home, ...]) -> fx.Input | None:

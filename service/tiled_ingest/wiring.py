@@ -1,6 +1,7 @@
 """The only place that names concrete parts: here the service is put together."""
 
 import ctypes
+import gc
 import secrets
 import sys
 from contextlib import ExitStack, suppress
@@ -39,9 +40,10 @@ from .tiled.plugins import load
 from .tiled.probe import SCOPES_NEEDED, key_scopes, server_version, too_old
 from .tiled.session import Session
 
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # glibc's numbers of these parameters
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8  # glibc's numbers of these parameters
 MAPPED_BYTES_MIN = 4_194_304  # a block of this size is the system's again once it is freed
 KEPT_BYTES_MAX = 16_777_216  # of free memory
+GARBAGE_THRESHOLDS = 20_000, 20, 50  # by default the collector would come for every 700 events, and find nothing
 KAFKA_LIMIT_S = 5.0  # of one attempt at the start
 
 
@@ -57,8 +59,8 @@ def run_service(settings: Settings, ending: Ending, *, until_end: bool = False, 
 
     Asked to end during its start, it ends with 0 after the step under way, and joins no group.
     """
-    _keep_pandas_away()
     _give_memory_back()
+    _keep_pandas_away()
     configure(settings.log.format, settings.log.level, settings.beamline, settings.secrets())
     report_crashes()
     log = structlog.get_logger("tiled_ingest")
@@ -101,14 +103,16 @@ def _keep_pandas_away() -> None:
 def _give_memory_back() -> None:
     """Let batches go back to the system when they are written: 20 MB each, 60 MB in a backlog.
 
-    By itself glibc keeps blocks of up to 32 MB, and so does Arrow's own allocator. Blocks of a poll are kept: the pages
-    of memory that is new each time would cost as much as the work on it.
+    By itself glibc keeps blocks of up to 32 MB, and so does Arrow's own allocator; and each thread (of the lanes, of
+    Kafka's clients) keeps what it has freed, where no other can use it: so all share one heap. Blocks of a poll are
+    kept: the pages of memory that is new each time would cost as much as the work on it. Called before Arrow is used.
     """
     pa.set_memory_pool(pa.system_memory_pool())
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # not every C library has it
     if mallopt is not None:
         mallopt(_M_MMAP_THRESHOLD, MAPPED_BYTES_MIN)
         mallopt(_M_TRIM_THRESHOLD, KEPT_BYTES_MAX)
+        mallopt(_M_ARENA_MAX, 1)
 
 
 def _run(settings: Settings, ending: Ending, stack: ExitStack, *, until_end: bool, accept_gap: bool) -> Ended:
@@ -135,6 +139,8 @@ def _run(settings: Settings, ending: Ending, stack: ExitStack, *, until_end: boo
     source = _source(settings, ingestor)
     stack.callback(source.close)
     ending.tell(ingestor.end)
+    gc.freeze()  # what was imported stays: not to be looked through again and again
+    gc.set_threshold(*GARBAGE_THRESHOLDS)
     return ingestor.run(source, until_end=until_end)
 
 

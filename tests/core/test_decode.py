@@ -16,9 +16,10 @@ from hypothesis import strategies as st
 
 from tiled_ingest.core.decoding.decode import KINDS, Decoder, kind_of
 from tiled_ingest.core.decoding.events import BulkEvents, Event, EventPage, event_from, references, rows_of
+from tiled_ingest.core.decoding.whereabouts import whereabouts
 from tiled_ingest.core.errors import InvalidDocument
 from tiled_ingest.core.policy import Policy
-from tiled_ingest.core.record import Record
+from tiled_ingest.core.record import Handed, Record
 
 CODES = {
     "tombstone", "undecodable", "unknown_kind", "schema", "object_array", "too_large", "too_nested",
@@ -556,3 +557,36 @@ def test_a_patch_may_mend_what_the_schema_refuses() -> None:
     mend = Decoder(Policy(patches={"stop": lambda doc: {**doc, "exit_status": "abort"}}))
     broken = {"uid": "s", "run_start": "r", "time": 1.0}
     assert mend.admit("stop", broken)[1] == {**broken, "exit_status": "abort"}
+
+
+# ---------------------------------------------------------------- what says where it belongs
+
+
+@pytest.mark.parametrize(
+    ("doc", "named"),
+    [
+        ({"descriptor": "d", "seq_num": "one"}, ("descriptor", "d")),
+        ({"run_start": "r", "data_keys": 7}, ("run", "r")),
+        ({"descriptor": 7, "run_start": "r"}, ("run", "r")),
+        ({"descriptor": ["d"]}, None),
+        ({"descriptor": ""}, None),
+        ({}, None),
+        (["descriptor", "d"], None),
+    ],
+)
+def test_a_document_that_cannot_be_read_may_still_say_where_it_belongs(doc: Any, named: tuple[str, str] | None) -> None:
+    for told in (published("event", doc), Handed("t", 0, 0, 0, None, None, "event", doc, 10)):
+        found = whereabouts(told)
+        assert (found and (found.by, found.uid)) == named
+
+
+@given(st.binary(max_size=200))
+def test_whatever_the_bytes_are_asking_where_they_belong_does_no_harm(value: bytes) -> None:
+    for wrapped in (value, b"\x92\xa5event" + value, b"\x92\xa5event\x81\xaadescriptor" + value):
+        found = whereabouts(record(wrapped))
+        assert found is None or found.uid
+
+
+def test_a_document_of_ten_thousand_levels_says_nothing() -> None:
+    deep = b"\x92\xa5event\x81\xa1x" + b"\x91" * 10_000 + b"\xc0"
+    assert whereabouts(record(deep)) is None

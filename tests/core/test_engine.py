@@ -520,6 +520,32 @@ def test_an_event_before_its_descriptor_is_an_orphan_and_the_run_goes_on() -> No
     assert world.tiled.seq_nums(TABLE) == [1, 2]
 
 
+BROKEN: list[tuple[str, Any]] = [
+    ("event", event_doc(3) | {"seq_num": "three"}),
+    ("event_page", page_doc(4, 5) | {"time": [1.0]}),
+    ("descriptor", descriptor_doc("other") | {"data_keys": 7}),
+]
+
+
+@pytest.mark.parametrize("again", [False, True], ids=["at once", "after a rebuild"])
+def test_a_run_notes_what_cannot_be_read_of_it(again: bool) -> None:
+    """By the descriptor or the run that the document names; of nobody's it is a letter without a run."""
+    world = ready()
+    stray = ("event", event_doc(1, descriptor="unknown") | {"seq_num": "one"})
+    world.publish(*whole()[:-1], *BROKEN, stray)
+    world.settle()
+    assert [letter.run for letter in world.letters] == ["r", "r", "r", ""]
+    assert {code for _, code in world.codes} == {"schema"}
+    if again:
+        world = World(tiled=world.tiled, logs=world.logs)
+        world.assign(committed=8, point=ResumePoint(start=0, epoch=1, nonce="w1", topic_id=TOPIC_ID))
+        world.settle()
+    world.publish(("stop", stop_doc(num_events={"primary": 2})))
+    world.settle()
+    assert world.tiled.facts(("r",))["state"] == "complete"
+    assert world.tiled.facts(("r",))["notes"] == ["3 documents of this run are dead letters: schema."]
+
+
 def test_a_document_in_another_partition_than_its_run_is_scattered() -> None:
     world = ready()
     world.assign(OTHER)

@@ -29,6 +29,7 @@ from tiled_ingest.core.decoding.layouts import Layout, UnfitError
 from tiled_ingest.core.errors import InvalidDocument
 from tiled_ingest.core.policy import Policy
 from tiled_ingest.core.record import Record
+from tiled_ingest.core.rows.packed import Packed
 from tiled_ingest.core.rows.stretch import Stretch
 
 DTYPES = {"x": "number", "i": "integer", "s": "string", "b": "boolean", "a": "array"}
@@ -260,3 +261,71 @@ def test_what_is_rare_has_no_layout(doc: dict[str, Any]) -> None:
     assert isinstance(event, Event)
     with pytest.raises(UnfitError):
         Layout.of(message, event)
+
+
+# ---------------------------------------------------------------- many runs at once
+
+
+def interleaved(runs: int, order: Sequence[int]) -> tuple[list[bytes], list[bytes], list[bytes]]:
+    """Beginnings, events in that order of their runs, and ends; messages of a run's odd events are of another form."""
+    uids = [f"r{number:03}" for number in range(runs)]
+    opening = [
+        message
+        for uid in uids
+        for message in (
+            packed(start_doc(uid), "start"),
+            packed(descriptor_doc(f"d-{uid}", run=uid, x="number", i="integer"), "descriptor"),
+        )
+    ]
+    counts: Counter[int] = Counter()
+    events_in_order = []
+    for run in order:
+        counts[run] += 1
+        number = counts[run]
+        data: dict[str, Any] = {"x": number + run / 1_000, "i": number} if number % 2 else {"x": number + run / 1_000}
+        events_in_order.append(packed(event_doc(number, descriptor=f"d-{uids[run]}", **data)))
+    return opening, events_in_order, [packed(stop_doc(uid), "stop") for uid in uids]
+
+
+def rows_of_all(policy: Policy, parts: Sequence[Sequence[bytes]]) -> tuple[dict[w.Path, str], set[Any]]:
+    """What was written of each table, and what became of the runs."""
+    world = World(policy, MiniTiled())
+    world.assign()
+    log = records_of([message for part in parts for message in part])
+    begin = 0
+    for part in parts:
+        world.logs[HOME] += log[begin : begin + len(part)]
+        begin += len(part)
+        world.tick()
+    world.settle(3 * len(parts[0]))
+    written: dict[w.Path, str] = {}
+    for request in (ask.request for ask in world.kinds(fx.Ask) if isinstance(ask.request, w.Append)):
+        written[request.path] = written.get(request.path, "") + repr(request.table.to_pylist())
+    return written, {(told["run"], told["state"], told["rows"]) for told in world.told("run_closed")}
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.lists(st.integers(0, 6), min_size=1, max_size=60))
+def test_events_of_runs_that_are_interleaved_each_find_theirs(order: list[int]) -> None:
+    parts = interleaved(7, order)
+    general, closed = rows_of_all(replace(POLICY, layout_rows_min=10**6), parts)
+    assert rows_of_all(replace(POLICY, layout_rows_min=1), parts) == (general, closed)
+    assert {run: rows for run, _, rows in closed} == {f"r{run:03}": order.count(run) for run in range(7)}
+
+
+def test_of_interleaved_runs_each_ones_first_event_alone_is_decoded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A thousand open runs have a few rows each in what comes together: the work on each must be little."""
+    decoded: list[int] = []
+    events_of = Packed.events
+
+    def counted(rows: Packed) -> list[Event]:
+        decoded.append(len(rows))
+        return events_of(rows)
+
+    monkeypatch.setattr(Packed, "events", counted)
+    runs, rounds = 50, 8
+    opening, events_in_order, ends = interleaved(runs, [*range(runs)] * rounds)
+    portions = [events_in_order[begin : begin + 2 * runs] for begin in range(0, len(events_in_order), 2 * runs)]
+    _, closed = rows_of_all(POLICY, [opening, *portions, ends])
+    assert sum(rows for _, _, rows in closed) == runs * rounds
+    assert decoded == [1] * runs

@@ -522,6 +522,25 @@ def test_a_silent_broker_holds_up_neither_commit_nor_close() -> None:
             assert time.monotonic() - began_s < 6
 
 
+def test_of_many_partitions_the_first_alone_waits_for_a_silent_coordinator() -> None:
+    with KafkaBroker() as own:
+        own.create_topic("t", partitions=8)
+        one = Member(own.bootstrap_servers, "g", ["t"], commit_s_max=1.0)
+        one.poll_until(lambda it: len(it.claims) == 8)
+        took_s = []
+        with frozen(own):
+            time.sleep(0.2)
+            for partition in range(8):
+                began_s = time.monotonic()
+                with pytest.raises(CommitError) as caught:
+                    one.source.commit(Home("t", partition), 0, "")
+                assert not caught.value.fenced
+                took_s.append(time.monotonic() - began_s)
+        assert sum(took_s[1:]) < took_s[0]
+        one.poll_until(lambda it: committed(it, Home("t", 7)), limit_s=60)
+        one.source.close()
+
+
 def test_a_broker_that_falls_silent_in_the_middle_of_a_commit_ends_the_service() -> None:
     with KafkaBroker() as own:
         own.create_topic("t")

@@ -1,15 +1,20 @@
 """What each way to fail is taken for; against a scripted server, so that every way can be had."""
 
+import gzip
+import io
 import json
 import logging
+import socket
 import threading
 import time
-from collections.abc import Iterator
+import tracemalloc
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pytest
 from tiled.catalog import in_memory
@@ -37,6 +42,7 @@ from tiled_ingest.core.writes import (
     GetNode,
     Missing,
     Outcome,
+    ReadKeys,
     Rejected,
     Unknown,
     Unprocessed,
@@ -126,6 +132,40 @@ def test_a_success_that_cannot_be_understood_confirms_nothing() -> None:
         table = CreateTable(("run",), "internal", pa.schema({"x": pa.int64()}), {}, None, {})
         assert isinstance(perform(session, table), Unknown)
         session.close()
+
+
+def arrow_file(rows: int) -> bytes:
+    sink = io.BytesIO()
+    keys = pa.table({"seq_num": np.arange(rows), "time": np.arange(rows) / 7})
+    with pa.ipc.new_file(sink, keys.schema) as writer:
+        writer.write_table(keys)
+    return sink.getvalue()
+
+
+@pytest.mark.parametrize("encode", [bytes, gzip.compress], ids=["plain", "gzip"])
+def test_the_keys_of_a_long_run_are_held_once(encode: Callable[[bytes], bytes]) -> None:
+    body = encode(arrow_file(1_000_000))
+    encoding = "Content-Encoding: gzip\r\n" if encode is gzip.compress else ""
+
+    def act(sock: socket.socket) -> bool:
+        sock.sendall(f"HTTP/1.1 200 OK\r\n{encoding}Content-Length: {len(body)}\r\n\r\n".encode())
+        sock.sendall(body)
+        return True
+
+    with ScriptedServer(act) as server:
+        session = Session.at(server.uri, KEY)
+        session.server_info()
+        tracemalloc.start()
+        try:
+            outcome = perform(session, ReadKeys(("run", "primary", "internal")))
+            peak = tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+        session.close()
+    assert isinstance(outcome, Done)
+    np.testing.assert_array_equal(outcome.value.seq_num, np.arange(1_000_000))
+    np.testing.assert_array_equal(outcome.value.time, np.arange(1_000_000) / 7)
+    assert peak < 1.5 * (outcome.value.seq_num.nbytes + outcome.value.time.nbytes)
 
 
 # ---------------------------------------------------------------- no answer

@@ -88,7 +88,7 @@ class Claim:
         self.decode.begin(point.limits if point else (), offset)
         start = min(start, offset)
         claimed = Commitment(offset, start, tuple(point.reopening) if point else ())
-        yield from self._commit(offset, self._metadata(claimed))
+        yield from self._commit(offset, self.metadata(claimed))
         self.committed = claimed
         if start < self._assigned.low:
             yield from self._give_up(self._assigned.low)
@@ -233,11 +233,8 @@ class Claim:
         committable = self.ledger.committable
         return Commitment(committable, self.runs.first_needed(committable), self.reopening)
 
-    def metadata(self) -> str:
-        """The string that is committed with `to_commit`."""
-        return self._metadata(self.to_commit)
-
-    def _metadata(self, point: Commitment) -> str:
+    def metadata(self, point: Commitment) -> str:
+        """The string that is committed with it."""
         limits, partitions = self.decode.since(point.start), self._assigned.partitions
         words = self.epoch, self.nonce, self.topic_id, RULES_VERSION
         return ResumePoint(point.start, *words, limits, partitions, list(point.reopening)).encode()

@@ -9,6 +9,8 @@ from .outbox import Outbox
 from .policy import Policy
 from .schedule import Lane
 
+AGAIN_S_MIN = 0.1  # after a refusal the loop must poll before the next commit: only there it hears what became of us
+
 
 class Commits:
     """Commits under way, and which are due."""
@@ -37,8 +39,8 @@ class Commits:
         if due:
             self._last_s = self._out.now_s
         for claim in claims if due else urgent:
-            if claim.live and self._is_allowed(claim) and claim.to_commit != claim.committed:
-                self._send(claim, None, claim.to_commit, claim.metadata())
+            if claim.live and self._is_allowed(claim) and (point := claim.to_commit) != claim.committed:
+                self._send(claim, None, point, claim.metadata(point))
 
     def _is_allowed(self, claim: Claim) -> bool:
         given_up = claim.fenced and claim.leaving
@@ -79,6 +81,6 @@ class Commits:
         """
         claim, lane, _ = self._under_way.pop(given.ticket)
         claim.fenced = given.fenced
-        claim.commit_after_s = self._out.now_s + self._interval_s
+        claim.commit_after_s = self._out.now_s + max(self._interval_s, AGAIN_S_MIN)
         self._out.tell("commit_failed", home=str(claim.home), detail=given.detail, fenced=given.fenced)
         return lane

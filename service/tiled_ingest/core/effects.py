@@ -2,7 +2,8 @@
 
 `engine.step(now_s, input) -> list[Effect]`. `now_s` is monotonic time in seconds. Every effect that can be answered
 carries a ticket; its answer comes back as an input with the same ticket, once, in any order. Effects of one list are
-performed in its order. Effects with the same lane are performed one after the other; different lanes overlap.
+performed in its order; requests and reads overlap. A lane names work that goes on in order: the engine asks nothing in
+it before the last answer came. Only what was lost with a partition may still be under way when that is ours again.
 """
 
 from collections.abc import Mapping

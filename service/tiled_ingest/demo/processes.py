@@ -21,6 +21,7 @@ from pathlib import Path
 _LIBC = ctypes.CDLL(None, use_errno=True)  # loaded before any fork: a forked child must not take a lock
 _PR_SET_PDEATHSIG = 1
 _PORTS = range(15_000, 32_000)  # below Linux' ephemeral ports, so that no outgoing connection takes one meanwhile
+_given: set[int] = set()  # what is free now may have been given to a process that has not begun to listen yet
 _KILL_LIMIT_S = 10.0
 _POLL_S = 0.05
 
@@ -30,10 +31,11 @@ class ProcessError(RuntimeError):
 
 
 def free_port() -> int:
-    """Return a TCP port of 127.0.0.1 on which nobody listens at this moment."""
-    for port in random.sample(_PORTS, k=200):
+    """Return a TCP port of 127.0.0.1 on which nobody listens at this moment; each time another one."""
+    for port in random.sample(sorted(set(_PORTS) - _given), k=200):
         with socket.socket() as probe, contextlib.suppress(OSError):
             probe.bind(("127.0.0.1", port))
+            _given.add(port)
             return port
     raise ProcessError("found no free TCP port on 127.0.0.1")
 

@@ -32,7 +32,8 @@ _ANY_CONSUMER = {
     "topic.metadata.refresh.interval.ms": 30_000,  # 5 min by default: so long may nobody know of new partitions
     "fetch.wait.max.ms": 100,  # a resumed partition waits for the fetch under way to end: 500 by default
     "fetch.queue.backoff.ms": 5,  # 1000 by default: fetching would rest a second whenever the queue is full
-    "queued.max.messages.kbytes": 16_384,  # of all partitions: a tenth of a second's; it fills while they are paused
+    # Of all partitions: some polls. It fills while they are paused, and little messages take twice their size in it.
+    "queued.max.messages.kbytes": 8_192,
 }
 
 MESSAGE_BYTES_MAX = 268_435_456  # the client must accept what any source topic could hold

@@ -25,6 +25,7 @@ from .topics import Topics, without_times
 from .waiting import in_thread
 
 _HEARD_S_MAX = 0.1  # the commits of many partitions follow each other: one question is enough
+_DEAF_S = 1.0  # so long after a silence the commits of other partitions need not wait for the coordinator, too
 _OUT_S_MAX = 30.0  # so long may a member that was counted out take to join again
 _ASK_S_MAX = 3.0  # for the members of the group
 _WAKE_S_MAX = 0.2
@@ -88,6 +89,7 @@ class Source:
         self._claims: list[Assigned] = []
         self._failure: IngestError | None = None
         self._heard_s = float("-inf")
+        self._silent_s = float("-inf")  # when the coordinator was last asked in vain
         self._member_s = time.monotonic()  # when we last heard that we are a member, or asked
         self._in_doubt = False  # whether the group went on without us since
         self._never_sure = made.get("group.protocol") == "consumer"
@@ -213,8 +215,14 @@ class Source:
         librdkafka tries a synchronous commit again and again until it speaks, and the client lets no other call
         through meanwhile. So it is asked first.
         """
+        if time.monotonic() - self._silent_s < _DEAF_S:
+            raise CommitError(f"{home}: the coordinator was silent a moment ago", fenced=False)
         if time.monotonic() - self._heard_s > _HEARD_S_MAX:
-            self._consumer.committed([place_of(home)], timeout=self._commit_s_max)
+            try:
+                self._consumer.committed([place_of(home)], timeout=self._commit_s_max)
+            except ck.KafkaException:
+                self._silent_s = time.monotonic()
+                raise
 
     def _commit_in_time(self, place: Any) -> list[Any]:
         """Commit, with a limit for a coordinator that falls silent between the question and the commit.

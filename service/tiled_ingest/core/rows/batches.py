@@ -128,11 +128,13 @@ class RowBuffer:
 def _merged(parts: Iterable[Packed]) -> Iterator[Packed]:
     """Yield the rows in pieces that are worth the work on each, and small enough to be near when they are needed."""
     gathered: list[Packed] = []
+    rows = 0
     for packed in parts:
         gathered.append(packed)
-        if sum(map(len, gathered)) >= PIECE_ROWS:
+        rows += len(packed)
+        if rows >= PIECE_ROWS:
             yield Packed.concat(gathered)
-            gathered = []
+            gathered, rows = [], 0
     if gathered:
         yield Packed.concat(gathered)
 

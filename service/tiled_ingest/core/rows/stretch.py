@@ -1,8 +1,8 @@
 """Events that follow each other in the log, each of a known layout: taken together, as if one by one."""
 
-from collections import defaultdict
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from functools import cached_property
+from itertools import pairwise
 from operator import attrgetter
 from typing import TypeVar
 
@@ -50,7 +50,7 @@ class Stretch:
     def divided(self, rows: int) -> "tuple[Stretch, Stretch]":
         """Return the first `rows` records, and the rest."""
         if rows >= len(self):
-            return self, self.take(np.arange(0))
+            return self, Stretch((), self._parts, self._part_of[:0], self._row_of[:0])
         return self.take(np.arange(rows)), self.take(np.arange(rows, len(self)))
 
     def split(self, owner_of: Callable[[str], T | None]) -> "dict[T | None, Stretch]":
@@ -59,10 +59,25 @@ class Stretch:
         owners = {uid: owner_of(uid.decode()) for uid in set(uids)}
         if len(set(owners.values())) == 1:
             return {owners[uids[0]]: self}
-        rows: defaultdict[T | None, list[int]] = defaultdict(list)
-        for row, uid in enumerate(uids):
-            rows[owners[uid]].append(row)
-        return {owner: self.take(np.array(mine)) for owner, mine in rows.items()}
+        numbers: dict[T | None, int] = {}
+        number_of = [numbers.setdefault(owners[uid], len(numbers)) for uid in uids]
+        ends = np.cumsum(np.bincount(number_of)).tolist()
+        pieces = self._cut(np.argsort(number_of, kind="stable"), ends)
+        return dict(zip(numbers, pieces, strict=True))
+
+    def _cut(self, order: Indices, ends: list[int]) -> "Iterator[Stretch]":
+        """Yield the records in that order, a piece up to each end; each piece's own are in the order of the log.
+
+        Pieces may be of a few rows, a thousand of them: what is known of each row is looked up for all together.
+        """
+        records = [self.records[row] for row in order.tolist()]
+        part_of, row_of = self._part_of[order], self._row_of[order]
+        seq_nums, offsets, weights = self.seq_nums[order], self.offsets[order], self.weights[order]
+        for begin, end in pairwise((0, *ends)):
+            rows = slice(begin, end)
+            piece = Stretch(records[rows], self._parts, part_of[rows], row_of[rows])
+            piece.seq_nums, piece.offsets, piece.weights = seq_nums[rows], offsets[rows], weights[rows]
+            yield piece
 
     @property
     def first(self) -> Event:
@@ -102,6 +117,11 @@ class Stretch:
         """What each row counts in memory, in bytes."""
         return np.array([max(part.layout.length, ROW_BYTES_MIN) for part in self._parts])[self._part_of]
 
+    @cached_property
+    def nbytes(self) -> int:
+        """What all rows count in memory, in bytes."""
+        return int(self.weights.sum())
+
     @property
     def packed(self) -> list[tuple[Packed, npt.NDArray[np.int64]]]:
         """The events by layout, with the offsets of their records."""
@@ -109,8 +129,11 @@ class Stretch:
 
     @cached_property
     def _by_part(self) -> list[tuple[Indices, Packed]]:
-        by_part = [(np.flatnonzero(self._part_of == part), packed) for part, packed in enumerate(self._parts)]
-        return [(rows, packed.take(self._row_of[rows])) for rows, packed in by_part if len(rows)]
+        present = sorted(set(self._part_of.tolist()))
+        if len(present) == 1:
+            return [(np.arange(len(self)), self._parts[present[0]].take(self._row_of))]
+        by_part = [(np.flatnonzero(self._part_of == part), self._parts[part]) for part in present]
+        return [(rows, packed.take(self._row_of[rows])) for rows, packed in by_part]
 
     def _texts(self, name: str) -> list[bytes]:
         """Return the text that stands in a field of the event, in UTF-8."""

@@ -60,7 +60,8 @@ class Seen:
         """
         marks = list(map(_mark, uids))
         first = int(seq_nums[0])
-        if first == len(self._slots) + 1 and first >= self._others_end and np.all(np.diff(seq_nums) == 1):
+        follows = first == len(self._slots) + 1 and first >= self._others_end
+        if follows and seq_nums.tolist() == list(range(first, first + len(marks))):
             self._slots.extend(marks)
             self.distinct += len(marks)
             return np.ones(len(marks), np.bool_)

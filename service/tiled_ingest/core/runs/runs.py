@@ -13,6 +13,7 @@ import numpy as np
 from tiled_ingest.core.decoding.eras import Decode
 from tiled_ingest.core.decoding.events import BulkEvents, Event, EventPage, Reference, references, rows_of
 from tiled_ingest.core.decoding.weigh import held_nbytes
+from tiled_ingest.core.decoding.whereabouts import whereabouts
 from tiled_ingest.core.errors import InvalidDocument
 from tiled_ingest.core.external.intake import RESOURCES, SHARED, Intake
 from tiled_ingest.core.external.shelf import REBUILD
@@ -143,7 +144,11 @@ class Runs:
             The record goes to the dead letters.
         """
         self._newest_ms = max(self._newest_ms, record.timestamp_ms)
-        kind, doc = self._decode(record)
+        try:
+            kind, doc = self._decode(record)
+        except InvalidDocument as error:
+            self._miss(error, record)
+            raise
         named = references(kind, doc)
         try:
             run = self._find(kind, named)
@@ -154,6 +159,13 @@ class Runs:
             error.run = self._run_of(named)
             error.about = named.uid[:UID_CHARS_MAX]
             raise
+
+    def _miss(self, error: InvalidDocument, record: Record) -> None:
+        """Note in the run that a document of it cannot be read, where it says whose it is."""
+        named = whereabouts(record)
+        if named is not None and (run := self._known(named)) is not None:
+            error.run = run.uid
+            run.refused[error.code] += 1
 
     def receive_stretch(self, stretch: Stretch, now_s: float) -> tuple[set[Run], list[Record]]:
         """Take events all at once, as `receive` would one by one.
@@ -184,13 +196,13 @@ class Runs:
         run.meet(Trigger.EVENT)
         run.heard_s, run.heard_ms = now_s, rows.records[-1].timestamp_ms
         run.reached(rows.records[-1].offset)
-        self.weight += int(rows.weights.sum())
+        self.weight += rows.nbytes
         is_new = run.acceptance.add_events(stream.name, rows.seq_nums, rows.uids)
         if not is_new.all():
             for _ in range(len(rows) - int(is_new.sum())):
                 self._count("event", "duplicate")
             rows = rows.take(np.flatnonzero(is_new))
-        if len(rows):
+        if len(rows) and not stream.parts:
             stream.plan(rows.first)
         if self._only_counts:
             stream.recall_all(rows)

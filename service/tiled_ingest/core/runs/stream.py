@@ -292,13 +292,14 @@ class Stream:
 
     def extend(self, rows: Stretch) -> None:
         """Add accepted rows to the open batch; no more than `room`."""
-        self._buffer.extend(rows.packed, int(rows.weights.sum()))
+        self._buffer.extend(rows.packed, rows.nbytes)
 
     def room(self, rows: Stretch, policy: Policy) -> int:
         """How many of these rows may follow in the open batch: at least one, and with the last of them it is full."""
-        until_full = np.searchsorted(np.cumsum(rows.weights), policy.bytes_max - self._buffer.bytes) + 1
+        left = policy.bytes_max - self._buffer.bytes
+        until_full = len(rows) if rows.nbytes < left else int(np.searchsorted(np.cumsum(rows.weights), left)) + 1
         rows_max = min(policy.rows_max, self.laid_rows_max(policy))
-        return max(1, min(rows_max - self._buffer.rows, int(until_full)))
+        return max(1, min(rows_max - self._buffer.rows, until_full))
 
     def laid_rows_max(self, policy: Policy) -> int:
         """How many rows may become tables together: those of wide tables weigh more there than in their messages."""
