@@ -17,10 +17,12 @@ def main() -> int:
     parser.add_argument("--strikes-max", type=int)
     parser.add_argument("--runs-max", type=int)
     parser.add_argument("--brief", action="store_true", help="as seven of eight histories of a campaign are")
+    parser.add_argument("--storm", action="store_true", help="as one of sixteen is")
     parser.add_argument("--without", action="append", default=[], type=Fault)
     parser.add_argument("--shrink", action="store_true", help="first look for a shorter history that fails")
     given = parser.parse_args()
-    options = Options(given.seed, given.strikes_max, frozenset(given.without), given.runs_max, brief=given.brief)
+    smaller = given.strikes_max, frozenset(given.without), given.runs_max
+    options = Options(given.seed, *smaller, brief=given.brief, storm=given.storm)
     if given.shrink:
         options = shrink(_quietly, _quietly(options)).options
     report = World(options, Engine, trace=print_line).run()

@@ -4,10 +4,8 @@ They are made at the engine's door, from the right engine: its inputs and effect
 here knows its inside.
 """
 
-import re
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import Any, ClassVar, cast
 
@@ -32,8 +30,8 @@ from tiled_ingest.core.effects import (
     LogRead,
     Records,
     Released,
+    Tick,
 )
-from tiled_ingest.core.engine import Engine
 from tiled_ingest.core.offsets import ResumePoint
 from tiled_ingest.core.policy import Policy
 from tiled_ingest.core.record import Home, Record
@@ -58,10 +56,8 @@ from tiled_ingest.core.writing import arrays, switch, tables
 from tiled_ingest.core.writing.patience import insist
 
 from .faults import Fault
-from .options import Options
 from .surroundings import EngineLike
 from .tiled_model import DeleteNode
-from .world import World
 
 MakeEngine = Callable[[Policy, Callable[[], str]], EngineLike]
 
@@ -84,6 +80,17 @@ class Bent:
     @property
     def finished(self) -> bool:
         return self._engine.finished
+
+    @property
+    def full(self) -> bool:
+        return self._engine.full
+
+    @property
+    def busy(self) -> bool:
+        return self._engine.busy
+
+    def idle_s(self, now_s: float) -> float:
+        return self._engine.idle_s(now_s)
 
     def drained(self, homes: Iterable[Home]) -> bool:
         return self._engine.drained(homes)
@@ -223,6 +230,7 @@ class CommitsAfterRelease(Bent):
     def __init__(self, engine: EngineLike) -> None:
         super().__init__(engine)
         self._last: dict[Home, Commit] = {}
+        self._late: list[Effect] = []
 
     def done(self, effect: Effect) -> list[Effect]:
         if isinstance(effect, Commit):
@@ -234,9 +242,12 @@ class CommitsAfterRelease(Bent):
         return [] if ours else [input]
 
     def afterwards(self, input: Input) -> list[Effect]:  # noqa: A002
-        if not isinstance(input, Released):
-            return []
-        return [replace(self._last[home], ticket=-1) for home in input.homes if home in self._last]
+        late: list[Effect] = []
+        if isinstance(input, Tick):
+            late, self._late = self._late, []
+        elif isinstance(input, Released):
+            self._late += [replace(self._last[home], ticket=-1) for home in input.homes if home in self._last]
+        return late
 
 
 class CountsRedelivered(Bent):
@@ -533,73 +544,3 @@ class ForgetsWhatHasWaited(WrongInside):
     @staticmethod
     def patch(patch: pytest.MonkeyPatch) -> None:
         patch.setattr(reopening, "Retaking", lambda _: Retaking(()))
-
-
-_ABSENT = r"is not settled: the (row|value) .* (0 times|not in)|rows: [1-9]\d* lost"
-_TWICE = r"is in .* [2-9] times|[1-9]\d* too many|different lengths"
-_BURIED = r"a sound .* is a dead letter|no end of coming to rest"
-VARIANTS: dict[
-    type[Bent], str
-] = {  # and what must be seen of each: a pattern that says that it is caught for its own fault
-    CommitsEarly: r"committed at .* is not settled",
-    ConfirmsBeforePerforming: _ABSENT,
-    DoesNotReadBack: _ABSENT,
-    ForgetsResumePoint: _BURIED,
-    RetriesBlindly: _TWICE,
-    CountsWithoutLooking: _ABSENT,
-    ComparesNumbersOnly: _ABSENT,
-    DropsDeadLetters: r"not in the dead letters|is no dead letter",
-    SettlesUnannounced: r"was not announced",
-    TakesDeadLettersForConfirmed: r"not in the dead letters|is no dead letter",
-    LosesMetadata: rf"{_BURIED}|belongs to claim",
-    SwapsRows: rf"out of order|{_ABSENT}",
-    SwapsWholeRows: r"rows: out of order",
-    ReversesLetters: r"dead letter of .* came after that of",
-    CommitsAfterRelease: r"which it does not own",
-    AdoptsForeignRuns: r"is someone else's",
-    DoesNotSwitch: rf"failed, though Tiled never rejected it|{_TWICE}",
-    TakesChunksForGranted: r"'ragged'\) should hold",
-    AppendsToInherited: _TWICE,
-    UsesAnOrderAgain: _TWICE,
-    DeletesTheChild: r"failed, though Tiled never rejected it",
-    DropsTheSharedTable: _ABSENT,
-    RebuildsFromWhatIsLeft: rf"no end of coming to rest|{_ABSENT}",
-    CountsRedelivered: r"frames: \[\] lost, .* too many",
-    MarksFailedFirst: r"is refused, but its .* is no dead letter",
-    RefusesWhatComesLate: r"though this claim gave up its run",
-    ReopensUnconfirmed: r"is open again, but a successor resumes",
-    ReopensUncovered: r"is open again, but a successor resumes",
-    ReopensWithoutABeginning: r"is open again, but the log had lost",
-    ForgetsWhatHasWaited: r"is not settled",
-}
-
-
-def bend(variant: type[Bent], make_engine: MakeEngine) -> MakeEngine:
-    """Make a maker of engines that are wrong in one way."""
-    return lambda policy, nonce: variant(make_engine(policy, nonce))
-
-
-@contextmanager
-def wrong(variant: type[Bent]) -> Iterator[MakeEngine]:
-    """Yield a maker of engines that are wrong in one way; outside, all is right again."""
-    with pytest.MonkeyPatch.context() as patch:
-        if issubclass(variant, WrongInside):
-            variant.patch(patch)
-        yield bend(variant, Engine)
-
-
-def caught(variant: type[Bent], most: int) -> tuple[int, str] | None:
-    """Return how many histories, from seed 0 on, it takes to see that an engine is wrong, and what is seen then.
-
-    A history that fails with the right engine, too, shows nothing, nor does one that fails otherwise than this engine's
-    fault makes it fail. `None` if so many do not show it.
-    """
-    pattern = VARIANTS.get(variant, "")
-    for seed in range(most):
-        options = Options(seed, **variant.meets)
-        with wrong(variant) as make_engine:
-            violations = World(options, make_engine).run().violations
-        found = [told for told in violations if re.search(pattern, told)]
-        if found and not World(options, Engine).run().violations:
-            return seed + 1, found[0]
-    return None

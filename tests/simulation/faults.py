@@ -90,21 +90,30 @@ class Faults:
         Kinds that never strike.
     heal_s
         When they cease.
+    storm
+        Whether all of them strike.
     """
 
     def __init__(
-        self, rng: random.Random, strikes_max: int | None, without: frozenset[Fault], heal_s: float = 30.0
+        self,
+        rng: random.Random,
+        strikes_max: int | None,
+        without: frozenset[Fault],
+        heal_s: float = 30.0,
+        *,
+        storm: bool = False,
     ) -> None:
         self._rng = rng
         self._left = strikes_max if strikes_max is not None else 1 << 30
         self._without = without
         self.healed = False
         self.hit: Counter[Fault] = Counter()
-        share = rng.choice((0.15, 0.4, 0.8))
+        share = 1.0 if storm else rng.choice((0.15, 0.4, 0.8))
+        factors = (0.3, 1.0) if storm else (0.3, 1.0, 2.0)
         self.rates = {
-            fault: rate * rng.choice((0.3, 1.0, 2.0)) if rng.random() < share else 0.0 for fault, rate in RATES.items()
+            fault: rate * rng.choice(factors) if rng.random() < share else 0.0 for fault, rate in RATES.items()
         }
-        count = rng.choice((0, 1, 3, 6))
+        count = 10 if storm else rng.choice((0, 1, 3, 6))
         self.moments = [(rng.uniform(0.1, 25.0) * (heal_s / 30.0), rng.choice(MOMENTS)) for _ in range(count)]
 
     def strikes(self, fault: Fault) -> bool:

@@ -88,6 +88,11 @@ class NaiveEngine:
         self._seen: set[str] = set()
         self._draining = False
 
+    full = busy = False
+
+    def idle_s(self, _now_s: float) -> float:
+        return 1.0
+
     @property
     def finished(self) -> bool:
         return self._draining and self.drained(self._partitions)
@@ -160,7 +165,7 @@ class NaiveEngine:
         if isinstance(wanted, DeadLetter):
             return DeadLetter(ticket, wanted.record, wanted.reason, wanted.code, wanted.error, wanted.run)
         assert wanted is not None
-        return Ask(ticket, "one at a time", wanted)
+        return Ask(ticket, str(home), wanted)
 
     def _work(self, record: Record) -> Work:
         dead = DeadLetter(0, record, "InvalidDocument", "naive", "", "")

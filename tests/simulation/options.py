@@ -30,17 +30,21 @@ class Options:
     refused_share: float = 0.03  # of the runs: Tiled takes none of their rows
     rates: dict[Fault, float] = field(default_factory=dict)  # in place of those that are drawn
     brief: bool = False  # one or two runs, and faults for eight seconds instead of half a minute
+    storm: bool = False  # every kind of fault at once, runs that are given up early, mostly on DuckDB
 
     @classmethod
     def of(cls, seed: int) -> "Options":
-        """Draw what a campaign plays: one long history after seven brief ones, which cost a third of it each."""
-        return cls(seed, brief=bool(seed % 8))
+        """Draw what a campaign plays: one long history after seven brief ones, which cost a third of it each.
+
+        Every other long one is a storm: in it what is rare meets what is rare.
+        """
+        return cls(seed, brief=bool(seed % 8), storm=seed % 16 == 8)
 
     @property
     def idle_s_max(self) -> float:
         """How long nothing may be heard of a run before it is given up."""
         rng = random.Random(f"{self.seed}/idle")
-        return rng.choice(IMPATIENT_S) if rng.random() < IMPATIENT_SHARE else IDLE_S_MAX
+        return rng.choice(IMPATIENT_S) if self.storm or rng.random() < IMPATIENT_SHARE else IDLE_S_MAX
 
     @property
     def impatient(self) -> bool:
@@ -98,5 +102,7 @@ def draw_policy(rng: random.Random, options: Options, parent: Path) -> Policy:
         "routes": ((".*", "/".join(parent)),) if parent else (),
     }
     drawn["dormant_max"] = random.Random(f"{options.seed}/dormant").choice((1, 200, 200))
+    if options.storm:
+        drawn["commit_interval_s"] = 2.0  # long enough for runs to end, and be delivered again
     drawn["announces"] = random.Random(f"{options.seed}/announces").random() < 0.7
     return Policy(**{**drawn, **options.policy})

@@ -148,8 +148,11 @@ class Oracle:
         if node is None:
             return "its run has no node"
         if run.foreign:
-            outlived = item.name in SHARED and self._was_silent(run, published.record)
-            return None if outlived else "its run is someone else's, and it is not in the dead letters"
+            return (
+                None
+                if self._may_be_anyones(run, published)
+                else "its run is someone else's, and it is not in the dead letters"
+            )
         match item.name:
             case "descriptor":
                 there = self.table_of(run, item.doc["uid"])[:-1] in self._tiled.nodes
@@ -383,16 +386,19 @@ class Oracle:
                 where = f"{published.record.home}@{published.record.offset}"
                 self.violations.append(f"{run.uid} lost its beginning, and its {published.item.name} at {where}: {why}")
 
+    def _may_be_anyones(self, run: Run, published: Published) -> bool:
+        """Whether nobody may have known of a run when this document of it came: then a datum may be of any open run."""
+        forgotten = self._was_silent(run, published.record) or self._lost_its_beginning(run)
+        return forgotten and published.item.name in SHARED
+
     def _was_silent(self, run: Run, record: Record) -> bool:
-        """Whether a run may have been forgotten before this document of it: then a datum may be of any open run."""
         said = [each.record.timestamp_ms for each in self._records(run) if each.record.offset <= record.offset]
         limit_ms = 1000 * (self._idle_s_max - UNHEARD_S)
         return any(later - earlier >= limit_ms for earlier, later in pairwise(said))
 
     def _judge_all_dead(self, run: Run) -> None:
         for published in self._records(run):
-            outlived = published.item.name in SHARED and self._was_silent(run, published.record)
-            if not self._is_dead(published.record) and not outlived:
+            if not self._is_dead(published.record) and not self._may_be_anyones(run, published):
                 where = f"{published.record.home}@{published.record.offset}"
                 self.violations.append(
                     f"{run.uid} is refused, but its {published.item.name} at {where} is no dead letter"

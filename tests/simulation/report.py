@@ -5,17 +5,18 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from . import broken
 from .coverage import IMPOSSIBLE, Transition, possible
 from .faults import Fault
+from .variants import VARIANTS
 
 Json = Mapping[str, Any]
 SEEN_CHARS_MAX = 140
 
 INTRODUCTION = """# The simulation
 
-`tests/simulation/` drives the real engine against models of Kafka and Tiled that have all their measured vices, in
-seeded histories without real time or sockets. The oracle knows only what was published, and what the models hold.
+`tests/simulation/` drives the real loop (`ingestor.py`) and its engine against models of Kafka and Tiled that have all
+their measured vices, in seeded histories without real time or sockets. The oracle knows only what was published, and
+what the models hold.
 
 This page is written by commands; nothing in it is typed in:
 
@@ -97,12 +98,13 @@ def _sentence(violation: str) -> str:
 
 
 def _variants(variants: Json) -> Iterator[str]:
-    yield "## Wrong engines\n"
+    yield "## Wrong engines, and wrong loops\n"
     yield f"Each is wrong on purpose, in one way; {variants['most']} histories were the most that it was given."
     yield "What is wrong only where runs fail is given histories in which many do (`meets`).\n"
-    yield "| Engine | what it does | caught in history | what was seen |"
+    yield "| Which | what it does | caught in history | what was seen |"
     yield "|---|---|--:|---|"
+    docs = {variant.__name__: variant.__doc__ or "" for variant in VARIANTS}
     for name, found in variants["caught"].items():
-        says = " ".join((getattr(broken, name).__doc__ or "").split())
+        says = " ".join(docs[name].split())
         number, seen = found or ("**not caught**", "")
         yield f"| `{name}` | {says} | {number} | {_sentence(seen)} |"

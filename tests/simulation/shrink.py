@@ -54,6 +54,7 @@ def describe(report: Report) -> str:
     options = report.options
     words = [f"python -m tests.simulation {options.seed}"]
     words += ["--brief"] if options.brief else []
+    words += ["--storm"] if options.storm else []
     words += [f"--strikes-max {options.strikes_max}"] if options.strikes_max is not None else []
     words += [f"--runs-max {options.runs_max}"] if options.runs_max is not None else []
     words += [f"--without {kind}" for kind in sorted(options.without)]

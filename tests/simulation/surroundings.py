@@ -1,9 +1,8 @@
 """What a member is given: its engine's shape, and the world it shares with the others."""
 
 import random
-from collections import deque
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Protocol
 
 from tiled_ingest.core.effects import Effect, Input
@@ -13,6 +12,7 @@ from tiled_ingest.core.writes import Path
 from .clock import Clock
 from .faults import Faults
 from .kafka_model import CompletedTopic, DeadLetterTopic, Group, Letter, Partition
+from .process import Process
 from .wire import Wire
 
 
@@ -23,8 +23,16 @@ class EngineLike(Protocol):
 
     def drained(self, homes: Iterable[Home]) -> bool: ...
 
+    def idle_s(self, now_s: float) -> float: ...
+
     @property
     def finished(self) -> bool: ...
+
+    @property
+    def full(self) -> bool: ...
+
+    @property
+    def busy(self) -> bool: ...
 
 
 @dataclass
@@ -40,7 +48,7 @@ class Surroundings:
     dead_letters: DeadLetterTopic
     completed: CompletedTopic
     committed: Callable[[Home, int], None]  # a commit was stored
-    announced: Callable[[Path, str], None]  # a run was said to be over
+    announced: Callable[[str, Path, str], None]  # this member said that a run is over
     refused: Callable[[Letter], None]  # a partition's owner has written a dead letter
     fail: Callable[[str], None]  # something that must never happen
     trace: Callable[[str, str, object], None]
@@ -57,9 +65,19 @@ class Fetch:
     paused: bool = True
 
 
-@dataclass
-class Lane:
-    """Effects that are performed one after the other."""
+@dataclass(frozen=True)
+class Host:
+    """What the parts of one member share.
 
-    waiting: deque[Callable[[], None]] = field(default_factory=deque)
-    busy: bool = False
+    Attributes
+    ----------
+    name
+        Tells the member's identity in the group at this moment.
+    before_effect
+        Called before anything is done for the loop: the process may end there.
+    """
+
+    around: Surroundings
+    process: Process
+    name: Callable[[], str]
+    before_effect: Callable[[], None]

@@ -12,7 +12,7 @@ import pytest
 
 from tiled_ingest.core.engine import Engine
 
-from .broken import VARIANTS, Bent, caught
+from .broken import Bent
 from .campaign import PORTION as CAMPAIGN_PORTION
 from .campaign import RESIDUAL_SHARE_MAX, STEPS_MIN, Portion, shortcomings, uncaught
 from .coordinator import PROTOCOLS
@@ -20,6 +20,7 @@ from .faults import Fault
 from .options import Options, Report
 from .quick import remember_forms
 from .shrink import describe, shrink
+from .variants import VARIANTS, caught
 from .world import World
 
 HISTORIES = int(os.environ.get("SIMULATION_HISTORIES", "2000"))

@@ -29,6 +29,8 @@ from .tiled_model import NodeState, TiledModel
 from .wire import Wire
 
 POISON_RATE = 0.02
+BODY_LIMIT_RATE = 0.1
+RARE_MORE = 4  # times as often where runs are given up early: what they meet then is rare enough by itself
 CUT_SHARE = 0.2  # of the silences: the log's beginning is deleted before its publisher speaks again
 STEPS_MAX = 20_000  # in one phase; a history that needs more does not come to rest
 REST_S_MAX = 600.0
@@ -54,12 +56,17 @@ class World:
         self._cuts = random.Random(f"{options.seed}/cuts")
         self.clock = Clock()
         self.faults = Faults(
-            random.Random(f"{options.seed}/faults"), options.strikes_max, options.without, options.heal_s
+            random.Random(f"{options.seed}/faults"),
+            options.strikes_max,
+            options.without,
+            options.heal_s,
+            storm=options.storm,
         )
         self.faults.rates |= options.rates
         self.partitions = {home: Partition(home) for home in draw_homes(setup)}
         self.group, self.dead_letters = Group(), DeadLetterTopic()
-        self.tiled = TiledModel(setup.choice(("postgresql", "postgresql", "duckdb")), random.Random(options.seed))
+        storages = ("duckdb", "duckdb", "postgresql") if options.storm else ("postgresql", "postgresql", "duckdb")
+        self.tiled = TiledModel(setup.choice(storages), random.Random(options.seed))
         self.parent = draw_parent(random.Random(f"{options.seed}/parent"))
         self.policy = draw_policy(setup, options, self.parent)
         self.plan = plan(
@@ -82,7 +89,7 @@ class World:
         self._failure: list[str] = []
         self.around = Surroundings(
             self.clock, chance, self.faults, self.wire, self.group, self.partitions, self.dead_letters,
-            self.completed, self.oracle.committed, self.oracle.announced, self.reopened.refused,
+            self.completed, self.oracle.committed, self._announced, self.reopened.refused,
             self._failure.append, self._trace,
         )  # fmt: skip
         self._births = 0
@@ -107,6 +114,9 @@ class World:
                 self._failure.append(str(error))
         except Exception as error:  # noqa: BLE001  of an engine, a model or the oracle: none may raise any
             self._failure.append("".join(traceback.format_exception(error)[-3:]))
+        finally:
+            for member in self._processes:
+                member.discard()
         violations = self._violations()
         hit, steps = self.faults.hit, self.around.steps
         return Report(self.options, steps, hit, violations, self.oracle.residual, self.tiled.storage, self.protocol)
@@ -115,17 +125,18 @@ class World:
         rejected = [
             run
             for run in self.plan.runs.values()
-            if not run.foreign and self._rng.random() < self.options.refused_share
+            if not run.foreign and self._rng.random() < self._rare(self.options.refused_share)
         ]
         for run in rejected:
             if self.faults.allows(Fault.REJECTION):
                 run.rejected = True
                 self.tiled.rejects.add(run.uid)
         self._poison()
-        self.wire.rows_max = random.Random(f"{self.options.seed}/proxy").choice((None,) * 9 + (PAGE_ROWS_MAX,))
+        if random.Random(f"{self.options.seed}/proxy").random() < self._rare(BODY_LIMIT_RATE):
+            self.wire.rows_max = PAGE_ROWS_MAX
         self.wire.vices = random.Random(f"{self.options.seed}/vices")
         if self.tiled.storage == "duckdb":  # under load, so that appends of two clients meet
-            self.wire.append_s = self.wire.vices.choice((0.0, 0.3))
+            self.wire.append_s = self.wire.vices.choice((0.3,) if self.options.storm else (0.0, 0.3))
             self._members_wanted = 2 if self.wire.append_s else self._members_wanted
         for run in self.plan.runs.values():
             if run.foreign:
@@ -137,10 +148,13 @@ class World:
         for at_s, fault in self.faults.moments:
             self.clock.after(at_s, partial(self._strike, fault))
 
+    def _rare(self, rate: float) -> float:
+        return min(1.0, rate * (RARE_MORE if self.options.impatient else 1))
+
     def _poison(self) -> None:
         """Let documents of a run hold what the database cannot store, now and then of one that is alone."""
         for run in self.plan.runs.values():
-            if run.foreign or run.rejected or self._poisons.random() >= POISON_RATE:
+            if run.foreign or run.rejected or self._poisons.random() >= self._rare(POISON_RATE):
                 continue
             if self.faults.allows(Fault.POISON):
                 run.poison = self._poisons.choice(("start", "stream", "table", "rows", "stop"))
@@ -233,6 +247,11 @@ class World:
         home = next((self.plan.home_of[key] for key in path if key in self.plan.home_of), None)
         return None if home is None else self.group.owners.get(home)
 
+    def _announced(self, name: str, path: Path, state: str) -> None:
+        """Judge what the owner announces: a zombie may have looked at the run before its successor went on with it."""
+        if self._owner_of(path) == name:
+            self.oracle.announced(path, state)
+
     def _name(self) -> str:
         self._births += 1
         return f"member-{self._births}"
@@ -242,7 +261,8 @@ class World:
 
     def _bear(self) -> Member:
         engine = self._make_engine(self.policy, self._nonce)
-        member = Member(self._name(), engine, self.around, lambda: self._died(member))
+        threads = self.policy.requests_max
+        member = Member(self._name(), engine, self.around, threads, lambda: self._died(member))
         self._processes.append(member)
         return member
 
@@ -307,13 +327,15 @@ class World:
                     self._birth()
                 self.coordinator.balance()
             case Fault.HANG:
-                member.hung = True
-                self.clock.after(self._rng.uniform(0.2, 3.0), partial(self._forget, member))
-                self.clock.after(self._rng.uniform(3.0, 12.0), member.wake)
-                self.clock.after(self._rng.uniform(12.0, 14.0), partial(self._tell_lost, member))
+                member.hang(partial(self._frozen, member), in_effects=self._rng.random() < 0.5)
             case Fault.ZOMBIE:
                 self._forget(member)
                 self.clock.after(self._rng.uniform(0.0, 6.0), partial(self._tell_lost, member))
+
+    def _frozen(self, member: Member) -> None:
+        self.clock.after(self._rng.uniform(0.2, 3.0), partial(self._forget, member))
+        self.clock.after(self._rng.uniform(3.0, 12.0), member.wake)
+        self.clock.after(self._rng.uniform(12.0, 14.0), partial(self._tell_lost, member))
 
     def _forget(self, member: Member) -> None:
         """Let the group count it out; often somebody else is there to take over."""
@@ -323,24 +345,22 @@ class World:
             self._birth()
 
     def _tell_lost(self, member: Member) -> None:
-        if not member.alive or member in self.coordinator.members:
-            return  # it heard of an earlier loss meanwhile, and joined again
-        if member.hung:  # nobody hears of anything, or joins, while frozen
-            self.clock.after(1.0, partial(self._tell_lost, member))
-            return
-        member.lose()
-        if member.alive and not member.draining:
-            self.wire.client_renamed(member.name)
-            member.name = self._name()
-            self.coordinator.join(member)
+        if member.alive and member not in self.coordinator.members:
+            member.lose(partial(self._join_again, member))
+
+    def _join_again(self, member: Member) -> None:
+        if member in self.coordinator.members:
+            return  # it heard of an earlier loss meanwhile
+        self.wire.client_renamed(member.name)
+        member.name = self._name()
+        self.coordinator.join(member)
 
     def _cut_log(self) -> None:
         """Delete what was committed, and a little of what an open run may still want to read again."""
         for home, partition in self.partitions.items():
             committed = self.group.committed(home)
-            doomed = any(
-                run.rejected or run.poison for run in self.plan.runs.values()
-            )  # its documents must still go out
+            runs = (run for uid, run in self.plan.runs.items() if self.plan.home_of[uid] == home)
+            doomed = any(run.rejected or run.poison for run in runs)  # its documents must still go out
             if committed and committed > partition.low and not doomed and self.faults.allows(Fault.RETENTION):
                 partition.truncate(self._rng.randint(partition.low, committed))
                 self.oracle.cut(home, partition.low)
