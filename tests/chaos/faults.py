@@ -50,9 +50,10 @@ def _killed(stage: Stage, kind: Kind) -> Strike:
 
 
 def _killed_twice(stage: Stage, kind: Kind) -> Strike:
+    before = stage.said("claimed")
     strike = _killed(stage, kind)
-    if not stage.wait_claimed(limit_s=20.0):
-        strike.void = "nobody claimed"
+    if not _wait(lambda: stage.said("claimed") > before, 20.0):
+        strike.void = "nobody took over"
     stage.pause(0, 1)
     _killed(stage, kind)
     stage.progress.strikes.pop()  # one fault
@@ -70,6 +71,7 @@ def _terminated(stage: Stage, kind: Kind) -> Strike:
 def _zombie(stage: Stage, kind: Kind) -> Strike:
     """It is stopped until others have its partitions, and wakes between any two of its steps."""
     zombie = stage.any_member()
+    before = stage.said("claimed")
     strike = stage.strike(kind)
     zombie.process.send(signal.SIGSTOP)
     successor = stage.new_service()
@@ -77,7 +79,8 @@ def _zombie(stage: Stage, kind: Kind) -> Strike:
         successor.start()
         if stage.act.parts.membership != "static":
             stage.pause(SESSION_S, SESSION_S + 1)
-        _wait(lambda: bool(successor.lines("claimed")) or not successor.running, 20.0)
+        if not _wait(lambda: stage.said("claimed") > before, 20.0):
+            strike.void = "nobody took over"
         stage.pause(0, 1.5)
     finally:
         zombie.process.send(signal.SIGCONT)
@@ -115,7 +118,8 @@ def _joins(stage: Stage, kind: Kind) -> Strike:
         _retire(stage, stage.any_member())
     strike = stage.strike(kind)
     newcomer = stage.join()
-    _wait(lambda: bool(newcomer.lines("claimed")), 15.0)  # with more members than partitions it gets none
+    if not _wait(lambda: bool(newcomer.lines("claimed")), 15.0):  # with more members than partitions it gets none
+        strike.void = "it was given no partition"
     return strike
 
 
@@ -165,23 +169,26 @@ def _sent_twice(stage: Stage, kind: Kind) -> Strike:
 
 def _kafka_cut(stage: Stage, kind: Kind) -> Strike:
     strike = stage.strike(kind)
-    _cut(stage, stage.cluster.links)
+    strike.void = _cut(stage, stage.cluster.links)
     return strike
 
 
 def _tiled_cut(stage: Stage, kind: Kind) -> Strike:
     strike = stage.strike(kind)
-    _cut(stage, [stage.tiled_link])
+    strike.void = _cut(stage, [stage.tiled_link])
     return strike
 
 
-def _cut(stage: Stage, links: list[Link]) -> None:
+def _cut(stage: Stage, links: list[Link]) -> str:
+    """Cut them for a while; returns why it does not count, if nothing met it."""
+    before = sum(link.met for link in links)
     how = stage.chance.choice([Link.cut, Link.stall])
     for link in links:
         how(link)
     stage.pause(0.5, stage.act.parts.timeout_s + 2 if how is Link.stall else 3)
     for link in links:
         link.heal()
+    return "" if sum(link.met for link in links) > before else "nothing met it"
 
 
 # ---------------------------------------------------------------- Tiled

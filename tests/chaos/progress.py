@@ -14,6 +14,7 @@ from tests.system.scene import Scene
 
 _LOOK_S = 0.25
 _ASK_LIMIT_S = 15.0
+_UNKNOWN = 1 << 30  # records behind: while Kafka does not answer, nothing more is published
 
 
 @dataclass
@@ -49,7 +50,7 @@ class Progress:
 
     def __init__(self, scene: Scene, partitions: int) -> None:
         self.strikes: list[Strike] = []
-        self.behind = 0  # records that were not committed when it was last asked
+        self.behind = 0  # records that are not committed, by the last answer
         self._scene = scene
         self._partitions = range(partitions)
         self._last = dict.fromkeys(self._partitions, 0)  # what was committed when it was last asked
@@ -94,10 +95,12 @@ class Progress:
 
     def _watch(self) -> None:
         while not self._ending.wait(_LOOK_S):
-            with contextlib.suppress(ck.KafkaException):
+            try:
                 committed = self._committed()
                 self._note(committed)
                 self.behind = _behind(committed, self._ends())
+            except ck.KafkaException:
+                self.behind = _UNKNOWN
 
     def _note(self, committed: dict[int, int]) -> None:
         self._last = committed

@@ -139,9 +139,9 @@ class Stage:
         reason = stopped[-1]["reason"] if stopped else f"exit status {service.process.returncode} without a reason"
         self.ends[reason] += 1
 
-    def wait_claimed(self, count: int = 1, limit_s: float = END_LIMIT_S) -> bool:
-        """Wait until so many partitions were claimed after this call began, or by the present processes."""
-        until_s = time.monotonic() + limit_s
+    def wait_claimed(self, count: int) -> bool:
+        """Wait until the present processes have claimed so many partitions."""
+        until_s = time.monotonic() + END_LIMIT_S
         while sum(len(member.lines("claimed")) for member in self.members) < count:
             if time.monotonic() > until_s:
                 return False

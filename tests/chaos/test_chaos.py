@@ -13,7 +13,6 @@ from tests.chaos.plan import ALL_PARTS, Act, Kind, plan
 from tests.chaos.play import Result
 from tests.chaos.progress import Strike
 from tests.chaos.run import run
-from tests.system.scene import alone
 
 SEED = int(os.environ.get("TILED_INGEST_CHAOS_SEED", "") or 5)
 BOTH = ("duckdb", "postgresql")
@@ -75,7 +74,6 @@ def test_whatever_is_wrong_fails_the_act(tmp_path: Path, name: str, value: objec
     assert not result.passed
 
 
-@alone  # not yet in the gate: now and then a group's members stand still, without partitions, on a busy machine
 @pytest.mark.real
 @pytest.mark.timeout(1200)
 def test_forty_faults_do_no_harm(tmp_path: Path) -> None:

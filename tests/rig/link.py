@@ -17,13 +17,20 @@ _RESET = struct.pack("ii", 1, 0)  # SO_LINGER: the other side sees a reset, not 
 
 
 class Link:
-    """A TCP link from a free port of 127.0.0.1 to one upstream port."""
+    """A TCP link from a free port of 127.0.0.1 to one upstream port.
+
+    Attributes
+    ----------
+    met
+        How many connections have met a cut, or pieces of data a stall.
+    """
 
     def __init__(self, upstream_port: int) -> None:
         self._upstream = ("127.0.0.1", upstream_port)
         self._listener = socket.create_server(("127.0.0.1", 0))
         self._listener.settimeout(_POLL_S)
         self.port: int = self._listener.getsockname()[1]
+        self.met = 0
         self._lock = threading.Lock()
         self._open: set[socket.socket] = set()
         self._passing = threading.Event()
@@ -62,7 +69,12 @@ class Link:
         with self._lock:
             connections, self._open = self._open, set()
         for connection in connections:
+            self._count()
             _reset(connection)
+
+    def _count(self) -> None:
+        with self._lock:
+            self.met += 1
 
     def _accept(self) -> None:
         while not self._stopping:
@@ -72,6 +84,7 @@ class Link:
 
     def _join_ends(self, client: socket.socket) -> None:
         if self._refusing:
+            self._count()
             _reset(client)
             return
         try:
@@ -91,7 +104,9 @@ class Link:
         """Hand on what comes, until either side ends."""
         with contextlib.suppress(OSError):
             while data := source.recv(1 << 16):
-                self._passing.wait()
+                if not self._passing.is_set():
+                    self._count()
+                    self._passing.wait()
                 sink.sendall(data)
         self._end(source, sink)
 

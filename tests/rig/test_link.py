@@ -62,19 +62,26 @@ def test_a_cut_resets_what_is_open_and_what_comes_until_it_is_healed(link: Link)
         link.cut()
         with pytest.raises(ConnectionError):
             client.recv(100)
+        met = link.met
+        assert met > 0
     with pytest.raises(ConnectionError):
         _echoed(link, b"two")
+    assert link.met > met
     link.heal()
+    met = link.met
     assert _echoed(link, b"three") == b"three"
+    assert link.met == met
 
 
 def test_what_was_sent_during_a_stall_arrives_afterwards(link: Link) -> None:
     with _connect(link) as client:
         link.stall()
+        assert link.met == 0
         client.settimeout(0.3)
         client.sendall(b"one")
         with pytest.raises(TimeoutError):
             client.recv(100)
+        assert link.met == 1
         link.heal()
         client.settimeout(5)
         assert client.recv(100) == b"one"

@@ -28,7 +28,7 @@ from tests.rig.proxy import FaultProxy
 from tests.rig.reader import compare_run
 from tiled_ingest.demo.beamline import read_documents
 from tiled_ingest.demo.broker import Broker, KafkaBroker
-from tiled_ingest.demo.processes import Process, ProcessError
+from tiled_ingest.demo.processes import Process, ProcessError, free_port
 from tiled_ingest.demo.tiled_server import TiledServer
 
 Connect = Callable[..., Any]
@@ -58,6 +58,12 @@ def consume(bootstrap_servers: str, topic: str, count: int, limit_s: float = 20)
         values += [message.value() for message in consumer.consume(count - len(values), 0.2)]
     consumer.close()
     return values
+
+
+def test_no_port_is_given_twice() -> None:
+    """One fault run in twenty acts met a broker with two listeners on one port."""
+    ports = [free_port() for _ in range(600)]
+    assert len(set(ports)) == len(ports)
 
 
 @pytest.fixture
