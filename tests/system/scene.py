@@ -30,7 +30,9 @@ LONG = os.environ.get("TILED_INGEST_CHAOS", "") not in {"", "0"}
 alone = pytest.mark.skipif(not LONG, reason="only with TILED_INGEST_CHAOS=1 (make chaos)")
 
 SETTLE_LIMIT_S = 60.0
-_COORDINATOR_MOVES = {
+_MOVES = {
+    ck.KafkaError.NOT_LEADER_FOR_PARTITION,
+    ck.KafkaError.LEADER_NOT_AVAILABLE,
     ck.KafkaError.NOT_COORDINATOR,
     ck.KafkaError.COORDINATOR_NOT_AVAILABLE,
     ck.KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
@@ -164,12 +166,21 @@ class Scene:
         return int(json.loads(self._commit(partition).metadata)["s"])
 
     def _commit(self, partition: int) -> Any:
+        place = ck.TopicPartition(self.topic, partition)
+        return self._ask(lambda: self._offsets.committed([place], timeout=self.ask_limit_s)[0])
+
+    def _limits(self, partition: int) -> Any:
+        place = ck.TopicPartition(self.topic, partition)
+        return self._ask(lambda: self._offsets.get_watermark_offsets(place, timeout=self.ask_limit_s))
+
+    def _ask(self, question: Callable[[], Any]) -> Any:
+        """Ask Kafka again while it moves what is asked for to another broker, or begins."""
         until_s = time.monotonic() + self.ask_limit_s
         while True:
             try:
-                return self._offsets.committed([ck.TopicPartition(self.topic, partition)], timeout=self.ask_limit_s)[0]
-            except ck.KafkaException as error:  # a group's coordinator moves while a fresh broker begins
-                if error.args[0].code() not in _COORDINATOR_MOVES or time.monotonic() > until_s:
+                return question()
+            except ck.KafkaException as error:
+                if error.args[0].code() not in _MOVES or time.monotonic() > until_s:
                     raise
             time.sleep(0.1)
 
@@ -180,14 +191,12 @@ class Scene:
 
     def reset_to_earliest(self, partition: int = 0) -> None:
         """Do what `kafka-consumer-groups.sh --reset-offsets --to-earliest` does; the group must have no members."""
-        place = ck.TopicPartition(self.topic, partition)
-        place.offset = self._offsets.get_watermark_offsets(place, timeout=self.ask_limit_s)[0]
+        place = ck.TopicPartition(self.topic, partition, self._limits(partition)[0])
         self._offsets.commit(offsets=[place], asynchronous=False)
 
     def end(self, partition: int = 0) -> int:
         """Where the log ends now."""
-        place = ck.TopicPartition(self.topic, partition)
-        return int(self._offsets.get_watermark_offsets(place, timeout=self.ask_limit_s)[1])
+        return int(self._limits(partition)[1])
 
     def letters(self) -> list[Letter]:
         """All dead letters so far."""

@@ -137,14 +137,18 @@ class LogReader:
             # Past transaction markers, or just the end for now: the next message, or the limit, will tell.
             chunk.next_offset = max(chunk.next_offset, message.offset())
         elif error.code() == ck.KafkaError._AUTO_OFFSET_RESET:  # noqa: SLF001 - librdkafka's name
-            # One of where we stood before comes late: librdkafka drops outdated messages, but not this.
-            return message.offset() != chunk.next_offset or self._out_of_range(home, chunk)
+            return self._refused(home, chunk, message.offset())
         elif stopping_error(error):
             raise ck.KafkaException(error)
         return True
 
-    def _out_of_range(self, home: Home, chunk: _Chunk) -> bool:
-        """Hand out what there is: the next read finds out where the log begins."""
+    def _refused(self, home: Home, chunk: _Chunk, offset: int) -> bool:
+        """Read on if that is not where we stand; else hand out what there is: the next read sees the log's begin."""
+        if offset != chunk.next_offset:
+            # Of where we stood before, and late: librdkafka drops outdated messages, but not this one, and it may
+            # have stopped to fetch what we ask for now.
+            self._consumer.assign([place_of(home, chunk.next_offset)])
+            return True
         self._rest()
         if not chunk.records:
             raise LogUnavailable(f"{home}: the log does not hold offset {chunk.next_offset} any more, or not yet")
