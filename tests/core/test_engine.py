@@ -925,6 +925,16 @@ def test_rows_count_what_they_take_however_few_bytes_they_came_in() -> None:
     assert world.engine.full
 
 
+@pytest.mark.parametrize("events", [19, 20])
+def test_the_tables_of_a_full_batch_count_too(events: int) -> None:
+    """Twenty rows make a batch: it becomes a table at once, and its rows are still there."""
+    world = ready(replace(POLICY, rows_max=20, age_s_max=1e9, memory_bytes_max=2_600))
+    world.keeps = of(fx.Ask)
+    world.publish(*started(), *[("event", event_doc(number)) for number in range(1, events + 1)])
+    assert sum(len(record.value or b"") for record in world.logs[HOME][2:]) < 2_400
+    assert world.engine.full == (events == 20)
+
+
 def test_integers_that_lose_digits_in_a_column_of_numbers_are_noted() -> None:
     world = ready()
     world.publish(*started(), ("event", event_doc(1, x=2**53 + 1, i=1)), ("stop", stop_doc()))

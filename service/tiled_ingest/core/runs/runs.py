@@ -67,7 +67,7 @@ class Runs:
         count: Callable[[str, str], None],
         elsewhere: Callable[[Reference], Home | None],
     ) -> None:
-        self.weight = 0  # what all rows that ever came count in memory, in bytes
+        self.weight = 0  # what all rows that ever came count in memory, and the tables of full batches, in bytes
         self._home = home
         self._policy = policy
         self._decode = decode
@@ -221,7 +221,7 @@ class Runs:
                 stream.begin(self._hold(first.offset, first.timestamp_ms), now_s, first.timestamp_ms)
             fitting, rows = rows.divided(stream.room(rows, self._policy))
             stream.extend(fitting)
-            stream.seal_if_full(self._policy)
+            self.weight += stream.seal_if_full(self._policy)
 
     def _give(self, run: Run, kind: str, doc: Any, record: Record, now_s: float) -> set[Run]:
         """Let the automaton say what the document does to its run; a refusal is remembered in the run's notes.
@@ -426,7 +426,7 @@ class Runs:
                 self._count("event", "duplicate")
         run.reached(record.offset)
         for stream in streams.values():
-            stream.seal_if_full(self._policy)
+            self.weight += stream.seal_if_full(self._policy)
 
     def _add_row(self, run: Run, stream: Stream, event: Event, record: Record, nbytes: int, now_s: float) -> None:
         if stream.external_keys:

@@ -305,19 +305,22 @@ class Stream:
         """How many rows may become tables together: those of wide tables weigh more there than in their messages."""
         return rows_at_once(sum(part.columns.row_nbytes for part in self.parts), policy.bytes_max)
 
-    def seal_if_full(self, policy: Policy) -> None:
+    def seal_if_full(self, policy: Policy) -> int:
         """Close the open batch when a further record would make it too large. A record's rows stay together.
 
         A full batch is made into tables now, while the one before it is under way: Tiled need not wait for them then.
+        Returns how many bytes these take beside the rows.
         """
         if self._buffer.rows >= policy.rows_max:
             self._seal("rows")
         elif self._buffer.bytes >= policy.bytes_max or self._buffer.rows >= self.laid_rows_max(policy):
             self._seal("bytes")
         else:
-            return
+            return 0
+        batch = self._sealed[-1].batch
         for part in self.parts:
-            self._sealed[-1].batch.to_table(part.columns)
+            batch.to_table(part.columns)
+        return batch.nbytes - batch.bytes
 
     def _seal(self, reason: str) -> None:
         self._sealed.append(Sealed(self._buffer.take(), self._hold, self._since_s, self._timestamp_ms, reason))
