@@ -7,7 +7,7 @@ import shutil
 import time
 import traceback
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -15,8 +15,9 @@ from tests.chaos.faults import inject
 from tests.chaos.plan import Act, Kind
 from tests.chaos.progress import Strike
 from tests.chaos.stage import Stage
-from tests.rig.reader import compare_run
-from tests.system.publishing import Documents, by_run
+from tests.rig.reader import compare_frames, compare_run
+from tests.system.publishing import Documents, by_run, message
+from tests.system.scene import Letter
 
 TRIES = 3  # for a fault that does not count
 FAULTS_MIN = 6  # in an act that began, however late it is
@@ -38,6 +39,10 @@ class Result:
         By run: how Tiled differs from what was published.
     rows
         Rows `missing`, `duplicated`, `not published`.
+    with_files
+        How many of the runs have files of detectors.
+    refused
+        How many of the runs Tiled refused: their documents must all be dead letters, in their order.
     letters
         Unexpected dead letters by code.
     ends
@@ -51,6 +56,8 @@ class Result:
     strikes: list[Strike] = field(default_factory=list)
     runs: int = 0
     documents: int = 0
+    with_files: int = 0
+    refused: int = 0
     differences: dict[str, list[str]] = field(default_factory=dict)
     rows: Counter[str] = field(default_factory=Counter)
     letters: Counter[str] = field(default_factory=Counter)
@@ -117,16 +124,26 @@ def _let_happen(stage: Stage, kind: Kind, tell: Callable[[str], None]) -> None:
 
 def _compare(stage: Stage, result: Result) -> None:
     """Read everything with a plain client of Tiled."""
-    client = stage.scene.client
+    client, letters, supply = stage.scene.client, stage.scene.letters(), stage.supply
     for traffic in stage.traffic:
         result.documents += len(traffic.documents)
         for uid, documents in by_run(traffic.documents).items():
             result.runs += 1
-            if found := _differences(client, uid, documents, result.act.parts.storage):
+            if uid in supply.refused:
+                found = refusal_differences(client, uid, documents, letters)
+            else:
+                found = _differences(client, uid, documents, result.act.parts.storage)
+                found += compare_frames(client, uid, supply.frames.get(uid, {}))
+            if found:
                 result.differences[uid] = found
+            result.refused += uid in supply.refused
+            result.with_files += uid in supply.frames
     for text in (text for found in result.differences.values() for text in found):
         result.rows.update({what: int(count) for count, what in _ROWS.findall(text)})
-    _compare_letters(stage, result)
+    of_runs = {letter.value for letter in letters if letter.headers.get("run") in supply.refused}
+    result.planted = len(stage.planted)
+    result.planted_lost = len(stage.planted - {letter.value for letter in letters})
+    result.letters = Counter(letter.code for letter in letters if letter.value not in stage.planted | of_runs)
 
 
 def _differences(client: Mapping[str, object], uid: str, documents: Documents, storage: str) -> list[str]:
@@ -137,8 +154,15 @@ def _differences(client: Mapping[str, object], uid: str, documents: Documents, s
     return found
 
 
-def _compare_letters(stage: Stage, result: Result) -> None:
-    letters = stage.scene.letters()
-    result.planted = len(stage.planted)
-    result.planted_lost = len(stage.planted - {letter.value for letter in letters})
-    result.letters = Counter(letter.code for letter in letters if letter.value not in stage.planted)
+def refusal_differences(
+    client: Mapping[str, object], uid: str, documents: Documents, letters: Sequence[Letter]
+) -> list[str]:
+    """Say what is wrong with a run that Tiled refused: as a letter may come twice, the first one of each counts."""
+    wanted = [message(*document) for document in documents]
+    held = {int(letter.headers["offset"]): letter.value for letter in letters if letter.headers.get("run") == uid}
+    found = [held[offset] for offset in sorted(held)]
+    differences = [] if list(held) == sorted(held) else ["its dead letters are out of order"]
+    if found != wanted:
+        differences.append(f"{len(found)} of its {len(wanted)} documents are dead letters, or others are")
+    state = client[uid].metadata["tiled_ingest"]["state"]  # type: ignore[attr-defined]
+    return differences if state == "failed" else [*differences, f"its state is {state!r}"]

@@ -14,7 +14,7 @@ from tests.system.scene import Scene
 
 _LOOK_S = 0.25
 _ASK_LIMIT_S = 15.0
-_UNKNOWN = 1 << 30  # records behind: while Kafka does not answer, nothing more is published
+UNKNOWN = 1 << 30  # records behind: while Kafka does not answer, nothing more is published
 
 
 @dataclass
@@ -100,7 +100,7 @@ class Progress:
                 self._note(committed)
                 self.behind = _behind(committed, self._ends())
             except ck.KafkaException:
-                self.behind = _UNKNOWN
+                self.behind = UNKNOWN
 
     def _note(self, committed: dict[int, int]) -> None:
         self._last = committed

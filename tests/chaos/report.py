@@ -78,6 +78,8 @@ def _summary(seed: int, results: Sequence[Result]) -> str:
         "Seed": seed,
         "Minutes": f"{sum(result.seconds for result in results) / 60:.0f}",
         "Runs compared": sum(result.runs for result in results),
+        "of them with files of detectors": sum(result.with_files for result in results),
+        "of them refused by Tiled": sum(result.refused for result in results),
         "Documents published": sum(result.documents for result in results),
         "Runs that differ": sum(len(result.differences) for result in results),
         "Rows lost": rows["missing"],
@@ -119,6 +121,8 @@ def _as_dict(result: Result) -> dict[str, Any]:
     plain = (
         "runs",
         "documents",
+        "with_files",
+        "refused",
         "differences",
         "rows",
         "letters",

@@ -11,8 +11,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+import confluent_kafka as ck
+
 from tests.chaos.plan import Act, Kind
-from tests.chaos.progress import Progress, Strike
+from tests.chaos.progress import UNKNOWN, Progress, Strike
+from tests.chaos.supply import Supply
 from tests.chaos.traffic import Traffic
 from tests.rig.cluster import Cluster
 from tests.rig.fixtures import postgres_tiled, topics_of
@@ -78,17 +81,27 @@ class Stage:
         self.cluster = enter(Cluster(parts.brokers, _GROUP_PROPERTIES, self.folder))
         self.postgres = enter(Postgres()) if parts.storage == "postgresql" else None
         where = self.folder / "tiled"
-        made = postgres_tiled(self.postgres, where) if self.postgres else TiledServer(where)
-        self.tiled = enter(made)
+        files = self.folder / "detectors"
+        self.tiled = enter(
+            postgres_tiled(self.postgres, where, readable_folders=[files])
+            if self.postgres
+            else TiledServer(where, readable_folders=[files])
+        )
         self.scene = enter(closing(Scene(self.cluster, self.tiled, topics_of(self.cluster), self.folder)))
         self.scene.divide(PARTITIONS)
         self.scene.ask_limit_s = 3.0
         self.tiled_link = enter(Link(self.scene.proxy.port))
         self.progress = enter(Progress(self.scene, PARTITIONS))
+        self.supply = Supply(files, self._refuse)
         seeds = [random.Random(self.chance.random()) for _ in range(PARTITIONS)]
         self.traffic = [
-            Traffic(self.scene, home, PARTITIONS, each, lambda: self.progress.behind) for home, each in enumerate(seeds)
+            Traffic(self.scene, home, PARTITIONS, each, self.supply.draw, lambda: self.progress.behind)
+            for home, each in enumerate(seeds)
         ]
+
+    def _refuse(self, run: str) -> None:
+        """Let Tiled refuse each stream of a run, for ever."""
+        self.scene.proxy.answer("POST", rf"/api/v1/metadata/{run}$", 422, times=None, stays=True)
 
     def begin(self) -> None:
         """Let services work and runs come; returns when every partition has its owner."""
@@ -188,7 +201,10 @@ class Stage:
     @property
     def _unsettled(self) -> int:
         homes = range(PARTITIONS)
-        return sum(self.scene.end(home) - max(self.scene.committed(home), 0) for home in homes)
+        try:
+            return sum(self.scene.end(home) - max(self.scene.committed(home), 0) for home in homes)
+        except ck.KafkaException:  # it begins, or moves what was asked for
+            return UNKNOWN
 
     def __str__(self) -> str:
         """By partition, how far it is."""

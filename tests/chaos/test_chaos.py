@@ -5,14 +5,19 @@ from __future__ import annotations
 import os
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 
 from tests.chaos import report
 from tests.chaos.plan import ALL_PARTS, Act, Kind, plan
-from tests.chaos.play import Result
+from tests.chaos.play import Result, refusal_differences
 from tests.chaos.progress import Strike
 from tests.chaos.run import run
+from tests.rig.reader import compare_frames
+from tests.system.publishing import Documents, message
+from tests.system.scene import Letter
 
 SEED = int(os.environ.get("TILED_INGEST_CHAOS_SEED", "") or 5)
 BOTH = ("duckdb", "postgresql")
@@ -72,6 +77,52 @@ def test_whatever_is_wrong_fails_the_act(tmp_path: Path, name: str, value: objec
     assert result.passed
     setattr(result, name, value)
     assert not result.passed
+
+
+class _Node:
+    """A node of a Tiled client, as far as the judge asks."""
+
+    def __init__(self, state: str, values: Any = None) -> None:
+        self.metadata = {"tiled_ingest": {"state": state}}
+        self.base = {"frames": self}
+        self._values = values
+
+    def read(self) -> Any:
+        return self._values
+
+
+_REFUSED: Documents = [("start", {"uid": "r", "time": 1.0}), ("stop", {"uid": "s", "run_start": "r", "time": 2.0})]
+
+
+def _letter(place: int, offset: int) -> Letter:
+    return Letter(message(*_REFUSED[place]), {"run": "r", "offset": str(offset), "code": "run_failed"})
+
+
+_FIRST, _SECOND = _letter(0, 9), _letter(1, 11)
+
+
+@pytest.mark.parametrize(
+    ("letters", "state", "wrong"),
+    [
+        ([_FIRST, _SECOND], "failed", ""),
+        ([_FIRST, _FIRST, _SECOND, _FIRST, _SECOND], "failed", ""),
+        ([_FIRST, _SECOND], "complete", "its state is 'complete'"),
+        ([_FIRST], "failed", "1 of its 2 documents are dead letters"),
+        ([_SECOND, _FIRST], "failed", "its dead letters are out of order"),
+        ([_FIRST, _letter(0, 11)], "failed", "2 of its 2 documents are dead letters, or others are"),
+    ],
+)
+def test_all_documents_of_a_refused_run_must_be_dead_letters(letters: list[Letter], state: str, wrong: str) -> None:
+    found = refusal_differences({"r": _Node(state)}, "r", _REFUSED, letters)
+    assert "; ".join(found).startswith(wrong)
+    assert bool(found) == bool(wrong)
+
+
+@pytest.mark.parametrize(("held", "same"), [([[1, 2], [3, 4]], True), ([[1, 2], [3, 5]], False), ([[1, 2]], False)])
+def test_frames_must_be_those_of_the_files(held: list[list[int]], same: bool) -> None:
+    client = {"r": {"primary": _Node("complete", np.array(held))}}
+    due = {("primary", "frames"): np.array([[1, 2], [3, 4]])}
+    assert (compare_frames(client, "r", due) == []) == same
 
 
 @pytest.mark.real

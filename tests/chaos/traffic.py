@@ -1,4 +1,4 @@
-"""Runs that begin and end all the time in one partition: real ones, interleaved, some of their documents sent twice."""
+"""Runs that begin and end all the time in one partition, interleaved, some of their documents sent twice."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterator
 
-from tests.system.publishing import Document, Documents, key_for, runs, uid_of
+from tests.system.publishing import Document, Documents, key_for, uid_of
 from tests.system.scene import Scene
 
 DELIVERY_LIMIT_S = 120.0  # longer than any outage: publishing waits, and loses nothing
@@ -23,15 +23,24 @@ class Traffic:
 
     Parameters
     ----------
+    draw
+        Returns a run's documents, by chance.
     behind
         How many records are unsettled in all: while they are too many, nothing new is published, so that the run
         goes as fast as the machine allows and no faster.
     """
 
     def __init__(
-        self, scene: Scene, partition: int, partitions: int, chance: random.Random, behind: Callable[[], int]
+        self,
+        scene: Scene,
+        partition: int,
+        partitions: int,
+        chance: random.Random,
+        draw: Callable[[random.Random], Documents],
+        behind: Callable[[], int],
     ) -> None:
         self._chance = chance
+        self._draw = draw
         self._behind = behind
         self._publication = scene.publication([], key=key_for(partition, partitions), delivery_limit_s=DELIVERY_LIMIT_S)
         self._open = [self._fresh() for _ in range(_OPEN_RUNS)]
@@ -97,7 +106,7 @@ class Traffic:
         self._publication.publish()
 
     def _fresh(self) -> _Run:
-        return _Run(self._chance.choice(runs()))
+        return _Run(self._draw(self._chance))
 
 
 class _Run:

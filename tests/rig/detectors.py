@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import copy
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -55,9 +55,9 @@ def npy_scan(folder: Path, points: int = 3) -> Recording:
     return Recording(documents, {("primary", "img"): np.stack([np.load(path) for path in files])})
 
 
-def hdf5_step(folder: Path, points: int = 4) -> Recording:
-    """An ophyd-async detector in a step scan: one stream_datum a point, HDF5."""
-    return _hdf5(folder, lambda detector: bp.count([detector], points))
+def hdf5_step(folder: Path, points: int = 4, beside: Sequence[Any] = ()) -> Recording:
+    """An ophyd-async detector in a step scan, `beside` other devices: one stream_datum a point, HDF5."""
+    return _hdf5(folder, lambda detector: bp.count([detector, *beside], points))
 
 
 def hdf5_fly(folder: Path, frames: int = 5, rounds: int = 3) -> Recording:

@@ -44,7 +44,10 @@ class Exchange:
 
 @dataclass(eq=False)
 class Fault:
-    """What happens to the requests that match, from the `nth` match on, `times` times (None: always)."""
+    """What happens to the requests that match, from the `nth` match on, `times` times (None: always).
+
+    What `stays` is not disarmed by `clear`.
+    """
 
     kind: Kind
     method: str
@@ -60,6 +63,7 @@ class Fault:
     page: bytes | None = None
     """What the answer holds instead of an explanation as Tiled would give it."""
     retry_after_s: int | None = None
+    stays: bool = False
     hit: threading.Event = field(default_factory=threading.Event)
     """Set when a request matched."""
     released: threading.Event = field(default_factory=threading.Event)
@@ -137,10 +141,11 @@ class FaultProxy:
         return fault
 
     def clear(self) -> None:
-        """Disarm all faults and release what they hold."""
+        """Disarm all faults, but those that stay, and release what they hold."""
         with self._lock:
-            faults, self._faults = self._faults, []
-        for fault in faults:
+            disarmed = [fault for fault in self._faults if not fault.stays]
+            self._faults = [fault for fault in self._faults if fault.stays]
+        for fault in disarmed:
             fault.release()
 
     def watch(self, method: str, path: str, **options: object) -> Fault:

@@ -17,6 +17,7 @@ from typing import Any
 import dask
 import event_model
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
 # Else dask turns a column of lists into text.
@@ -66,6 +67,19 @@ def compare_run(client: Any, uid: str, documents: Documents, storage: str = "") 
     for name in sorted(names & set(expected.streams)):
         found = _compare_stream(run[name].base, expected.streams[name], storage)
         differences += [f"stream {name!r}: {text}" for text in found]
+    return differences
+
+
+def compare_frames(client: Any, uid: str, frames: Mapping[tuple[str, str], npt.NDArray[Any]]) -> list[str]:
+    """Return how arrays of a run, by stream and data key, differ from what its detectors' files hold.
+
+    Tiled may divide the frames of a point by another shape: what counts is the values in their order.
+    """
+    differences = []
+    for (stream, key), due in frames.items():
+        held = client[uid][stream].base[key].read()
+        if len(held) != len(due) or not np.array_equal(np.ravel(held), np.ravel(due)):
+            differences.append(f"stream {stream!r}: {len(held)} frames of {key!r} differ from the files' {len(due)}")
     return differences
 
 

@@ -33,6 +33,7 @@ from ophyd.sim import hw
 Document = tuple[str, dict[str, Any]]
 Documents = list[Document]
 _DELIVERY_LIMIT_S = 20.0
+_REFERENCES = ("uid", "run_start", "descriptor", "stream_resource")
 
 
 # ---------------------------------------------------------------- recorded runs
@@ -132,7 +133,7 @@ def renewed(documents: Iterable[Document]) -> Documents:
         return names.setdefault(uid, str(uuid.uuid4()))
 
     def with_other_uids(doc: dict[str, Any]) -> dict[str, Any]:
-        return {**doc, **{key: other(doc[key]) for key in ("uid", "run_start", "descriptor") if key in doc}}
+        return {**doc, **{key: other(doc[key]) for key in _REFERENCES if key in doc}}
 
     return [(name, with_other_uids(copy.deepcopy(doc))) for name, doc in documents]
 
