@@ -59,6 +59,8 @@ class Reopened:
         run = self._plan.runs.get(path[-1]) if path else None
         if run is None or (was.get("state"), now.get("state")) != ("abandoned", "open"):
             return
+        if "failing" in now:
+            return  # the decision that it fails, over what a zombie wrote that had given it up: nobody goes on with it
         home = self._plan.home_of[run.uid]
         point = self._stored(home)
         if point is None or point.epoch != now["epoch"] or self._tiled.overwritten(path):

@@ -359,9 +359,7 @@ class World:
         """Delete what was committed, and a little of what an open run may still want to read again."""
         for home, partition in self.partitions.items():
             committed = self.group.committed(home)
-            runs = (run for uid, run in self.plan.runs.items() if self.plan.home_of[uid] == home)
-            doomed = any(run.rejected or run.poison for run in runs)  # its documents must still go out
-            if committed and committed > partition.low and not doomed and self.faults.allows(Fault.RETENTION):
+            if committed and committed > partition.low and self.faults.allows(Fault.RETENTION):
                 partition.truncate(self._rng.randint(partition.low, committed))
                 self.oracle.cut(home, partition.low)
                 self.reopened.cut(home, partition.low)
