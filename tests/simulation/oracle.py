@@ -321,8 +321,9 @@ class Oracle:
         """The letters of a run come in the order of its documents.
 
         Not those of one whose beginning the log has lost: others may be taken for that of another run, so that some of
-        its documents wait, and some are refused at once. Nor a further start: it is refused at once, too; nor what may
-        be of several runs: it waits for all of them.
+        its documents wait, and some are refused at once: so is the start of an impostor that begins it anew, which waits
+        until Tiled has told whose the node is. Nor a further start: it is refused at once, too; nor what may be of
+        several runs: it waits for all of them.
         """
         log = (published for records in self._log.values() for published in records)
         items = {(each.record.home, each.record.offset): each.item for each in log}
@@ -330,7 +331,7 @@ class Oracle:
         letters = [
             letter
             for letter in self._dead_letters.log
-            if (item := items[letter.record.home, letter.record.offset]).run not in beheaded
+            if beheaded.isdisjoint({(item := items[letter.record.home, letter.record.offset]).run, letter.run})
             and (item.name != "start" or item.role is Role.RUN)
             and item.name not in SHARED
         ]

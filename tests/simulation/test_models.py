@@ -189,6 +189,24 @@ def test_metadata_updates_replace_keys_and_overwrite_each_other(tiled: TiledMode
     assert "b" not in metadata.value.metadata
 
 
+def test_a_late_update_counts_until_what_it_changed_is_written_again(tiled: TiledModel) -> None:
+    def update(*, stale: bool = False, **metadata: object) -> None:
+        tiled.apply(tiled.resolve(UpdateMetadata(("run",), metadata)), stale=stale)
+
+    update(state="failed")
+    update(state="open", stale=True)
+    update(stop={})
+    assert tiled.overwritten(("run",)), "whoever adds a stop document leaves the state as it is"
+    update(state="failed")
+    assert not tiled.overwritten(("run",))
+    update(state="failed", stale=True)
+    assert not tiled.overwritten(("run",)), "it changed nothing"
+    before = tiled.resolve(UpdateMetadata(("run",), {"notes": []}))
+    update(state="open", stale=True)
+    tiled.apply(before)
+    assert not tiled.overwritten(("run",)), "the state came back with all that was there before"
+
+
 def test_rows_of_a_rejected_run_are_refused(tiled: TiledModel) -> None:
     tiled.rejects.add("run")
     assert isinstance(tiled.perform(Append(TABLE, rows(1))), Rejected)

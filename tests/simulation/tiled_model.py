@@ -111,8 +111,8 @@ class NodeState:
     strayed: bool = False  # rows of the owner went into the dataset of a late switch, which has the same columns
     own_put: int = 0
     late_update: int = 0
+    late_keys: set[str] = field(default_factory=set)  # of the metadata: what a late update changed, and nobody mended
     seen: int = 0
-    updated: int = 0
 
 
 @dataclass(frozen=True)
@@ -225,9 +225,9 @@ class TiledModel:
         return node is not None and node.strayed
 
     def overwritten(self, path: Path) -> bool:
-        """Whether a late metadata update has landed here since a live client last wrote it."""
+        """Whether a late metadata update has changed something here that no live client has written since."""
         node = self.nodes.get(path)
-        return node is not None and node.late_update > node.updated
+        return node is not None and bool(node.late_keys)
 
     def saw(self, path: Path, when: int) -> None:
         """Note that a live client received what was read of the node at the count `when`."""
@@ -245,7 +245,7 @@ class TiledModel:
         if isinstance(request, WRITES) and request.path in self.nodes:
             node = self.nodes[request.path]
             folder = self.folders.snapshot(node.array) if isinstance(request, PatchArray) and node.array else None
-            return Resolved(request, node.source, copy.deepcopy(node.metadata), node.array, folder)
+            return Resolved(request, node.source, copy.deepcopy(node.metadata), node.array, folder, when=self.applied)
         if isinstance(request, RegisterExternal) and request.path in self.nodes:
             return Resolved(request, external=self.nodes[request.path].external, when=self.applied)
         return Resolved(request)
@@ -444,8 +444,11 @@ class TiledModel:
         before, node.metadata = node.metadata, {**resolved.metadata, **as_json(request.metadata)}
         if stale:
             node.late_update = self.applied
+            node.late_keys |= {key for key in before | node.metadata if before.get(key) != node.metadata.get(key)}
+        elif resolved.when < node.late_update:
+            node.late_keys.clear()  # it writes all keys as they were before the late one
         else:
-            node.updated = self.applied
+            node.late_keys -= request.metadata.keys()  # who adds a stop document leaves the state as it is
         self.watch(request.path, before, node.metadata)
         return Done()
 
