@@ -7,7 +7,7 @@ the end comes.)
 
 import math
 from collections import ChainMap, Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from operator import itemgetter
@@ -108,8 +108,21 @@ class Oracle:
         self._log[record.home].append(Published(record, item))
 
     def cut(self, home: Home, low: int) -> None:
-        """Note that the log begins at `low` now."""
+        """Note that the log begins at `low` now; judge first what nobody can be asked for afterwards."""
+        for uid, run in self._plan.runs.items():
+            if self._plan.home_of[uid] == home and any(self._records(run)) and not self._lost_its_beginning(run):
+                self._judge_before_cut(run)
         self._lows[home] = low
+
+    def _judge_before_cut(self, run: Run) -> None:
+        """Of a run that Tiled calls failed, all that was committed is in the dead letters, while the log is whole.
+
+        Later the log may have lost it: then only what is left is judged.
+        """
+        if self._state(run) != "failed" or self._tiled.overwritten((*self._parent, run.uid)):
+            return
+        home = self._plan.home_of[run.uid]
+        self._judge_all_dead(run, self._log[home][: self._judged[home]])
 
     def table_of(self, run: Run, descriptor: str) -> Path:
         """Where the rows of a descriptor's stream must be."""
@@ -312,8 +325,8 @@ class Oracle:
         node = self._tiled.nodes.get((*self._parent, run.uid))
         return "" if node is None else str((node.metadata.get("tiled_ingest") or {}).get("state", ""))
 
-    def _records(self, run: Run) -> Iterable[Published]:
-        for published in self._log[self._plan.home_of[run.uid]]:
+    def _records(self, run: Run, log: Sequence[Published] | None = None) -> Iterable[Published]:
+        for published in self._log[self._plan.home_of[run.uid]] if log is None else log:
             if published.item.run == run.uid and published.item.role is Role.RUN:
                 yield published
 
@@ -397,8 +410,8 @@ class Oracle:
         limit_ms = 1000 * (self._idle_s_max - UNHEARD_S)
         return any(later - earlier >= limit_ms for earlier, later in pairwise(said))
 
-    def _judge_all_dead(self, run: Run) -> None:
-        for published in self._records(run):
+    def _judge_all_dead(self, run: Run, log: Sequence[Published] | None = None) -> None:
+        for published in self._records(run, log):
             if not self._is_dead(published.record) and not self._may_be_anyones(run, published):
                 where = f"{published.record.home}@{published.record.offset}"
                 self.violations.append(

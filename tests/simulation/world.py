@@ -147,6 +147,13 @@ class World:
             self._publish(home, list(items), backlog=self._rng.choice((0, 10, 1_000)))
         for at_s, fault in self.faults.moments:
             self.clock.after(at_s, partial(self._strike, fault))
+        self._cut_where_runs_fail(random.Random(f"{self.options.seed}/cut failures"))
+
+    def _cut_where_runs_fail(self, rng: random.Random) -> None:
+        """Let logs lose their beginning while runs fail: what is left of such a run must still go out."""
+        if any(run.rejected or run.poison for run in self.plan.runs.values()):
+            for _ in range(rng.choice((0, 1, 3))):
+                self.clock.after(rng.uniform(0.5, self.options.heal_s), self._cut_log)
 
     def _rare(self, rate: float) -> float:
         return min(1.0, rate * (RARE_MORE if self.options.impatient else 1))
