@@ -748,6 +748,20 @@ def test_what_the_breaker_let_pass_is_committed_before_the_stop() -> None:
     assert {world.tiled.facts((uid,))["state"] for uid in "rq"} == {"complete"}
 
 
+def test_an_end_that_was_polled_with_what_the_breaker_left_is_none() -> None:
+    """What comes after the document that opened it is not taken: a commit may not pass it."""
+    world = ready(replace(POLICY, breaker_window=2, breaker_share_max=0.5))
+    opens = [("event", event_doc(number, descriptor=f"nobody{number}")) for number in range(2)]
+    world.keeps = of(fx.DeadLetter)
+    world.publish(*opens, *whole())
+    world.give(fx.EndReached(HOME, 2 + len(whole())))
+    world.let_go()
+    assert world.stop is not None
+    assert world.stop.reason == "BreakerOpen"
+    assert [letter.record.offset for letter in world.letters] == [0, 1]
+    assert world.committed == 2
+
+
 def test_one_lost_descriptor_does_not_open_the_breaker() -> None:
     world = ready(replace(POLICY, breaker_window=10, breaker_share_max=0.5))
     world.publish(("start", start_doc()), *[("event", event_doc(number)) for number in range(1, 50)])

@@ -177,7 +177,7 @@ class Engine:
     @_take.register
     def _(self, given: fx.EndReached) -> None:
         claim = self._claims.get(given.home)
-        if claim is not None and claim.live:
+        if claim is not None and claim.live and not claim.leaving:  # one that is left takes no records: it passes none
             claim.ledger.passed(given.next_offset)
 
     @_take.register
