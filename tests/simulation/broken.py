@@ -38,6 +38,7 @@ from tiled_ingest.core.record import Home, Record
 from tiled_ingest.core.runs import jobs, lifecycle, reopening
 from tiled_ingest.core.runs.runs import Runs
 from tiled_ingest.core.runs.states import Trigger
+from tiled_ingest.core.snapshot import EngineSnapshot
 from tiled_ingest.core.steps import Procedure, Retaking, Sleep
 from tiled_ingest.core.writes import (
     Append,
@@ -94,6 +95,9 @@ class Bent:
 
     def drained(self, homes: Iterable[Home]) -> bool:
         return self._engine.drained(homes)
+
+    def snapshot(self) -> EngineSnapshot:
+        return self._engine.snapshot()
 
     def step(self, now_s: float, input: Input) -> list[Effect]:  # noqa: A002
         self.answers.extend(self.told(input))

@@ -50,7 +50,7 @@ class Consumer:
         self._decided: deque[Callable[[], None]] = deque()  # by the group, and not heard of yet
         self._fetches: dict[Home, Fetch] = {}
         self._claims: list[Assigned] = []
-        self.fenced = False  # whether a commit was refused as by a member that is none any more
+        self.fenced: set[Home] = set()  # claims whose last commit was refused: as of no member, or an old generation
 
     # ------------------------------------------------------------ what the group decides
 
@@ -92,6 +92,7 @@ class Consumer:
         join()
 
     def _let_go(self, homes: Homes) -> None:
+        self.fenced -= set(homes)
         for home in homes:
             self._fetches.pop(home, None)
         self._claims = [claim for claim in self._claims if claim.home not in homes]
@@ -163,13 +164,16 @@ class Consumer:
         around = self._around
         self._process.sleep(around.rng.choice(COMMIT_S))
         if around.faults.strikes(Fault.COMMIT_LOST):
+            self.fenced.discard(home)
             raise CommitError("timed out", fenced=False)
         if around.faults.strikes(Fault.COMMIT_STALE):
+            self.fenced.add(home)
             raise CommitError("illegal generation", fenced=True)
         if not around.group.commit(self._name(), home, offset, metadata):
             around.faults.hit[Fault.COMMIT_FENCED] += 1
-            self.fenced = True
+            self.fenced.add(home)
             raise CommitError("unknown member", fenced=True)
+        self.fenced.discard(home)
         around.committed(home, offset)
         self._process.sleep(around.rng.choice(COMMIT_S))
         if around.faults.strikes(Fault.COMMIT_UNCONFIRMED):

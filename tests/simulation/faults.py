@@ -38,6 +38,7 @@ class Fault(StrEnum):
     REBALANCE = auto()
     OVERRUN = auto()  # the drain missed its deadline
     SHUTDOWN = auto()  # asked to end, in order
+    BREAKER_OPEN = auto()  # so much was refused that it ended by itself
     # Kafka
     COMMIT_LOST = auto()  # neither stored nor confirmed
     COMMIT_UNCONFIRMED = auto()  # stored, but not confirmed

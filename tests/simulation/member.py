@@ -8,6 +8,7 @@ from tiled_ingest.core.record import Home
 from tiled_ingest.ingestor import Ingestor
 
 from .consumer import Consumer, Homes
+from .ending import Begun
 from .faults import Fault
 from .outlets import Announcements, DeadLetters, Lanes
 from .process import Process
@@ -68,12 +69,28 @@ class Member:
         self._end(str(ended))
 
     def stops(self, effect: Stop) -> None:
-        """Take note that its engine wants to end: a zombie may that finds out, and who has no dead letter confirmed."""
-        owners = self._around.group.owners
-        zombie = self.consumer.fenced or any(owners.get(home) != self.name for home in self.consumer.assigned)
-        excuses = {"Superseded": zombie, "DeadLetterFailed": self._letters.refused}
-        if not excuses.get(effect.reason):
+        """Take note that its engine wants to end: whoever finds that another one owns the run may, and who has no dead
+        letter confirmed; and who refuses too much, where it has finished what was begun.
+        """
+        match effect.reason:
+            case "Superseded":  # its detail begins with the node's path
+                path = tuple(effect.detail.split(maxsplit=1)[0].split("/"))
+                excused = self._around.owner_of(path) != self.name
+            case "DeadLetterFailed":
+                excused = self._letters.refused
+            case "BreakerOpen":
+                excused = self._around.breaker_end_s is not None
+                self._around.faults.hit[Fault.BREAKER_OPEN] += 1
+            case _:
+                excused = False
+        if not excused:
             self._around.fail(f"{self.name} stopped without a cause: {effect.reason}: {effect.detail}")
+
+    def finishes(self, begun: Begun) -> None:
+        """Judge it as its breaker ends it."""
+        around = self._around
+        for what in begun.unfinished(around.group, self.name, self.consumer.fenced, around.clock.now_s):
+            around.fail(f"{self.name} ended by its breaker, and had not finished what was begun: {what}")
 
     def _end(self, why: str) -> None:
         self.alive = False
@@ -160,16 +177,22 @@ class Door:
 
     def __init__(self, engine: EngineLike, member: Member) -> None:
         self._engine, self._member = engine, member
+        limit_s = member._around.breaker_end_s
+        self._begun = Begun(limit_s) if limit_s is not None else None
 
     def step(self, now_s: float, input: Input) -> list[Effect]:  # noqa: A002
         around, name = self._member._around, self._member.name
         around.steps += 1
         around.trace(name, "<-", input)
         effects = self._engine.step(now_s, input)
+        if self._begun is not None:
+            self._begun.heard(input, effects, now_s, ending=self.snapshot().ending)
         for effect in effects:
             around.trace(name, "->", effect)
             if isinstance(effect, Stop):
                 self._member.stops(effect)
+                if self._begun is not None and effect.reason == "BreakerOpen":
+                    self._member.finishes(self._begun)
         return effects
 
     def drained(self, homes: Iterable[Home]) -> bool:

@@ -30,6 +30,7 @@ from tiled_ingest.core.effects import (
 )
 from tiled_ingest.core.policy import Policy
 from tiled_ingest.core.record import Home, Record
+from tiled_ingest.core.snapshot import EngineSnapshot
 from tiled_ingest.core.writes import (
     Append,
     CreateContainer,
@@ -92,6 +93,9 @@ class NaiveEngine:
 
     def idle_s(self, _now_s: float) -> float:
         return 1.0
+
+    def snapshot(self) -> EngineSnapshot:
+        return EngineSnapshot((), (), 0, None, None, None, paused=False, ending=self._draining)
 
     @property
     def finished(self) -> bool:

@@ -14,6 +14,9 @@ from .faults import Fault
 IDLE_S_MAX = 900.0
 IMPATIENT_SHARE = 0.25  # of the histories: their runs are given up while the beamline still speaks and faults strike
 IMPATIENT_S = (3.0, 6.0)
+BREAKER_SHARE = 0.15  # of the histories: their breaker opens soon
+BREAKER_SHARE_IN_STORMS = 0.5
+BREAKER_END_S = 60.0  # long enough to read a run again in the smallest pieces: else each restart ends there
 
 
 @dataclass(frozen=True)
@@ -105,4 +108,17 @@ def draw_policy(rng: random.Random, options: Options, parent: Path) -> Policy:
     if options.storm:
         drawn["commit_interval_s"] = 2.0  # long enough for runs to end, and be delivered again
     drawn["announces"] = random.Random(f"{options.seed}/announces").random() < 0.7
-    return Policy(**{**drawn, **options.policy})
+    return Policy(**{**drawn, **draw_breaker(options), **options.policy})
+
+
+def draw_breaker(options: Options) -> dict[str, Any]:
+    """Limits with which the few documents and runs of a history can open the breaker."""
+    rng = random.Random(f"{options.seed}/breaker")
+    share = BREAKER_SHARE_IN_STORMS if options.storm else BREAKER_SHARE
+    if rng.random() >= share or Fault.BREAKER_OPEN in options.without:
+        return {}
+    return {
+        "breaker_window": rng.choice((1, 3, 6)),
+        "breaker_share_max": rng.choice((0.2, 0.5)),
+        "end_s_max": BREAKER_END_S,
+    }

@@ -334,7 +334,7 @@ class Oracle:
         """The letters of a run come in the order of its documents.
 
         Not those of one whose beginning the log has lost: others may be taken for that of another run, so that some of
-        its documents wait, and some are refused at once: so is the start of an impostor that begins it anew, which waits
+        its documents wait, and some are refused at once: the start of an impostor, say, that begins it anew, and waits
         until Tiled has told whose the node is. Nor a further start: it is refused at once, too; nor what may be of
         several runs: it waits for all of them.
         """

@@ -7,6 +7,7 @@ from typing import Protocol
 
 from tiled_ingest.core.effects import Effect, Input
 from tiled_ingest.core.record import Home
+from tiled_ingest.core.snapshot import EngineSnapshot
 from tiled_ingest.core.writes import Path
 
 from .clock import Clock
@@ -24,6 +25,8 @@ class EngineLike(Protocol):
     def drained(self, homes: Iterable[Home]) -> bool: ...
 
     def idle_s(self, now_s: float) -> float: ...
+
+    def snapshot(self) -> EngineSnapshot: ...
 
     @property
     def finished(self) -> bool: ...
@@ -52,6 +55,8 @@ class Surroundings:
     refused: Callable[[Letter], None]  # a partition's owner has written a dead letter
     fail: Callable[[str], None]  # something that must never happen
     trace: Callable[[str, str, object], None]
+    owner_of: Callable[[Path], str | None]  # the member that owns the run at a path
+    breaker_end_s: float | None  # how long one may take to end whose breaker opened; `None`: none opens
     poll_s: float = 0.1
     steps: int = 0
 

@@ -102,7 +102,7 @@ class Rig:
         faults = Faults(rng, None, frozenset(Fault))
         around = Surroundings(
             self.clock, rng, faults, nothing, self.group, self.partitions, nothing, nothing,
-            nothing, nothing, nothing, nothing, nothing,
+            nothing, nothing, nothing, nothing, nothing, nothing, nothing,
         )  # fmt: skip
         self.heard: list[tuple[str, tuple[Home, ...]]] = []
         self.polls: list[list[Any]] = []

@@ -7,6 +7,7 @@ last time passes until runs that nobody stopped are given up. The same options g
 import random
 import traceback
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 
 from tiled_ingest.core.offsets import ResumePoint
@@ -90,7 +91,8 @@ class World:
         self.around = Surroundings(
             self.clock, chance, self.faults, self.wire, self.group, self.partitions, self.dead_letters,
             self.completed, self.oracle.committed, self._announced, self.reopened.refused,
-            self._failure.append, self._trace,
+            self._failure.append, self._trace, self._owner_of,
+            self.policy.end_s_max if self.policy.breaker_window < Policy().breaker_window else None,
         )  # fmt: skip
         self._births = 0
         self._processes: list[Member] = []
@@ -263,11 +265,20 @@ class World:
         self._births += 1
         return f"member-{self._births}"
 
+    @property
+    def _calmed(self) -> Policy:
+        """The limits with which a process is started once all faults ceased: somebody has looked after the breaker.
+
+        A log in which as much is refused as ended the last one would end every next one, too.
+        """
+        calm = Policy()
+        return replace(self.policy, breaker_window=calm.breaker_window, breaker_share_max=calm.breaker_share_max)
+
     def _birth(self) -> None:
         self.coordinator.join(self._bear())
 
     def _bear(self) -> Member:
-        engine = self._make_engine(self.policy, self._nonce)
+        engine = self._make_engine(self._calmed if self.faults.healed else self.policy, self._nonce)
         threads = self.policy.requests_max
         member = Member(self._name(), engine, self.around, threads, lambda: self._died(member))
         self._processes.append(member)
