@@ -22,7 +22,7 @@ class Begun:
         self._limit_s = limit_s
         self._next: dict[Home, int] = {}  # one past what it must finish
         self._since_s: float | None = None  # it is ending
-        self._away = False  # Tiled's last answer said that it is: then nothing can be finished
+        self._away = False  # Tiled's last answer said that it is, or one since: then not all can be finished
 
     def heard(self, given: Input, effects: list[Effect], now_s: float, *, ending: bool) -> None:
         """Note an input and what came of it; `ending`: whether the engine takes no more from now on."""
@@ -39,8 +39,8 @@ class Begun:
     def _hear(self, given: Answered) -> None:
         if isinstance(given.outcome, Unprocessed | Unknown):
             self._away = True
-        elif isinstance(given.outcome, Done | Exists | Missing | Rejected):
-            self._away = False
+        elif isinstance(given.outcome, Done | Exists | Missing | Rejected) and self._since_s is None:
+            self._away = False  # while it is ending, a read-back may be answered, and the append still waits: so it ends
 
     def _receive(self, given: Records, effects: list[Effect], *, ending: bool) -> None:
         """Where the breaker opened in the midst of them, those up to the last that was refused were taken."""
