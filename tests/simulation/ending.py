@@ -40,7 +40,9 @@ class Begun:
         if isinstance(given.outcome, Unprocessed | Unknown):
             self._away = True
         elif isinstance(given.outcome, Done | Exists | Missing | Rejected) and self._since_s is None:
-            self._away = False  # while it is ending, a read-back may be answered, and the append still waits: so it ends
+            self._away = (
+                False  # while it is ending, a read-back may be answered, and the append still waits: so it ends
+            )
 
     def _receive(self, given: Records, effects: list[Effect], *, ending: bool) -> None:
         """Where the breaker opened in the midst of them, those up to the last that was refused were taken."""
