@@ -2,10 +2,16 @@
 
 from typing import Any
 
+import msgspec
 import numpy as np
 
 from tiled_ingest.tools.decoding import Document, Unreadable
 
+from .shapes import require_shape
+
+_NAMES = ("run_start", "descriptor", "stream_resource", "resource", "uid")
+_envelope = msgspec.msgpack.Decoder(tuple[str, dict[str, msgspec.Raw]])
+_text = msgspec.msgpack.Decoder(str)
 _BY_KEY = ("data", "timestamps", "filled")
 
 
@@ -22,43 +28,64 @@ def rows_of(kind: str, document: Document) -> list[Document]:
             return [_checked(document)]
         if kind == "bulk_events":
             return [_checked(row) for rows in document.values() for row in rows]
-        return [_checked(row) for row in _unpacked(document)]
+        return list(map(_checked, _unpacked(document)))
     except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
         raise Unreadable(f"{kind}: {type(error).__name__}") from error
 
 
 def _unpacked(page: Document) -> list[Document]:
-    uids = list(page["uid"])
+    uids, times, numbers = (_column(page[name]) for name in ("uid", "time", "seq_num"))
     tables = {name: {key: _column(column) for key, column in (page.get(name) or {}).items()} for name in _BY_KEY}
     columns = [column for table in tables.values() for column in table.values()]
-    if any(len(column) != len(uids) for column in (page["time"], page["seq_num"], *columns)):
+    if any(len(column) != len(uids) for column in (times, numbers, *columns)):
         raise ValueError("the columns differ in length")
     return [
         {
             "descriptor": page["descriptor"],
             "uid": uid,
-            "time": page["time"][row],
-            "seq_num": page["seq_num"][row],
+            "time": times[row],
+            "seq_num": numbers[row],
             **{name: {key: column[row] for key, column in table.items()} for name, table in tables.items()},
         }
         for row, uid in enumerate(uids)
     ]
 
 
-def _column(column: Any) -> Any:
-    return column.tolist() if isinstance(column, np.ndarray) and column.ndim == 1 else column
+def _column(column: Any) -> list[Any]:
+    if isinstance(column, np.ndarray):
+        return column.tolist() if column.ndim == 1 else list(column)
+    if not isinstance(column, list):
+        raise TypeError("column")
+    return column
 
 
 def _checked(event: Document) -> Document:
-    if not isinstance(event["uid"], str) or not isinstance(event["descriptor"], str):
-        raise TypeError("uid")
-    seq_num, time, data, stamps = event["seq_num"], event["time"], event["data"], event["timestamps"]
+    require_shape("event", event)
     return {
         "descriptor": event["descriptor"],
         "uid": event["uid"],
-        "seq_num": int(seq_num),
-        "time": float(time),
-        "data": dict(data),
-        "timestamps": dict(stamps),
-        "filled": dict(event.get("filled") or {}),
+        "seq_num": event["seq_num"],
+        "time": float(event["time"]),
+        "data": dict(event["data"]),
+        "timestamps": dict(event["timestamps"]),
+        "filled": {key: isinstance(flag, str | int) and bool(flag) for key, flag in (event.get("filled") or {}).items()},
     }
+
+
+def names_in(value: bytes) -> dict[str, str]:
+    """Return what a document, unreadable otherwise, says of whose it is: `run_start`, `descriptor`, `resource`."""
+    try:
+        kind, said = _envelope.decode(value)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return {}
+    found = {name: text for name in _NAMES if name in said and (text := _as_text(said[name]))}
+    uid, resource = found.pop("uid", ""), found.pop("stream_resource", "")
+    more = {"run_start": uid} if kind == "start" else {"resource": resource} if resource else {}
+    return found | more
+
+
+def _as_text(raw: msgspec.Raw) -> str:
+    try:
+        return _text.decode(raw)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return ""

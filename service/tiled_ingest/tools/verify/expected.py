@@ -13,9 +13,10 @@ import numpy as np
 
 from tiled_ingest.tools.decoding import Document, Unreadable, opened
 
-from .documents import rows_of
+from .documents import names_in, rows_of
 from .files import Files, data_of, resolved
 from .rows import Rows
+from .shapes import range_of, require_shape
 from .typed import MARK, UID_AT, UID_END, TypedEvents
 
 Lane = tuple[Callable[[bytes], Any], Callable[[Any], None], Rows]  # decodes an event; takes it; for whom
@@ -33,10 +34,16 @@ class Stream:
 
     name: str
     descriptors: list[Document] = field(default_factory=list)
-    optional: bool = True  # all its descriptors are dead letters
+    refused: set[str] = field(default_factory=set)  # uids of those that are dead letters
+    spared: set[str] = field(default_factory=set)  # keys of which a stream_datum is a dead letter
     rows: Rows = field(default_factory=Rows)
     files: dict[str, dict[str, Files]] = field(default_factory=dict)  # by key and resource, that have rows
     references: dict[tuple[str, str, str], int] = field(default_factory=dict)  # (key, datum, event): seq_num
+
+    @property
+    def optional(self) -> bool:
+        """Whether all its descriptors are dead letters."""
+        return len(self.descriptors) == len(self.refused)
 
     @property
     def data_keys(self) -> dict[str, Any]:
@@ -113,6 +120,7 @@ class Partition:
         self.unaccounted: list[tuple[int, str]] = []
         self.letters: Counter[str] = Counter()
         self.events = 0
+        self.nameless = 0  # unreadable, and of an unknown run, where only some runs matter
         self._only = only
         self._whole = whole
         self._streams: dict[str, tuple[Run, Stream]] = {}  # by descriptor
@@ -120,6 +128,7 @@ class Partition:
         self._resources: dict[str, Document] = {}
         self._stream_data: set[str] = set()  # uids of stream_datums
         self._data: dict[str, tuple[str, Any]] = {}  # resource and kwargs of datums, by id
+        self._refused: set[str] = set()  # resources and datums that are dead letters
 
     def take_all(self, messages: Sequence[Any], letters: Container[int], code_of: Callable[[Any], str | None]) -> None:
         """Take messages in their order.
@@ -153,14 +162,30 @@ class Partition:
             self.letters[code] += 1
         flag = WRITTEN if code is None else VALUE_LETTER if code == VALUE_MISFIT else LETTER
         try:
-            self._take(offset, *opened(value), flag, code or "")
+            kind, document = opened(value)
+            require_shape(kind, document)
+            self._take(offset, kind, document, flag, code or "")
         except Unreadable as error:
-            self._miss(offset, flag, f"no document: {error}")
-        except (KeyError, TypeError, AttributeError, ValueError) as error:
-            self._miss(offset, flag, f"violates its kind's schema ({type(error).__name__})")
+            self._spoiled(offset, value, flag, code, f"no document: {error}")
 
-    def _miss(self, offset: int, flag: int, why: str) -> None:
-        if flag != LETTER and not self._only:
+    def _spoiled(self, offset: int, value: bytes | None, flag: int, code: str | None, why: str) -> None:
+        """Note a document that nothing can be made of: it must be a dead letter, of the run that it names."""
+        uid = self._named(value)
+        if code and uid in self.runs:
+            self.runs[uid].letters[code] += 1
+        self.nameless += bool(self._only) and not uid and flag != LETTER
+        self._miss(offset, flag, why, uid)
+
+    def _named(self, value: bytes | None) -> str:
+        """Return the uid of the run that a document names, directly or through another one; empty if it does not."""
+        names = names_in(value or b"")
+        if "descriptor" in names and (found := self._streams.get(names["descriptor"])):
+            return found[0].uid
+        resource = self._resources.get(names.get("resource", "")) or {}
+        return names.get("run_start") or resource.get("run_start") or ""
+
+    def _miss(self, offset: int, flag: int, why: str, uid: str) -> None:
+        if flag != LETTER and self._matters(uid):
             self.unaccounted.append((offset, why))
 
     def _take(self, offset: int, kind: str, document: Document, flag: int, code: str) -> None:
@@ -184,7 +209,7 @@ class Partition:
         elif flag != LETTER and run.optional:
             run.start, run.first_offset, run.optional = document, offset, False
         elif flag != LETTER and run.start != document:
-            self._miss(offset, flag, f"another start of run {uid[:64]!a}")
+            self._miss(offset, flag, f"another start of run {uid[:64]!a}", uid)
         else:
             run.repeated += flag != LETTER
         return run
@@ -194,14 +219,14 @@ class Partition:
         if run is None:
             return None
         uid = document["uid"]
-        if uid in self._streams:
+        known, stream = self._streams.get(uid, (None, None))
+        if stream is not None and (flag == LETTER or (known is run and uid not in stream.refused)):
             run.repeated += flag != LETTER
             return run
-        stream = run.streams.setdefault(name := str(document.get("name") or "primary"), Stream(name))
-        if flag != LETTER:
-            stream.optional = False
-        stream.descriptors.append(document)
-        stream.rows.external |= {key for key, spec in document["data_keys"].items() if "external" in spec}
+        if stream is not None and known is run:
+            _withdraw(stream, uid)
+        stream = run.streams.setdefault(name := document.get("name") or "primary", Stream(name))
+        _describe(stream, document, flag)
         self._streams[uid] = run, stream
         run.late += run.compared and flag != LETTER
         if not run.compared:
@@ -239,17 +264,15 @@ class Partition:
             self.events += 1
             found = self._streams.get(event["descriptor"])
             if found is None:
-                self._lost("descriptor", event["descriptor"], offset, flag, "an event of an unknown descriptor")
+                self._lost("descriptor", event["descriptor"], offset, flag, "an event of an unknown descriptor", "")
                 continue
             run, stream = found
             if run.compared:
                 self._late_event(run, stream, event, flag)
             else:
                 stream.rows.add(event, flag)
-                for key in stream.rows.external & event["data"].keys() if flag != LETTER else ():
-                    if not event["filled"].get(key):
-                        named = key, str(event["data"][key]), event["uid"]
-                        stream.references.setdefault(named, event["seq_num"])
+                if flag != LETTER:
+                    _refer(stream, event)
         return run
 
     def _late_event(self, run: Run, stream: Stream, event: Document, flag: int) -> None:
@@ -268,7 +291,7 @@ class Partition:
         if run.stop is not None and not run.stop_optional:
             run.repeated += flag != LETTER and run.stop == document
             if flag != LETTER and run.stop != document:
-                self._miss(offset, flag, f"another stop of run {run.uid[:64]!a}")
+                self._miss(offset, flag, f"another stop of run {run.uid[:64]!a}", run.uid)
         elif run.stop is None or flag != LETTER:
             run.stop, run.stop_optional = document, flag == LETTER
             self._end(run)
@@ -276,14 +299,24 @@ class Partition:
 
     # ------------------------------------------------------------ files
 
-    def _resource(self, offset: int, document: Document, flag: int, kind: str) -> Run | None:
-        uid = document["run_start"] if kind == "stream_resource" else document.get("run_start")
+    def _resource(self, offset: int, document: Document, flag: int, _kind: str) -> Run | None:
+        uid = document.get("run_start")
         run = self._run(uid, offset, flag) if uid else None
-        if document["uid"] not in self._resources:
+        if self._is_new(document["uid"], self._resources, flag):
             self._resources[document["uid"]] = document
         elif run is not None:
             run.repeated += flag != LETTER
         return run
+
+    def _is_new(self, name: str, known: Container[str], flag: int) -> bool:
+        """Whether a resource or datum says something: its name is new, or so far a dead letter's only."""
+        if name not in known:
+            self._refused |= {name} if flag == LETTER else set()
+            return True
+        if flag == LETTER or name not in self._refused:
+            return False
+        self._refused.discard(name)
+        return True
 
     def _stream_datum(self, offset: int, document: Document, flag: int, _kind: str) -> Run | None:
         found = self._streams.get(document["descriptor"])
@@ -295,29 +328,43 @@ class Partition:
                 offset,
                 flag,
                 "a stream_datum of nothing known",
+                found[0].uid if found else (resource or {}).get("run_start", ""),
             )
             return found[0] if found else None
         run, stream = found
-        indices = document["indices"]
-        rows = int(indices["start"]), int(indices["stop"])
+        rows = range_of(document["indices"])
         if document["uid"] in self._stream_data:
             run.repeated += flag != LETTER
         elif flag != LETTER:
             self._stream_data.add(document["uid"])
             run.late += run.compared
-            held = stream.files.setdefault(str(resource["data_key"]), {})
+            held = stream.files.setdefault(str(resource.get("data_key", "")), {})
             held.setdefault(resource["uid"], Files(resource)).ranges.append(rows)
+        else:
+            stream.spared.add(str(resource.get("data_key", "")))
         return run
 
-    def _datum(self, _offset: int, document: Document, _flag: int, kind: str) -> Run | None:
+    def _datum(self, _offset: int, document: Document, flag: int, kind: str) -> Run | None:
         for datum, kwargs in data_of(kind, document):
-            self._data.setdefault(datum, (document["resource"], kwargs))
+            if self._is_new(datum, self._data, flag):
+                self._data[datum] = document["resource"], kwargs
         resource = self._resources.get(document["resource"]) or {}
-        return self.runs.get(resource.get("run_start", ""))
+        return self.runs.get(resource.get("run_start") or "")
+
+    def spared(self, stream: Stream) -> set[str]:
+        """Return the external keys of which something is a dead letter: Tiled may have that, too."""
+        return stream.spared | {key for key, datum, _ in stream.references if self._is_refused(datum)}
+
+    def _is_refused(self, datum: str) -> bool:
+        return datum in self._refused or self._data.get(datum, ("", {}))[0] in self._refused
 
     def files(self, stream: Stream) -> dict[str, list[Files]]:
-        """Return the files of each external key, by all that was said so far."""
-        references = ((key, datum, seq_num) for (key, datum, _), seq_num in stream.references.items())
+        """Return the files of each external key, by all that was said so far, without what is a dead letter."""
+        references = (
+            (key, datum, seq_num)
+            for (key, datum, _), seq_num in stream.references.items()
+            if not self._is_refused(datum)
+        )
         found = resolved(references, self._data, self._resources)
         for key, held in stream.files.items():
             found.setdefault(key, []).extend(held.values())
@@ -331,16 +378,40 @@ class Partition:
     def _run(self, uid: str, offset: int, flag: int) -> Run | None:
         run = self.runs.get(uid)
         if run is None and self._matters(uid):
-            self._lost("run", uid, offset, flag, f"of run {uid[:64]!a}, which did not begin")
+            self._lost("run", uid, offset, flag, f"of run {uid[:64]!a}, which did not begin", uid)
         return run
 
-    def _lost(self, by: str, named: str, offset: int, flag: int, why: str) -> None:
+    def _lost(self, by: str, named: str, offset: int, flag: int, why: str, uid: str) -> None:
         if flag == LETTER:
             return
         if self._whole:
-            self._miss(offset, flag, why)
+            self._miss(offset, flag, why, uid)
         else:
             self.cut[by, named] += 1
+
+
+def _describe(stream: Stream, descriptor: Document, flag: int) -> None:
+    external = {key for key, spec in descriptor["data_keys"].items() if "external" in spec}
+    if stream.optional and flag != LETTER:
+        stream.rows.external = external  # what a refused one said of its keys does not count any more
+    elif flag != LETTER or not stream.descriptors:
+        stream.rows.external |= external
+    stream.descriptors.append(descriptor)
+    stream.refused |= {descriptor["uid"]} if flag == LETTER else set()
+
+
+def _withdraw(stream: Stream, uid: str) -> None:
+    """Forget a refused descriptor: one of the same uid is good."""
+    stream.descriptors = [descriptor for descriptor in stream.descriptors if descriptor["uid"] != uid]
+    stream.refused.discard(uid)
+
+
+def _refer(stream: Stream, event: Document) -> None:
+    """Note which datums an event names."""
+    for key in stream.rows.external & event["data"].keys():
+        datum = event["data"][key]
+        if isinstance(datum, str) and not event["filled"].get(key):
+            stream.references.setdefault((key, datum, event["uid"]), event["seq_num"])
 
 
 _TAKE: Mapping[str, Any] = {

@@ -3,9 +3,12 @@
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import zip_longest
 from typing import Any
 
-from tiled_ingest.tools.decoding import Document
+from tiled_ingest.tools.decoding import Document, Unreadable
+
+from .shapes import range_of, whole
 
 Range = tuple[int, int]
 
@@ -93,14 +96,16 @@ class OldRows:
 
     def range_of(self, kwargs: Mapping[str, Any], seq_num: int) -> Range:
         """Return the indices of a datum's rows."""
-        if indices := kwargs.get("indices"):
-            return int(indices["start"]), int(indices["stop"])
-        if (point := kwargs.get("point_number")) is not None:
-            return int(point), int(point) + 1
-        if (frame := kwargs.get("frame")) is None:
+        try:
+            return range_of(kwargs.get("indices"))
+        except Unreadable:
+            pass  # the next custom
+        if (point := whole(kwargs.get("point_number"))) is not None:
+            return point, point + 1
+        if (frame := whole(kwargs.get("frame"))) is None:
             return seq_num - 1, seq_num
         start = self.next_index + self.carry
-        self.next_index = int(frame) + 1
+        self.next_index = frame + 1
         if self.next_index + self.carry < start:
             self.carry = start  # the next resource counts from its own beginning
         return start, self.next_index + self.carry
@@ -133,12 +138,20 @@ def resolved(
 
 
 def data_of(kind: str, document: Document) -> Iterator[tuple[str, Any]]:
-    """Yield id and kwargs of each datum in a `datum`, `datum_page` or `bulk_datum`."""
+    """Yield id and kwargs of each datum in a `datum`, `datum_page` or `bulk_datum`.
+
+    Raises
+    ------
+    Unreadable
+        The columns of a page are shorter than it.
+    """
     if kind == "datum":
-        yield str(document["datum_id"]), document.get("datum_kwargs") or {}
+        yield document["datum_id"], document["datum_kwargs"]
     elif kind == "datum_page":
-        kwargs = document.get("datum_kwargs") or {}
+        kwargs = document["datum_kwargs"]
+        if any(len(column) < len(document["datum_id"]) for column in kwargs.values()):
+            raise Unreadable("datum_page: a column is shorter than the page")
         for row, datum in enumerate(document["datum_id"]):
-            yield str(datum), {key: column[row] for key, column in kwargs.items()}
+            yield datum, {key: column[row] for key, column in kwargs.items()}
     else:
-        yield from zip(map(str, document["datum_ids"]), document["datum_kwarg_list"], strict=True)
+        yield from zip_longest(document["datum_ids"], document["datum_kwarg_list"][: len(document["datum_ids"])], fillvalue={})

@@ -189,7 +189,7 @@ class Rows:
         return None if is_file else event["timestamps"].get(key)
 
     def _is_loaded(self, event: dict[str, Any], key: str) -> bool:
-        return bool(event["filled"].get(key, key not in self.external))
+        return key not in self.external or bool(event["filled"].get(key))
 
     def _add_columns(self, columns: dict[str, Any], rows: int) -> None:
         for name, values in columns.items():

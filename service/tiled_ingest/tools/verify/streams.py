@@ -41,6 +41,7 @@ class StreamComparison:
         self._names = {**renames, **{f"ts_{old}": f"ts_{new}" for old, new in renames.items()}}
         self._renames = renames
         self._seen: set[str] = set()  # columns of tables
+        self._loose: set[str] = set()  # external keys of which Tiled may have more
         rows = stream.rows
         rows.flush()
         self._kept, optional, misfit = rows.kept()
@@ -58,7 +59,7 @@ class StreamComparison:
                 self._say("the stream is missing")
             return
         if not self._stream.optional:
-            differences = stream_differences(node.metadata, self._stream.descriptors, self._renames)
+            differences = stream_differences(node.metadata, self._descriptors(node), self._renames)
             self._say(*differences[:SENTENCES_MAX])
         if "BlueskyEventStream" not in node.specs:
             self._say("the node has no spec BlueskyEventStream")
@@ -66,7 +67,15 @@ class StreamComparison:
         tables = [child for child in children.values() if child.family == "table"]
         self._compare_tables(tables)
         nodes = {key: child for key, child in children.items() if child.family in _FAMILIES}
+        self._loose = {self._names.get(key, key) for key in partition.spared(self._stream)}
         self._compare_nodes(nodes, {self._names.get(key, key): held for key, held in files.items()})
+
+    def _descriptors(self, node: Node) -> list[dict[str, Any]]:
+        """Return the descriptors that the node must know; of dead letters those that it does know (a redrive)."""
+        updates = node.metadata.get("_config_updates") or []
+        there = {node.metadata.get("uid"), *(update.get("uid") for update in updates)}
+        refused = self._stream.refused - there
+        return [descriptor for descriptor in self._stream.descriptors if descriptor["uid"] not in refused]
 
     # ------------------------------------------------------------ tables
 
@@ -158,9 +167,10 @@ class StreamComparison:
         described = {self._names.get(key, key): spec for key, spec in self._stream.data_keys.items()}
         for key, held in files.items():
             spec, moved = described.get(key) or {}, self._tree.files_moved
-            self._add(*compare_files(nodes.get(key), key, held, spec, open_end=self._open_end, moved=moved))
+            open_end = self._open_end or key in self._loose
+            self._add(*compare_files(nodes.get(key), key, held, spec, open_end=open_end, moved=moved))
         for key, node in nodes.items():
-            if key in files:
+            if key in files or (key in self._loose and key in external):
                 continue
             column = self._columns.get(key)
             if column is None or (key in external and column.is_empty):

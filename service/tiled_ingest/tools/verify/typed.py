@@ -10,6 +10,8 @@ from typing import Any, Literal
 import msgspec
 import pyarrow as pa
 
+from .shapes import SeqNum
+
 _TYPES: dict[str, tuple[type, pa.DataType]] = {
     "number": (float, pa.float64()),
     "integer": (int, pa.int64()),
@@ -47,7 +49,7 @@ class TypedEvents:
             "Data", [(name, kind[0]) for name, kind in zip(names, self._types, strict=True)], **exactly
         )
         stamps = msgspec.defstruct("Stamps", [(name, float) for name in names], **exactly)
-        fields = [("descriptor", str), ("uid", str), ("time", float), ("seq_num", int), ("data", data)]
+        fields = [("descriptor", str), ("uid", str), ("time", float), ("seq_num", SeqNum), ("data", data)]
         return msgspec.defstruct(
             "Event",
             [*fields, ("timestamps", stamps), ("filled", dict[str, bool], msgspec.field(default_factory=dict))],
