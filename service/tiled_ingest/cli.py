@@ -145,18 +145,18 @@ def verify(
     from tiled_ingest.tools import verify as verifying  # noqa: PLC0415
     from tiled_ingest.tools.progress import progress  # noqa: PLC0415
 
-    wanted = verifying.Wanted(
-        tuple(topics or ()),
-        frozenset(partitions or ()),
-        first_offset,
-        next_offset,
-        since and since.replace(tzinfo=since.tzinfo or UTC),
-        until and until.replace(tzinfo=until.tzinfo or UTC),
-        committed,
-        frozenset(runs or ()),
-    )
     with _tool(settings), progress() as shown:
         try:
+            wanted = verifying.Wanted(
+                tuple(topics or ()),
+                frozenset(partitions or ()),
+                first_offset,
+                next_offset,
+                since and since.replace(tzinfo=since.tzinfo or UTC),
+                until and until.replace(tzinfo=until.tzinfo or UTC),
+                committed,
+                frozenset(runs or ()),
+            )
             report = verifying.verify(settings, wanted, shown)
         except verifying.NothingToRead as error:
             _refuse(f"verify: {error}")

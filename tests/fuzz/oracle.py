@@ -127,4 +127,5 @@ def _of_run(run: Run, partition: Partition, world: World) -> list[str]:
     elif run.written:
         report.differences.append(f"run {run.uid!r} is missing")
     run.release()
-    return [*report.differences, *(f"{stream.name}: {text}" for stream in report.streams for text in stream.differences)]
+    of_streams = (f"{stream.name}: {text}" for stream in report.streams for text in stream.differences)
+    return [*report.differences, *of_streams]

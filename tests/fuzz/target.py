@@ -1,4 +1,4 @@
-"""What every history must come through, however hostile: the decoder, the engine, and the wire to Tiled."""
+"""What every history must come through, however hostile: the decoder, the engine, the wire to Tiled, and `verify`."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from tests.core.test_engine import World
 from tests.core.test_steps import HOME, STAMP_MS, MiniTiled
 from tests.fuzz import seeds
 from tests.fuzz.mutate import History
+from tests.fuzz.oracle import disagreements
 from tiled_ingest.core import writes as w
 from tiled_ingest.core.decoding.decode import Decoder
 from tiled_ingest.core.errors import InvalidDocument
@@ -110,16 +111,24 @@ class Target:
             self.decoded[kind] += 1
 
     def _ingest(self, history: History) -> None:
-        world = World(replace(POLICY), Writable())
-        world.assign()
-        log = [Record("t", 0, offset, STAMP_MS + offset, None, value) for offset, value in enumerate(history)]
-        world.logs[HOME].extend(log)
-        world.settle(ticks=80)
+        world, log = settled(history), history
         assert world.stop is None, f"it stopped the service: {world.stop}"
         assert not world.engine.snapshot().runs, "a run is still open"
         assert not log or world.committed == len(log), f"committed {world.committed} of {len(log)}"
+        disagreements(history, world)  # it may differ about the oddest values, but must come to an end
         self.letters.update(letter.code for letter in world.letters)
         self.states.update(_states(world))
+
+
+def settled(history: History) -> World:
+    """What the engine makes of a history, long after its end."""
+    world = World(replace(POLICY), Writable())
+    world.assign()
+    world.logs[HOME].extend(
+        Record("t", 0, offset, STAMP_MS + offset, None, value) for offset, value in enumerate(history)
+    )
+    world.settle(ticks=80)
+    return world
 
 
 def _states(world: World) -> list[str]:

@@ -13,7 +13,8 @@ import pytest
 from tests.fuzz import seeds
 from tests.fuzz.__main__ import pack, unpack
 from tests.fuzz.mutate import mutated
-from tests.fuzz.target import Target
+from tests.fuzz.oracle import disagreements
+from tests.fuzz.target import Target, settled
 
 MESSAGES = 15_000
 KEPT = sorted(seeds.CORPUS.iterdir())
@@ -48,3 +49,13 @@ def test_mutated_histories_come_through() -> None:
 @pytest.mark.parametrize("path", KEPT, ids=[path.name for path in KEPT])
 def test_what_was_kept_comes_through(path: Path) -> None:
     Target().feed(unpack(path.read_bytes()))
+
+
+@pytest.mark.parametrize("number", [0, 1, 2, 4])  # 3 holds arrays that lie about their shape
+def test_verify_agrees_with_the_engine_and_sees_what_is_taken_away(number: int) -> None:
+    history = seeds.histories()[number]
+    world = settled(history)
+    assert disagreements(history, world) == []
+    assert disagreements([*history, b"garbage"], world) != []
+    del world.tiled.nodes["r", "primary"]
+    assert "primary: the stream is missing" in disagreements(history, world)

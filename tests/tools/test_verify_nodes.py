@@ -21,6 +21,9 @@ from tiled_ingest.demo.tiled_server import TiledServer
 from tiled_ingest.settings import load
 from tiled_ingest.tools.progress import Silent
 from tiled_ingest.tools.verify import RunReport, Wanted, verify
+from tiled_ingest.tools.verify.external import compare_files
+from tiled_ingest.tools.verify.files import Files
+from tiled_ingest.tools.verify.tree import Node
 
 pytestmark = pytest.mark.real
 
@@ -158,6 +161,24 @@ DEFECTS: dict[str, tuple[Spoil, str]] = {
     "rows of detectors": (without_last_datum, "node 'frames' has 2 rows instead of 4"),
     "no detector at all": (without_detectors, "node 'images' is missing: 4 rows of detector files"),
 }
+
+
+PAIR = {"dtype": "array", "shape": [2, 5, 7], "source": "sim", "dtype_numpy": "<u2", "external": "STREAM:"}
+
+
+@pytest.mark.parametrize("old", [False, True])
+def test_an_asset_is_missed_when_only_some_are_gone(old: bool) -> None:
+    """Two files hold a row: how many there should be must not be guessed from how many there are."""
+    place = {"root": "/data", "resource_path": "d/", "run_start": "r"} if old else {"uri": "file://localhost/data/d/"}
+    more = {"template": "img_{:03d}.tif", "chunk_shape": [1, 5, 7]}
+    mimetype = {} if old else {"mimetype": TIFF}
+    files = Files({"uid": "s", **place, "resource_kwargs" if old else "parameters": more, **mimetype}, [(0, 2), (2, 4)])
+    there = tuple(f"file://localhost/data/d/img_{number:03d}.tif" for number in range(8))
+    for kept, missing in ((there, 0), (there[:4], 4), (there[:7], 1)):
+        node = Node(("r", "primary", "img"), "array", structure={"shape": [4, 2, 5, 7]}, assets=kept)
+        _, said = compare_files(node, "img", [files], PAIR, open_end=False, moved=False)
+        assert len(said) == missing, said
+        assert all("is missing" in text for text in said)
 
 
 @pytest.mark.parametrize("defect", DEFECTS)

@@ -216,7 +216,13 @@ def test_a_range_of_time(written: Written) -> None:
     count = sum(map(len, written.runs.values()))
     later = datetime.fromtimestamp(time.time() + 3600, UTC)
     nothing = look(written, since=later)
-    assert (nothing.documents, nothing.passed) == (0, True)
+    assert (nothing.documents, nothing.passed, nothing.is_empty) == (0, False, True)
+    before_all = look(written, since=datetime(1960, 1, 1, tzinfo=UTC), until=datetime(1969, 1, 1, tzinfo=UTC))
+    assert (before_all.documents, before_all.passed) == (0, False)
+    assert look(written, since=datetime(1969, 12, 31, 23, 59, 59, 999_000, tzinfo=UTC)).documents == count
+    assert look(written, until=datetime(9999, 12, 31, tzinfo=UTC)).documents == count
+    with pytest.raises(NothingToRead, match="--until is not after --since"):
+        look(written, since=later, until=later)
     assert look(written, until=later).documents == count
 
     stamps = timestamps_ms(written.scene)
@@ -267,13 +273,13 @@ def test_where_nothing_is_committed_nothing_is_judged(duckdb_scene: Scene) -> No
     produce(scene, small_run([1, 2]))
     assert scene.committed() == -1
     report = checked(scene, committed=True)
-    assert report.passed
+    assert not report.passed, "nothing is proved"
     assert (report.documents, report.runs) == (0, [])
     partition = report.partitions[0]
     assert (partition.first_offset, partition.next_offset, partition.high) == (0, 0, 5)
     told = "\n".join(lines(report))
     assert "the group has committed nothing here: nothing is compared" in told
-    assert "Nothing was compared: 0 records" in told
+    assert "Nothing was compared, so nothing is proved: 0 records" in told
     assert not checked(scene).passed, "without the limit the run is missing"
 
 
@@ -318,5 +324,7 @@ def test_the_command_fails_for_a_difference_and_refuses_what_is_not_there(writte
     said = command(written, "--run", "nobody")
     assert said.returncode == 1
     assert "DIFFERENCES" in said.stdout
+    said = command(written, "--since", "2026-11-23", "--until", "2026-11-22")
+    assert (said.returncode, said.stderr) == (2, "tiled-ingest: verify: --until is not after --since\n")
     said = command(written, "--topic", "absent")
     assert (said.returncode, said.stderr) == (2, "tiled-ingest: verify: no topic absent\n")

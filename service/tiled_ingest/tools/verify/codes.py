@@ -189,6 +189,8 @@ def _joined_few(values: list[Any], kind: pa.DataType | None, leaf: Leaf) -> Code
 
 def nd_codes(values: np.ndarray[Any, Any], leaf: Leaf) -> Codes:
     """Return the codes of the rows of an array, shape (rows, ...): the same as those of nested lists."""
+    if values.dtype.kind in "mM":
+        values = values.astype(str)
     if leaf == "text":
         codes = np.array([text_code(as_text(value) or "") for value in values.ravel().tolist()], np.uint64)
     else:

@@ -68,8 +68,12 @@ def _checked(event: Document) -> Document:
         "time": float(event["time"]),
         "data": dict(event["data"]),
         "timestamps": dict(event["timestamps"]),
-        "filled": {key: isinstance(flag, str | int) and bool(flag) for key, flag in (event.get("filled") or {}).items()},
+        "filled": {key: _truth(flag) for key, flag in (event.get("filled") or {}).items()},
     }
+
+
+def _truth(flag: Any) -> bool:
+    return isinstance(flag, str | int) and bool(flag)
 
 
 def names_in(value: bytes) -> dict[str, str]:

@@ -2,8 +2,10 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from itertools import islice
 from posixpath import basename
 from typing import Any
+from urllib.parse import unquote
 
 from .files import Files
 from .metadata import shown
@@ -11,6 +13,7 @@ from .report import SENTENCES_MAX, Counts, PartReport
 from .tree import Node
 
 _SHOWN_CHARS = 50
+MISSING_MAX = 1_000  # addresses that are told apart, beyond those that are there
 
 
 def compare_files(
@@ -30,7 +33,7 @@ def compare_files(
     if node is None:
         counts.missing = counts.expected
         return part, [f"node {shown(key)} is missing: {counts.expected} rows of detector files"] * bool(counts.expected)
-    wanted = _uris(held, max(1, round(len(node.assets) / max(counts.expected, 1))))
+    wanted = _wanted(held, spec, len(node.assets))
     if node.family == "bytes":  # no rows but files
         counts.expected, counts.found = len(wanted), len(node.assets)
     else:
@@ -38,10 +41,7 @@ def compare_files(
         counts.found = (node.shape[0] if node.shape else 0) // max(int(leading or 1), 1)
     counts.missing = max(counts.expected - counts.found, 0)
     counts.foreign = 0 if open_end else max(counts.found - counts.expected, 0)
-    differences = _rows_differ(node, counts)
-    if any(files.is_old for files in held):
-        return part, differences + _paths_differ(node, held)
-    return part, differences + _assets_differ(node, wanted, open_end=open_end, moved=moved)
+    return part, _rows_differ(node, counts) + _assets_differ(node, wanted, open_end=open_end, moved=moved)
 
 
 def _rows_differ(node: Node, counts: Counts) -> list[str]:
@@ -50,16 +50,24 @@ def _rows_differ(node: Node, counts: Counts) -> list[str]:
     return [f"node {shown(node.key)} has {counts.found} rows instead of {counts.expected}"]
 
 
-def _assets_differ(node: Node, wanted: Sequence[str], *, open_end: bool, moved: bool) -> list[str]:
-    named = basename if moved else str
+def _assets_differ(node: Node, wanted: Mapping[str, bool], *, open_end: bool, moved: bool) -> list[str]:
+    """Compare addresses, in their order; where a `resource` names a path, only the files' own names."""
+    old = any(wanted.values())
+    named = _file_name if moved or old else str
     should, there = [named(uri) for uri in wanted], [named(uri) for uri in node.assets]
     missing = list((Counter(should) - Counter(there)).elements())
-    surplus = [] if open_end else list((Counter(there) - Counter(should)).elements())
+    surplus = [] if open_end or old else list((Counter(there) - Counter(should)).elements())
     said = [f"node {shown(node.key)}: asset {_address(uri)} is missing" for uri in missing[:SENTENCES_MAX]]
     said += [f"node {shown(node.key)}: asset {_address(uri)} was not published" for uri in surplus[:SENTENCES_MAX]]
-    if not said and there[: len(should)] != should:
+    if len(missing) > SENTENCES_MAX:
+        said.append(f"node {shown(node.key)}: {len(missing)} assets are missing, or more")
+    if not said and not old and there[: len(should)] != should:
         said = [f"node {shown(node.key)}: the assets are in another order than the rows"]
     return said
+
+
+def _file_name(uri: str) -> str:
+    return unquote(basename(uri.rstrip("/")))
 
 
 def _address(uri: str) -> str:
@@ -67,18 +75,15 @@ def _address(uri: str) -> str:
     return shown(uri if len(uri) <= _SHOWN_CHARS else "..." + uri[-_SHOWN_CHARS:])
 
 
-def _uris(held: Sequence[Files], per_row: int) -> list[str]:
-    uris: list[str] = []
+def _wanted(held: Sequence[Files], spec: Mapping[str, Any], there: int) -> dict[str, bool]:
+    """Return the addresses of the files, in order, each once, and whether it is only a path.
+
+    However many rows are promised: if all that are there are found, a few more tell that some are missing.
+    """
+    wanted: dict[str, bool] = {}
+    before, limit = 0, 2 * there + MISSING_MAX
     for files in held:
-        if not files.is_old:
-            uris += files.uris(len(uris), per_row)
-    return list(dict.fromkeys(uris))  # a file that is named several times is one asset
-
-
-def _paths_differ(node: Node, held: Sequence[Files]) -> list[str]:
-    """A `resource` names a path, not an address, so only the files' own names can be compared."""
-    there = {basename(uri.rstrip("/")) for uri in node.assets}
-    wanted = [
-        basename(str(files.resource.get("resource_path", "")).rstrip("/")) for files in held if not files.template
-    ]
-    return [f"node {shown(node.key)}: no asset is called {shown(name)}" for name in wanted if name not in there]
+        for uri in islice(files.places(before, spec), limit):
+            wanted.setdefault(uri, files.is_old)
+            before += 1
+    return wanted

@@ -4,6 +4,8 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import zip_longest
+from posixpath import join
+from string import Formatter
 from typing import Any
 
 from tiled_ingest.tools.decoding import Document, Unreadable
@@ -11,6 +13,7 @@ from tiled_ingest.tools.decoding import Document, Unreadable
 from .shapes import range_of, whole
 
 Range = tuple[int, int]
+_NUMBER = re.compile("0?[0-9]{0,3}d?")  # how a template writes a number; more digits than that are no name
 
 
 @dataclass(eq=False)
@@ -56,28 +59,79 @@ class Files:
         table = self.resource.get("mimetype") == "text/csv;header=absent"
         return bool(self._parameters.get("join_method", "concat" if table else "stack") == "concat")
 
-    def uris(self, before: int, per_row: int) -> Iterator[str]:
-        """Yield the addresses of its files.
+    @property
+    def _place(self) -> str:
+        """Its address; of a `resource` the path."""
+        if not self.is_old:
+            return str(self.resource["uri"])
+        path = str(self.resource.get("resource_path", ""))
+        return join(str(self.resource.get("root") or ""), path.lstrip("/")) if self.resource.get("root") else path
+
+    def places(self, before: int, spec: Mapping[str, Any]) -> Iterator[str]:
+        """Yield the addresses of its files, in their order.
 
         Parameters
         ----------
         before
             How many files the key's earlier resources have: a template counts from there.
-        per_row
-            How many files make one row.
+        spec
+            The data key's description: it tells how many files make one row.
         """
-        uri = str(self.resource["uri"])
-        template = self.template
-        if template is None:
-            if self.resource.get("mimetype") == "application/octet-stream":
-                yield from (uri for _ in range(self.rows))
-            else:
-                yield uri
+        place, template = self._place, self.template
+        numbered = _is_numbered(template or "")
+        if template is None or numbered is None:
+            yield place
             return
+        if not numbered:
+            yield place + template.format()
+            return
+        per_row = self._files_per_row(spec)
         for start, stop in self.ranges:
             for number in range(start * per_row, stop * per_row):
                 tail = template.format(number - before)
-                yield uri + (tail.lstrip("/") if uri.endswith("/") else tail)
+                yield place + (tail.lstrip("/") if place.endswith("/") else tail)
+
+    def _files_per_row(self, spec: Mapping[str, Any]) -> int:
+        """Return how many files hold a row, by the rules of bluesky-tiled-plugins' consolidators."""
+        if str(self.resource.get("mimetype", "")) == "application/octet-stream":
+            return 1
+        if told := whole(self._parameters.get("files_per_datum")):
+            return max(told, 1)
+        shape = self._row_shape(spec)
+        if not shape:
+            return 1
+        frames = self._frames_per_row()
+        if frames and not self.joins_leading:
+            return max(shape[0], 1)
+        chunk = self._chunk
+        fits = self.joins_leading or (len(chunk) == len(shape) and chunk[1:] == shape[1:])
+        return max(shape[0] // chunk[0], 1) if fits and shape[0] % chunk[0] == 0 else 1
+
+    @property
+    def _chunk(self) -> tuple[int, ...]:
+        given = self._parameters.get("chunk_shape")
+        good = isinstance(given, list) and given and all(isinstance(size, int) and size > 0 for size in given)
+        return tuple(given) if isinstance(given, list) and good else (1,)
+
+    def _frames_per_row(self) -> int:
+        return whole(self._parameters.get("multiplier")) or whole(self._parameters.get("frame_per_point")) or 0
+
+    def _row_shape(self, spec: Mapping[str, Any]) -> tuple[int, ...]:
+        shape = tuple(size or 0 for size in spec.get("shape") or ())
+        shape = () if shape == (1,) and not self.joins_leading else shape
+        frames = self._frames_per_row()
+        if not frames or shape[:1] == (frames,):
+            return shape
+        return (frames, *shape[1:]) if shape[:1] == (1,) else (frames, *shape)
+
+
+def _is_numbered(template: str) -> bool | None:
+    """Whether each row has files of its own; `None` for a template that cannot be filled in."""
+    try:
+        fields = [(name, spec or "") for _, name, spec, _ in Formatter().parse(template) if name is not None]
+    except ValueError:
+        return None
+    return bool(fields) if all(name in {"", "0"} and _NUMBER.fullmatch(spec) for name, spec in fields) else None
 
 
 def _new_style(match: re.Match[str]) -> str:
@@ -154,4 +208,5 @@ def data_of(kind: str, document: Document) -> Iterator[tuple[str, Any]]:
         for row, datum in enumerate(document["datum_id"]):
             yield datum, {key: column[row] for key, column in kwargs.items()}
     else:
-        yield from zip_longest(document["datum_ids"], document["datum_kwarg_list"][: len(document["datum_ids"])], fillvalue={})
+        ids = document["datum_ids"]
+        yield from zip_longest(ids, document["datum_kwarg_list"][: len(ids)], fillvalue={})

@@ -29,11 +29,13 @@ def plain(value: Any) -> Any:
     if isinstance(value, np.ndarray | np.generic):
         value = value.tolist()
     if isinstance(value, Mapping):
-        return {str(key): plain(item) for key, item in value.items()}
+        return {plain(str(key)): plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [plain(item) for item in value]
+    if isinstance(value, str):
+        return value.replace("\0", "\ufffd")  # PostgreSQL can hold no NUL
     if isinstance(value, bool) or not isinstance(value, int | float):
-        return value if isinstance(value, str | int | None) else str(value)
+        return value if isinstance(value, int | None) else str(value)
     return _number(value)
 
 
@@ -79,7 +81,7 @@ def stream_differences(
 
 def _updates_differ(found: Any, later: Sequence[Document]) -> list[str]:
     uids = [update.get("uid") for update in found] if isinstance(found, list) else []
-    if uids != [descriptor["uid"] for descriptor in later]:
+    if uids != [plain(descriptor["uid"]) for descriptor in later]:
         return [f"_config_updates: {len(uids)} updates instead of {len(later)}, or others"]
     return [
         f"_config_updates, {text}"

@@ -151,9 +151,17 @@ class Report:
 
     @property
     def passed(self) -> bool:
-        """Whether Tiled and the dead letters hold exactly what the topic holds."""
+        """Whether Tiled and the dead letters hold exactly what the topic holds, and it holds something."""
+        if self.is_empty:
+            return False
         whole = all(run.is_same for run in self.runs) and not self.not_in_topic
         return whole and not any(partition.differences for partition in self.partitions)
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing was compared: no run, no dead letter, no document that must be one of these."""
+        unaccounted = any(partition.differences for partition in self.partitions)
+        return not (self.runs or self.dead_letters or self.not_in_topic or unaccounted)
 
     @property
     def events(self) -> int:
@@ -171,5 +179,6 @@ class Report:
 
     def as_json(self) -> dict[str, Any]:
         """Return everything as plain values."""
-        summary = {"passed": self.passed, "documents": self.documents, "events": self.events}
-        return {**summary, "verdicts": dict(self.verdicts()), **asdict(self)}
+        summary = {"passed": self.passed, "compared": not self.is_empty}
+        numbers = {"documents": self.documents, "events": self.events}
+        return {**summary, **numbers, "verdicts": dict(self.verdicts()), **asdict(self)}

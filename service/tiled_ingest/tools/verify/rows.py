@@ -11,7 +11,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import pyarrow as pa
 
-from .typed import TypedEvents
+from .typed import STAMP, TypedEvents
 
 BLOCK_ROWS = 4_096  # what is in the processor's cache is gathered twice as fast
 _PLAIN = (pa.types.is_integer, pa.types.is_floating, pa.types.is_boolean, pa.types.is_string, pa.types.is_null)
@@ -100,7 +100,7 @@ class Rows:
     Attributes
     ----------
     columns
-        By the name that the documents use; `ts_<key>` hold timestamps.
+        By the name that the documents use; those of time stamps begin with `STAMP`.
     quick
         Events of one `TypedEvents` that wait to become columns, appended by whoever decodes them.
     quick_count
@@ -176,7 +176,7 @@ class Rows:
         for key in stamped:
             stamps = [self._stamp(event, key) for event in block]
             if key not in self.external or any(stamp is not None for stamp in stamps):
-                columns[f"ts_{key}"] = chunk_of(stamps)
+                columns[STAMP + key] = chunk_of(stamps)
         self._add_columns(columns, len(block))
 
     def _value(self, event: dict[str, Any], key: str) -> Any:

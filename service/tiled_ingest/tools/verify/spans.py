@@ -16,7 +16,7 @@ ANSWER_S_MAX = 30.0
 
 
 class NothingToRead(ValueError):
-    """The topic or partition that was asked for does not exist; the text names it."""
+    """What was asked for does not exist (a topic, a partition), or ends before it begins; the text names it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +43,12 @@ class Wanted:
     until: datetime | None = None
     committed: bool = False
     runs: frozenset[str] = frozenset()
+
+    def __post_init__(self) -> None:
+        if self.since is not None and self.until is not None and self.since >= self.until:
+            raise NothingToRead("--until is not after --since")
+        if self.next_offset is not None and (self.first_offset or 0) >= self.next_offset:
+            raise NothingToRead("--to-offset is not after --from-offset")
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,9 +149,11 @@ class Log:
         """Return the first offset of each partition with that time or a later one; its end if there is none."""
         if when is None or not spans:
             return []
+        # Kafka has no time before 1970: negative ones have a meaning of their own there (the end, the beginning).
+        time_ms = max(0, int(when.timestamp() * 1000))
         consumer = lone_consumer(self._kafka)
         try:
-            places = [ck.TopicPartition(*span.home, int(when.timestamp() * 1000)) for span in spans]
+            places = [ck.TopicPartition(*span.home, time_ms) for span in spans]
             found = consumer.offsets_for_times(places, timeout=ANSWER_S_MAX)
         finally:
             consumer.close()

@@ -1,6 +1,6 @@
 """One stream in Tiled against its documents: its metadata, its tables, and the nodes beside them."""
 
-from collections.abc import Iterator, Mapping, Sequence, Set
+from collections.abc import Collection, Iterator, Mapping, Sequence, Set
 from typing import Any
 
 import numpy as np
@@ -11,10 +11,11 @@ from .codes import MISFIT, NULL, Codes, codes_of, has_long_integers, has_nul
 from .expected import Partition, Stream
 from .external import compare_files
 from .matching import KEYS, Matched, match
-from .metadata import shown, stream_differences
+from .metadata import plain, shown, stream_differences
 from .report import SENTENCES_MAX, PartReport, StreamReport
 from .rows import Column, Rows, innermost
 from .tree import Node, Tree
+from .typed import STAMP
 
 TABLE_BYTES_MAX = 128_000_000  # of one answer, about; Tiled refuses more than 300 MB
 _FAMILIES = frozenset({"array", "ragged", "bytes"})
@@ -38,17 +39,21 @@ class StreamComparison:
         self._stream = stream
         self._report = report
         self._open_end = open_end
-        self._names = {**renames, **{f"ts_{old}": f"ts_{new}" for old, new in renames.items()}}
-        self._renames = renames
+        self._names = self._renames = _reserved(stream.data_keys) | dict(renames)
         self._seen: set[str] = set()  # columns of tables
         self._loose: set[str] = set()  # external keys of which Tiled may have more
         rows = stream.rows
         rows.flush()
         self._kept, optional, misfit = rows.kept()
         self._optional, self._misfit = optional[self._kept], misfit[self._kept]
-        self._columns = {self._names.get(name, name): column for name, column in _all_columns(rows).items()}
+        self._columns = {self._column_of(name): column for name, column in rows.columns.items()} | _heads(rows)
         report.counts.expected = int((~self._optional).sum())
         report.counts.dead_letters = int(self._optional.sum())
+
+    def _column_of(self, name: str) -> str:
+        """Return what Tiled calls a column of the rows."""
+        key = name.removeprefix(STAMP)
+        return ("" if key == name else "ts_") + self._names.get(key, key)
 
     def compare(self, node: Node | None, partition: Partition) -> None:
         """Compare the stream with its node."""
@@ -74,7 +79,7 @@ class StreamComparison:
         """Return the descriptors that the node must know; of dead letters those that it does know (a redrive)."""
         updates = node.metadata.get("_config_updates") or []
         there = {node.metadata.get("uid"), *(update.get("uid") for update in updates)}
-        refused = self._stream.refused - there
+        refused = {uid for uid in self._stream.refused if plain(uid) not in there}
         return [descriptor for descriptor in self._stream.descriptors if descriptor["uid"] not in refused]
 
     # ------------------------------------------------------------ tables
@@ -179,6 +184,13 @@ class StreamComparison:
             self._add(*compare_array(self._tree, node, column, self._kept, self._optional, open_end=self._open_end))
         self._miss_columns(nodes.keys() | files.keys())
 
+    def _is_wanted(self, column: Column) -> bool:
+        """Whether a value of it must be in Tiled: not one of a row that, or of which a value, is a dead letter."""
+        if column.is_empty:
+            return False
+        there = np.fromiter((value is not None for value in column), np.bool_, column.rows)
+        return bool((there[self._kept] & ~(self._optional | self._misfit)).any())
+
     def _add(self, part: PartReport, differences: list[str]) -> None:
         self._report.parts.append(part)
         self._say(*differences)
@@ -187,7 +199,7 @@ class StreamComparison:
         if not self._report.counts.found:
             return
         for name, column in self._columns.items():
-            if name not in self._seen and name not in elsewhere and not column.is_empty:
+            if name not in self._seen and name not in elsewhere and self._is_wanted(column):
                 self._report.counts.different = self._report.counts.expected
                 self._say(f"no column or node {shown(name)}")
 
@@ -198,15 +210,22 @@ def _is_rounded(stored: pa.Schema, sent: pa.Schema, name: str) -> bool:
     return pa.types.is_integer(held) and pa.types.is_floating(innermost(sent.field(name).type))
 
 
-def _all_columns(rows: Rows) -> dict[str, Column]:
-    columns = dict(rows.columns)
+def _heads(rows: Rows) -> dict[str, Column]:
+    columns = {name: Column() for name in KEYS}
     for name, values in rows.heads.items():
-        # A data key of such a name has another one in Tiled, which the run's notes tell.
-        if name in columns:
-            columns[f"{name}_"] = columns.pop(name)
-        columns[name] = Column()
         columns[name].add(values)
     return columns
+
+
+def _reserved(data_keys: Collection[str]) -> dict[str, str]:
+    """Return what data keys are called that have the names of columns of ours; an open run's notes do not tell yet."""
+    taken = {name.lower() for key in data_keys for name in (key, f"ts_{key}")}
+    free: dict[str, str] = {}
+    for key in KEYS:
+        if key in data_keys:
+            names = (f"{key}{'_' * length}" for length in range(1, len(taken) + 2))
+            free[key] = next(name for name in names if not taken & {name, f"ts_{name}"})
+    return free
 
 
 def _groups(columns: Sequence[str], rows: int) -> Iterator[list[str]]:

@@ -93,8 +93,8 @@ def _cells(counts: Counts) -> Iterator[str]:
 def _sum(report: Report) -> str:
     verdicts = ", ".join(f"{count} {verdict}" for verdict, count in sorted(report.verdicts().items())) or "none"
     letters = ", ".join(f"{count} {code}" for code, count in sorted(report.dead_letters.items())) or "none"
-    same = "Tiled holds what the topic holds" if report.documents else "Nothing was compared"
-    result = same if report.passed else "DIFFERENCES"
+    result = "Tiled holds what the topic holds" if report.passed else "DIFFERENCES"
+    result = "Nothing was compared, so nothing is proved" if report.is_empty else result
     rate = f"{report.events / report.seconds:,.0f} events/s" if report.seconds else ""
     return (
         f"{result}: {report.documents} records, {report.events} events in {report.seconds:.1f} s ({rate}); "

@@ -18,6 +18,7 @@ _TYPES: dict[str, tuple[type, pa.DataType]] = {
     "string": (str, pa.string()),
     "boolean": (bool, pa.bool_()),
 }
+STAMP = "\0ts_"  # begins the names of columns of time stamps here: `ts_x` may be a data key's own
 # Where msgpack has the uid of an event's descriptor, if that is as long as uuid4 makes it.
 MARK = b"\xaadescriptor\xd9\x24"
 UID_AT, UID_END = len(MARK), len(MARK) + 36
@@ -82,7 +83,7 @@ class TypedEvents:
             for key, kind, get in zip(self.keys, self._types, self._get, strict=True)
         }
         for key, get in zip(self.keys, self._get, strict=True):
-            found[f"ts_{key}"] = pa.array(map(get, stamps), pa.float64(), size=len(stamps))
+            found[STAMP + key] = pa.array(map(get, stamps), pa.float64(), size=len(stamps))
         return found
 
     def plain(self, event: Any) -> dict[str, Any]:

@@ -112,8 +112,10 @@ class Verifier:
     def _narrowed(self, span: Span) -> Span:
         """Return the part of a span in which the wanted runs are, as far as Tiled knows where they begin."""
         sources = [_mapping(facts.get("source")) for uid in self.wanted.runs for _, facts in self.places[uid]]
-        if len(sources) < len(self.wanted.runs) or not all(_is_known(source) for source in sources):
+        if not all(self.places[uid] for uid in self.wanted.runs) or not all(_is_known(source) for source in sources):
             return span
+        if any(_is_of(source, span) and source.get("topic_id", span.topic_id) != span.topic_id for source in sources):
+            return span  # their offsets are those of an earlier topic of this name
         firsts = [source["first_offset"] for source in sources if _is_of(source, span)]
         return span.within(min(firsts), span.stop) if firsts else span.within(span.stop, span.stop)
 
@@ -148,8 +150,14 @@ class PartitionVerifier:
         self._say_surplus()
         self._say_unaccounted()
         self._report.events = self._partition.events
-        self._whole.report.dead_letters += self._partition.letters
+        self._whole.report.dead_letters += self._letters_counted()
         self._whole.report.partitions.append(self._report)
+
+    def _letters_counted(self) -> Counter[str]:
+        """Count the dead letters by code: of the wanted runs, if only some are wanted."""
+        if not self._whole.wanted.runs:
+            return self._partition.letters
+        return sum((run.letters for run in self._partition.runs.values()), Counter())
 
     def _read(self) -> None:
         span = self._span
@@ -159,8 +167,7 @@ class PartitionVerifier:
             self._report.documents += len(found)
             self._whole.watch.advance(found[-1].offset() + 1 - at, str(span.home))
             at = found[-1].offset() + 1
-            if self._made_room():
-                break
+            self._make_room()
         self._whole.watch.advance(span.stop - at, str(span.home))
 
     def _code(self, message: Any) -> str | None:
@@ -169,12 +176,10 @@ class PartitionVerifier:
         """
         return self._letters[message.offset()].get(hash(message.value()))
 
-    def _made_room(self) -> bool:
-        """Compare runs that have ended while too much is held; returns whether nothing else is wanted."""
+    def _make_room(self) -> None:
+        """Compare runs that have ended while too much is held."""
         while run := self._partition.oldest():
             self._compare(run)
-        wanted = self._whole.wanted.runs
-        return bool(wanted) and wanted <= self._partition.stopped.keys() | {run.uid for run in self._whole.report.runs}
 
     # ------------------------------------------------------------ runs
 
@@ -227,6 +232,10 @@ class PartitionVerifier:
 
     def _say_cut(self) -> None:
         runs, documents = 0, 0
+        if self._partition.nameless:
+            self._report.remarks.append(
+                f"{self._partition.nameless} documents cannot be read and name no run: not judged with --run"
+            )
         for (by, name), count in self._partition.cut.items():
             documents += count
             runs += by == "run"
