@@ -24,6 +24,10 @@ COMPLEX = {b"complex": True, b"data": b"1j"}
 NUMBER = {b"nd": False, b"type": "<f8", b"data": b"\x00" * 8}
 ARRAY = {b"nd": True, b"type": "<f8", b"kind": b"", b"shape": [1], b"data": b"\x00" * 8}
 
+PAGE = {**EVENT, "uid": ["a"], "time": [1.0], "seq_num": [1]}
+DATUMS = {"datum_id": ["a"], "resource": "r", "datum_kwargs": {"k": []}}
+SHAPED = {"x": {"dtype": "array", "shape": "3"}}
+
 BROKEN: dict[str, tuple[str, Any]] = {
     "a complex number": ("event", COMPLEX),
     "a number": ("event", NUMBER),
@@ -34,7 +38,7 @@ BROKEN: dict[str, tuple[str, Any]] = {
     "no data keys": ("descriptor", {"uid": "o", "run_start": "run", "time": 1.0}),
     "a data key that is none": ("descriptor", {**DESCRIPTOR, "uid": "o", "data_keys": {"x": 1}}),
     "a dtype that is a list": ("descriptor", {**DESCRIPTOR, "uid": "o", "data_keys": {"x": {"dtype": ["number"]}}}),
-    "a shape that is text": ("descriptor", {**DESCRIPTOR, "uid": "o", "data_keys": {"x": {"dtype": "array", "shape": "3"}}}),
+    "a shape that is text": ("descriptor", {**DESCRIPTOR, "uid": "o", "data_keys": SHAPED}),
     "configuration that is a list": ("descriptor", {**DESCRIPTOR, "uid": "o", "configuration": [1]}),
     "a seq_num beyond 64 bits": ("event", {**EVENT, "seq_num": 2**63}),
     "a seq_num that is text": ("event", {**EVENT, "seq_num": "1"}),
@@ -42,13 +46,13 @@ BROKEN: dict[str, tuple[str, Any]] = {
     "a time that is text": ("event", {**EVENT, "time": "1.0"}),
     "data that are a list": ("event", {**EVENT, "data": [1]}),
     "keys that are no text": ("event", {**EVENT, "data": {1: 1.0}}),
-    "a page of uneven columns": ("event_page", {**EVENT, "uid": ["a"], "time": [1.0], "seq_num": [1], "data": {"x": []}}),
+    "a page of uneven columns": ("event_page", {**PAGE, "data": {"x": []}}),
     "indices that are infinite": (
         "stream_datum",
         {"uid": "t", "descriptor": "d", "stream_resource": "r", "indices": {"start": 0, "stop": float("inf")}},
     ),
     "a datum's id that is a mapping": ("datum", {"datum_id": {}, "resource": "r", "datum_kwargs": {}}),
-    "a page of datums of uneven columns": ("datum_page", {"datum_id": ["a"], "resource": "r", "datum_kwargs": {"k": []}}),
+    "a page of datums of uneven columns": ("datum_page", DATUMS),
 }  # fmt: skip
 
 
