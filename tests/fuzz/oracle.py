@@ -21,7 +21,7 @@ from tiled_ingest.tiled.formats import Formats
 from tiled_ingest.tools.verify.compare import compare_run
 from tiled_ingest.tools.verify.expected import Partition, Run
 from tiled_ingest.tools.verify.report import RunReport
-from tiled_ingest.tools.verify.tree import Node
+from tiled_ingest.tools.verify.tree import Node, Tree
 
 SPECS = frozenset({"BlueskyRun", "BlueskyEventStream"})
 FORMATS = Formats()
@@ -41,12 +41,11 @@ class Message:
         return self.content
 
 
-class Reader:
+class Reader(Tree):
     """The test's Tiled as `verify` reads a real one."""
 
-    files_moved = False
-
     def __init__(self, tiled: MiniTiled) -> None:
+        self.files_moved = False
         self._tiled = tiled
 
     def node(self, path: w.Path) -> Node | None:
