@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -176,7 +177,9 @@ def replay(
     anew: Annotated[bool, typer.Option("--replace", help="Build the named runs anew, even if they are there.")] = False,
     adopt: Annotated[bool, typer.Option("--adopt", help="Also finish runs that someone else began.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be done.")] = False,
-    wait_s_max: Annotated[float, typer.Option("--wait", help="Wait so many seconds for a Tiled that is away.")] = 60.0,
+    wait_s_max: Annotated[
+        float, typer.Option("--wait", min=0, help="Wait so many seconds for a Tiled that is away.")
+    ] = 60.0,
     as_json: AsJson = False,
 ) -> None:
     """Write documents from files, or from a part of a topic, into Tiled; harmless to repeat."""
@@ -192,11 +195,13 @@ def replay(
             _tool(settings),
             replaying.prepared(settings, found, runs=frozenset(runs or ()), anew=anew, adopt=adopt) as prepared,
         ):
-            if not dry_run:
-                with progress() as shown:
-                    prepared.write(shown, wait_s_max)
-            print(replaying.told(prepared.plan, as_json=as_json))
-            passed = prepared.plan.passed or (dry_run and bool(prepared.plan.to_write))
+            try:
+                if not dry_run:
+                    with progress() as shown:
+                        prepared.write(shown, wait_s_max)
+            finally:  # what was done is told of one that is cut short, too
+                print(replaying.told(prepared.plan, as_json=as_json))
+            passed = not prepared.plan.left if dry_run else prepared.plan.passed
     except replaying.WrongSource as error:
         _refuse(f"replay: {error}")
     raise typer.Exit(0 if passed else FAILED)
@@ -242,7 +247,9 @@ def dlq_show(
     """Print dead letters with what they hold."""
     from tiled_ingest.tools.dlq import shown  # noqa: PLC0415
 
-    print(shown(_collected(_settings(config, overrides), runs, codes, positions, limit), as_json=as_json))
+    found = _collected(_settings(config, overrides), runs, codes, positions, limit)
+    print(shown(found, as_json=as_json))
+    raise typer.Exit(FAILED if found.unmet else 0)
 
 
 @dlq.command("redrive")
@@ -257,25 +264,32 @@ def dlq_redrive(
     everything: Annotated[bool, typer.Option("--all", help="Of all runs.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be done.")] = False,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask before writing.")] = False,
-    wait_s_max: Annotated[float, typer.Option("--wait", help="Wait so many seconds for a Tiled that is away.")] = 60.0,
+    wait_s_max: Annotated[
+        float, typer.Option("--wait", min=0, help="Wait so many seconds for a Tiled that is away.")
+    ] = 60.0,
     as_json: AsJson = False,
 ) -> None:
     """Put dead letters straight into Tiled, run by run, after their cause was mended; exit status 1 if some remain."""
     if not (everything or runs or codes):
         _refuse("dlq redrive: --run, --code or --all is needed")
+    if everything and (runs or codes):
+        _refuse("dlq redrive: --all does not go with --run or --code")
     settings = _settings(config, overrides)
     from tiled_ingest.tools.dlq import Choice, planned, redriven  # noqa: PLC0415
     from tiled_ingest.tools.progress import progress  # noqa: PLC0415
 
     with _tool(settings), planned(settings, Choice(frozenset(runs or ()), frozenset(codes or ()))) as redrive:
         plan = redrive.plan
-        if plan.to_write and not dry_run and (yes or _agreed(redriven(plan, as_json=False))):
-            with progress() as shown:
-                redrive.write(shown, wait_s_max)
-        elif plan.to_write and not dry_run:
-            print("tiled-ingest: nothing was written; to do it: --yes", file=sys.stderr)
-        print(redriven(plan, as_json=as_json))
-    raise typer.Exit(0 if plan.passed or (dry_run and plan.to_write) else FAILED)
+        try:
+            if plan.to_write and not dry_run and (yes or _agreed(redriven(plan, as_json=False))):
+                with progress() as shown:
+                    redrive.write(shown, wait_s_max)
+            elif plan.to_write and not dry_run:
+                print("tiled-ingest: nothing was written; to do it: --yes", file=sys.stderr)
+        finally:  # what was done is told of one that is cut short, too
+            print(redriven(plan, as_json=as_json))
+        passed = not plan.left if dry_run else plan.passed
+    raise typer.Exit(0 if passed else FAILED)
 
 
 def _agreed(plan: str) -> bool:
@@ -299,7 +313,10 @@ def _collected(
     with _tool(settings):
         choice = Choice(frozenset(runs or ()), frozenset(codes or ()), places)
         torn: list[Torn] = []
-        return collect(read_letters(settings.kafka, torn), torn, choice, keep_max)
+        found = collect(read_letters(settings.kafka, torn), torn, choice, keep_max)
+    if found.unmet:
+        print("tiled-ingest: " + " ".join(f"no dead letter has {', '.join(found.unmet)!a}".split()), file=sys.stderr)
+    return found
 
 
 @app.command("settings")
@@ -357,11 +374,15 @@ def _tool(settings: "Settings") -> Iterator[None]:
     from tiled_ingest.core.errors import IngestError  # noqa: PLC0415
     from tiled_ingest.observe.logs import redact  # noqa: PLC0415
 
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: temporary files go, what was done is told
     try:
         yield
     except IngestError as error:
         line = " ".join(f"tiled-ingest: {error.reason}: {error}".split())
         print(redact(settings.secrets())(None, "", line), file=sys.stderr)
+        raise typer.Exit(FAILED) from None
+    except KeyboardInterrupt:
+        print("tiled-ingest: cut short", file=sys.stderr)
         raise typer.Exit(FAILED) from None
 
 

@@ -568,6 +568,7 @@ def test_a_patch_may_mend_what_the_schema_refuses() -> None:
         ({"descriptor": "d", "seq_num": "one"}, ("descriptor", "d")),
         ({"run_start": "r", "data_keys": 7}, ("run", "r")),
         ({"descriptor": 7, "run_start": "r"}, ("run", "r")),
+        ({"descriptor": "d", "uid": "e"}, ("descriptor", "d")),
         ({"descriptor": ["d"]}, None),
         ({"descriptor": ""}, None),
         ({}, None),
@@ -578,6 +579,7 @@ def test_a_document_that_cannot_be_read_may_still_say_where_it_belongs(doc: Any,
     for told in (published("event", doc), Handed("t", 0, 0, 0, None, None, "event", doc, 10)):
         found = whereabouts(told)
         assert (found and (found.by, found.uid)) == named
+        assert found is None or found.own == doc.get("uid", "")
 
 
 @given(st.binary(max_size=200))

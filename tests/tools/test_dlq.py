@@ -141,18 +141,74 @@ def test_positions_are_spelled_with_colons() -> None:
             position(wrong)
 
 
-def test_the_commands(settings: Settings) -> None:
+def call(settings: Settings, *arguments: str) -> subprocess.CompletedProcess[str]:
     values = named(settings.kafka.bootstrap_servers, settings.kafka.dead_letter_topic)
     options = [option for name, value in values.items() for option in ("--set", f"{name}={value}")]
+    whole = [sys.executable, "-m", "tiled_ingest.cli", "dlq", *arguments, *options]
+    return subprocess.run(whole, capture_output=True, text=True, timeout=120, check=False)
 
-    def call(*arguments: str) -> subprocess.CompletedProcess[str]:
-        whole = [sys.executable, "-m", "tiled_ingest.cli", "dlq", *arguments, *options]
-        return subprocess.run(whole, capture_output=True, text=True, timeout=120, check=False)
 
-    assert json.loads(call("list", "--json", "--code", "late").stdout)["documents"] == 1
-    said = call("show", "--position", "docs:0:3")
+def test_the_commands(settings: Settings) -> None:
+    assert json.loads(call(settings, "list", "--json", "--code", "late").stdout)["documents"] == 1
+    said = call(settings, "show", "--position", "docs:0:3")
     assert (said.returncode, said.stderr) == (0, "")
     assert "docs:0:3  InvalidDocument/foreign_run  run run-1" in said.stdout
-    wrong = call("show", "--position", "nonsense")
+    wrong = call(settings, "show", "--position", "nonsense")
     assert wrong.returncode == 2
     assert wrong.stderr.startswith("tiled-ingest: --position: 'nonsense' is no position")
+
+
+def test_what_was_asked_for_by_name_and_is_not_there_is_said(settings: Settings) -> None:
+    counted = call(settings, "list", "--code", "late", "--code", "laet", "--json")
+    assert counted.stderr == "tiled-ingest: no dead letter has 'code laet'\n"
+    assert (counted.returncode, json.loads(counted.stdout)["absent"]) == (0, ["code laet"]), "none is a count, too"
+    shown_ = call(settings, "show", "--run", "run-1", "--run", "run-2")
+    assert shown_.stderr == "tiled-ingest: no dead letter has 'run run-2'\n"
+    assert shown_.returncode == 1
+    assert "docs:0:3  InvalidDocument/foreign_run" in shown_.stdout
+
+
+Headers = list[tuple[str, bytes | None]]
+
+
+def absurd(**more: bytes | None) -> Headers:
+    """A letter's headers, some of them absurd."""
+    said = {"code": b"late", "topic": b"docs", "partition": b"0", "offset": b"3", "timestamp_ms": b"1764000000000"}
+    return [(f"tiled_ingest.{name}", value) for name, value in {**said, **more}.items()]
+
+
+ABSURD: dict[str, tuple[Headers, str]] = {
+    "40 digits": (absurd(offset=b"9" * 40), f"offset makes no sense: '{'9' * 40}'"),
+    "19 digits": (absurd(offset=b"9" * 19), f"offset is too large: '{'9' * 19}'"),
+    "a year": (absurd(timestamp_ms=b"9" * 18), f"timestamp_ms is too large: '{'9' * 18}'"),
+    "negative": (absurd(partition=b"-7"), "partition makes no sense: '-7'"),
+    "no UTF-8": (absurd(topic=b"docs\xff\xfe"), "topic makes no sense: 'docs"),
+    "control": (absurd(offset=b"\x1b[2J3"), "offset makes no sense: '\\x1b[2J3'"),
+    "null": (absurd(partition=None), "partition is empty"),
+    "twice": ([*absurd(), ("tiled_ingest.offset", b"4")], "'offset' is said twice: '3', '4'"),
+    "nothing": ([], "topic is missing; partition is missing; offset is missing"),
+    "another's": ([*absurd(), ("offset", b"4")], ""),
+}
+
+
+@pytest.fixture
+def absurd_settings(broker: Broker, topic: TopicFactory) -> Settings:
+    name = topic("absurd")
+    producer = ck.Producer({"bootstrap.servers": broker.bootstrap_servers})
+    for headers, _ in ABSURD.values():
+        producer.produce(name, START, b"session", headers=headers)
+    assert producer.flush(20) == 0
+    return settings_of(broker, name)
+
+
+@pytest.mark.parametrize("command", ["list", "show"])
+def test_headers_that_make_no_sense_are_shown_as_what_they_are(absurd_settings: Settings, command: str) -> None:
+    said = call(absurd_settings, command)
+    assert (said.returncode, said.stderr) == (0, "")
+    assert all(character.isprintable() or character == "\n" for character in said.stdout)
+    between = "; " if command == "list" else "\n  header "
+    for _, wrong in ABSURD.values():
+        assert wrong.replace("; ", between) in said.stdout
+    as_json = call(absurd_settings, command, "--json")
+    assert as_json.returncode == 0, as_json.stderr
+    json.loads(as_json.stdout)

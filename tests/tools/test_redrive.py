@@ -10,13 +10,14 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
 import confluent_kafka as ck
 import pytest
 
 from tests.rig.reader import compare_run
-from tests.system.publishing import Documents, by_run, interleaved, runs, uid_of
+from tests.system.publishing import Documents, by_run, interleaved, message, runs, uid_of
 from tests.system.scene import Scene
 from tests.tools.conftest import settings_of
 from tests.tools.test_verify_topic import produce, small_run
@@ -223,6 +224,116 @@ def test_refused_again_a_run_stays_what_it_was(duckdb_scene: Scene) -> None:
     scene.compare(documents, "complete")
 
 
+def call(scene: Scene, *arguments: str, uri: str = "", **more: str) -> subprocess.CompletedProcess[str]:
+    """The command, at no terminal."""
+    changes = [option for name, value in more.items() for option in ("--set", f"{name.replace('__', '.')}={value}")]
+    whole = [sys.executable, "-m", "tiled_ingest.cli", "dlq", "redrive", "--yes", *arguments]
+    return subprocess.run(
+        [*whole, *options(scene, uri or scene.tiled.uri), *changes],
+        capture_output=True, text=True, timeout=120, check=False, stdin=subprocess.DEVNULL,
+    )  # fmt: skip
+
+
+def test_what_is_refused_again_is_named_each_time_until_its_cause_is_mended(duckdb_scene: Scene) -> None:
+    """The run is there without one event: as often as it is redriven, that is said, until the limit is raised."""
+    scene = duckdb_scene
+    documents = small_run(["a", "x" * 3000, "b"], dtype="string")
+    produce(scene, documents)
+    through(scene, limits__message_bytes_max=2000)
+    letters, uid = scene.letters(), uid_of(documents)
+    assert [letter.code for letter in letters] == ["too_large"]
+    for _ in range(2):
+        again = call(scene, "--all", limits__message_bytes_max="2000")
+        assert (again.returncode, again.stderr) == (1, "")
+        assert f"reopen   {uid}" in again.stdout
+        assert "still refused: 1 too_large" in again.stdout
+        assert f"{scene.topic}:0:3  unreadable {documents[3][1]['uid']}: too_large: " in again.stdout
+        told = json.loads(call(scene, "--all", "--json", limits__message_bytes_max="2000").stdout)["runs"][0]
+        assert [(each["position"], each["code"]) for each in told["refusals"]] == [([scene.topic, 0, 3], "too_large")]
+    assert scene.letters() == letters
+    mended = call(scene, "--all")
+    assert (mended.returncode, mended.stderr) == (0, "")
+    scene.compare(documents, "complete")
+    assert f"done     {uid}" in call(scene, "--all").stdout
+
+
+def test_a_run_that_tiled_refuses_again_is_named_with_all_its_documents(duckdb_scene: Scene) -> None:
+    scene = duckdb_scene
+    _, bad = failed_and_good(scene)
+    letters = len(scene.letters())
+    scene.proxy.answer("PATCH", "table/partition/", 422, times=None)
+    for _ in range(2):
+        again = call(scene, "--run", uid_of(bad), uri=scene.proxy.uri)
+        assert (again.returncode, again.stderr) == (1, "")
+        assert f"replace  {uid_of(bad)}" in again.stdout
+        assert "-> not written: " in again.stdout
+        assert f"still refused: {len(bad)} run_failed" in again.stdout
+        assert "422" in again.stdout, "Tiled's reason"
+    assert len(scene.letters()) == letters
+    scene.proxy.clear()
+    assert call(scene, "--run", uid_of(bad)).returncode == 0
+
+
+def test_letters_with_absurd_headers_do_not_keep_the_others(duckdb_scene: Scene) -> None:
+    scene = duckdb_scene
+    documents = small_run([1, 2], comment="x" * 3000)
+    produce(scene, documents)
+    through(scene, limits__message_bytes_max=2000)
+    place = {"topic": scene.topic, "partition": "0", "offset": "3", "timestamp_ms": "1764000000000", "code": "late"}
+    send_letter(scene, documents[4], {**place, "offset": "9" * 40})
+    send_letter(scene, documents[4], {**place, "partition": "-1", "run": "a\x1b[2Jb"})
+    send_letter(scene, documents[4], {**place, "offset": "9000", "run": "../\x00" * 99})
+    send_letter(scene, documents[4], {**place, "topic": "no topic's name!"})
+    dry, wet = call(scene, "--all", "--dry-run"), call(scene, "--all")
+    for ran in (dry, wet):
+        assert (ran.returncode, ran.stderr) == (1, "")
+        assert f"create   {uid_of(documents)}" in ran.stdout
+        assert f"offset makes no sense: '{'9' * 40}'" in ran.stdout
+        assert "run a\\x1b[2Jb: partition makes no sense: '-1'" in ran.stdout
+        assert "no run can be called so in Tiled" in ran.stdout
+        assert "topic makes no sense" in ran.stdout
+        assert all(character.isprintable() or character == "\n" for character in ran.stdout)
+    scene.compare(documents, "complete")
+
+
+def test_letters_without_a_run_are_named_and_what_is_not_there_too(duckdb_scene: Scene) -> None:
+    scene = duckdb_scene
+    documents = small_run([1])
+    produce(scene, [("event", {**documents[2][1], "uid": "lonely", "descriptor": "nobody"})])
+    scene.produce(b"no msgpack")
+    through(scene)
+    ran = call(scene, "--all")
+    assert (ran.returncode, ran.stderr) == (1, "")
+    assert f"{scene.topic}:0:0 (orphan)  event lonely of descriptor nobody: nothing here says" in ran.stdout
+    assert f"{scene.topic}:0:1 (undecodable)  unreadable: " in ran.stdout
+    absent = call(scene, "--run", "nobody", "--dry-run")
+    assert (absent.returncode, absent.stdout) == (1, "absent   run nobody: no dead letter\nruns: none\n")
+    assert "absent   code orhpan: no dead letter" in call(scene, "--code", "orhpan", "--code", "orphan").stdout
+    assert call(scene, "--all", "--code", "orphan").returncode == 2
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
+def test_cut_short_it_says_what_was_done(duckdb_scene: Scene, how: signal.Signals, tmp_path: Path) -> None:
+    scene = duckdb_scene
+    large = [small_run([1, 2], comment="x" * 3000), small_run([3], comment="x" * 3000)]
+    produce(scene, [*large[0], *large[1]])
+    through(scene, limits__message_bytes_max=2000)
+    started: list[subprocess.Popen[str]] = []
+    scene.proxy.watch("POST", f"metadata/{uid_of(large[1])}", after=lambda: started[0].send_signal(how))
+    command = [sys.executable, "-m", "tiled_ingest.cli", "dlq", "redrive", "--yes", "--all"]
+    environment = {**os.environ, "TMPDIR": str(tmp_path)}
+    whole = [*command, *options(scene, scene.proxy.uri)]
+    started.append(subprocess.Popen(whole, stdout=subprocess.PIPE, text=True, env=environment))
+    said, _ = started[0].communicate(timeout=120)
+    assert started[0].returncode == 1
+    assert "-> complete, 2 rows" in said
+    assert said.count("-> not finished: to go on, repeat the command") == 1
+    assert list(tmp_path.glob("tiled-ingest-*")) == [], "no document is left behind"
+    scene.proxy.clear()
+    assert call(scene, "--all").returncode == 0
+    scene.compare([*large[0], *large[1]], "complete")
+
+
 def test_mixed_codes(scene: Scene) -> None:
     """A closed run gets the rows that came late, a refused one is made, and what cannot be helped is said."""
     late, large, broken = small_run([1, 2, 3]), small_run([4, 5], comment="x" * 3000), small_run([6, 7])
@@ -273,11 +384,13 @@ def test_a_run_that_the_service_has_in_hand_is_left_alone(duckdb_scene: Scene) -
 
 def letter_of(scene: Scene, document: Any, run: str, offset: int) -> None:
     """A dead letter of the run, as an older service might have left it."""
-    from tests.system.publishing import message  # noqa: PLC0415
-
-    producer = ck.Producer({"bootstrap.servers": scene.broker.bootstrap_servers})
     said = {"code": "late", "run": run, "topic": scene.topic, "partition": "0", "offset": str(offset)}
-    headers = [(f"tiled_ingest.{key}", value.encode()) for key, value in said.items()]
-    now_ms = ("tiled_ingest.timestamp_ms", str(int(time.time() * 1000)).encode())
-    producer.produce(f"{scene.group}.dead-letters", message(*document), b"session", headers=[*headers, now_ms])
+    send_letter(scene, document, {**said, "timestamp_ms": str(int(time.time() * 1000))})
+
+
+def send_letter(scene: Scene, document: Any, said: dict[str, str]) -> None:
+    """A dead letter with these headers."""
+    producer = ck.Producer({"bootstrap.servers": scene.broker.bootstrap_servers})
+    headers: list[Any] = [(f"tiled_ingest.{key}", value.encode()) for key, value in said.items()]
+    producer.produce(f"{scene.group}.dead-letters", message(*document), b"session", headers=headers)
     assert producer.flush(20) == 0

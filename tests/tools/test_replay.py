@@ -148,10 +148,31 @@ def test_the_command_says_what_is_wrong(duckdb_scene: Scene, tmp_path: Path) -> 
     ran = call(str(file))
     assert ran.returncode == 1, "one line is no document"
     assert "1 documents that are of no run here, or cannot be read" in ran.stdout
+    assert f"file:run.jsonl:0:{len(documents) + 1}  unreadable: undecodable" in ran.stdout
+    assert dry.returncode == 1, "it says before what the real one says"
     scene.compare(documents, "complete")
     wrong = call(str(tmp_path / "absent"))
     assert (wrong.returncode, wrong.stderr.count("\n")) == (2, 1)
     assert call(str(file), "--replace").returncode == 2
+
+
+def test_what_is_refused_is_named_each_time(duckdb_scene: Scene, tmp_path: Path) -> None:
+    """An event that cannot be read, and says of which run it is: the run is built without it, and never called done."""
+    scene = duckdb_scene
+    documents = small_run([1, 2, 3])
+    name, event = documents[3]
+    broken: Documents = [*documents[:3], (name, {**event, "seq_num": "three"}), *documents[4:]]
+    file = tmp_path / "run.jsonl"
+    file.write_bytes(as_lines(broken))
+    command = [sys.executable, "-m", "tiled_ingest.cli", "replay", str(file), *options(scene, scene.tiled.uri)]
+    for verdict in ("create", "reopen"):
+        ran = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+        assert (ran.returncode, ran.stderr) == (1, "")
+        assert f"{verdict:<8} {uid_of(documents)}" in ran.stdout
+        assert f"file:run.jsonl:0:4  unreadable {event['uid']}: schema: " in ran.stdout
+    file.write_bytes(as_lines(documents))
+    assert replay(scene, str(file), run=uid_of(documents), anew=True).passed
+    scene.compare(documents, "complete")
 
 
 def test_sources_are_files_or_parts_of_topics(tmp_path: Path) -> None:
@@ -159,8 +180,9 @@ def test_sources_are_files_or_parts_of_topics(tmp_path: Path) -> None:
     assert source("topic:a:3") == TopicSource("a", 3)
     assert source("topic:a:3:10-20") == TopicSource("a", 3, 10, 20)
     assert source("topic:a:3:-20") == TopicSource("a", 3, 0, 20)
-    with pytest.raises(WrongSource):
-        source(str(tmp_path / "absent"))
+    for wrong in (str(tmp_path / "absent"), "topic:a:3:20-10", "topic:a:3:-0"):
+        with pytest.raises(WrongSource):
+            source(wrong)
     file = tmp_path / "cut.msgpack"
     whole = msgpack.dumps(("start", {"uid": "a", "time": 1.0}))
     file.write_bytes(whole + whole[:-3])

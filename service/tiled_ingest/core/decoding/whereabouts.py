@@ -15,22 +15,25 @@ class _Names(msgspec.Struct):
 
     descriptor: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
     run_start: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+    uid: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
 
 
 _envelope = msgspec.msgpack.Decoder(tuple[str, _Names])
 _text = msgspec.msgpack.Decoder(str)
+_ASKED = ("descriptor", "run_start", "uid")
 _BY: dict[str, Literal["run", "descriptor"]] = {"descriptor": "descriptor", "run_start": "run"}
 
 
 def whereabouts(record: Record) -> Reference | None:
     """Return which descriptor or run a record names, whatever else is wrong with it; `None` if it names none."""
     names = _handed(record.doc) if isinstance(record, Handed) else _names(record.value or b"")
-    return next((Reference(_BY[name], uid, "") for name, uid in names.items() if uid), None)
+    own = names.get("uid", "")
+    return next((Reference(by, uid, own) for name, by in _BY.items() if (uid := names.get(name))), None)
 
 
 def _handed(doc: Any) -> dict[str, str]:
     said = doc if isinstance(doc, Mapping) else {}
-    return {name: uid for name in _BY if isinstance(uid := said.get(name), str)}
+    return {name: uid for name in _ASKED if isinstance(uid := said.get(name), str)}
 
 
 def _names(value: bytes) -> dict[str, str]:
@@ -38,7 +41,7 @@ def _names(value: bytes) -> dict[str, str]:
         _, said = _envelope.decode(value)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return {}
-    return {name: uid for name in _BY if (uid := _as_text(getattr(said, name)))}
+    return {name: uid for name in _ASKED if (uid := _as_text(getattr(said, name)))}
 
 
 def _as_text(raw: msgspec.Raw | msgspec.UnsetType) -> str:

@@ -2,11 +2,14 @@
 
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from tiled_ingest.tools.letters import Letter, Torn
 
 Position = tuple[str, int, int]
+
+
+TOLD_MAX = 1_000  # letters whose headers make no sense, one by one
 
 
 class WrongPosition(ValueError):
@@ -42,6 +45,15 @@ class Choice:
             and (not self.codes or letter.code in self.codes)
             and (not self.positions or letter.position in self.positions)
         )
+
+    def unmet(self, runs: Iterable[str], codes: Iterable[str], positions: Iterable[Position] = ()) -> list[str]:
+        """Return what was asked for by name and is not among what was found, in words."""
+        places = self.positions.difference(positions)
+        return [
+            *(f"run {uid}" for uid in sorted(self.runs.difference(runs))),
+            *(f"code {code}" for code in sorted(self.codes.difference(codes))),
+            *(f"position {topic}:{partition}:{offset}" for topic, partition, offset in sorted(places)),
+        ]
 
 
 @dataclass(slots=True)
@@ -81,12 +93,18 @@ class Collected:
         Letters that only repeat another.
     torn
         Letters that were sent in parts some of which are missing; they count nowhere else.
+    odd
+        Letters with headers that make no sense, the first of them; they count like others.
+    unmet
+        What was asked for by name, and no letter has.
     """
 
     groups: dict[tuple[str, str, str], Group] = field(default_factory=dict)
     letters: list[Letter] = field(default_factory=list)
     repeated: int = 0
     torn: list[Torn] = field(default_factory=list)
+    odd: list[Letter] = field(default_factory=list)
+    unmet: list[str] = field(default_factory=list)
 
     @property
     def documents(self) -> int:
@@ -115,14 +133,22 @@ def collect(letters: Iterable[Letter], torn: list[Torn], choice: Choice, keep_ma
         if letter not in choice:
             continue
         # Without a position nothing tells repetitions apart.
-        if letter.offset >= 0 and (letter.position, letter.code) in seen:
+        if letter.is_placed and (letter.position, letter.code) in seen:
             found.repeated += 1
             continue
         seen.add((letter.position, letter.code))
         _add(found, letter)
+        if letter.wrong and len(found.odd) < TOLD_MAX:
+            found.odd.append(replace(letter, key=None, value=None))
         if len(found.letters) < keep_max:
             found.letters.append(letter)
     found.torn = [each for each in torn if each.letter in choice]
+    torn_ones = [each.letter for each in found.torn]
+    found.unmet = choice.unmet(
+        {*(group.run for group in found.groups.values()), *(each.run for each in torn_ones)},
+        {*(group.code for group in found.groups.values()), *(each.code for each in torn_ones)},
+        {*(place for place, _ in seen), *(each.position for each in torn_ones)},
+    )
     return found
 
 

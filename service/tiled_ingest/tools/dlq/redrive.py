@@ -6,14 +6,14 @@ that there is of it, its letters and what the topic still holds, each position o
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from tiled_ingest.core.record import Record
 from tiled_ingest.settings import Settings
 from tiled_ingest.tools.letters import Letter, Torn, read_letters
-from tiled_ingest.tools.rebuild import Case, Judge, Places, Plan, Rebuild, Spool, connected
+from tiled_ingest.tools.rebuild import Case, Judge, Places, Plan, Rebuild, Spool, Stranger, connected
 
-from .choice import Choice
+from .choice import TOLD_MAX, Choice
 
 
 @dataclass(kw_only=True)
@@ -24,20 +24,29 @@ class Redriven(Plan):
     ----------
     without_run
         Letters that belong to no run that is known, by code.
+    strangers
+        The first of them.
     nameless
-        Letters whose headers do not say where the document stood: not of this service.
+        How many letters do not say in their headers where the document stood: not of this service.
+    nameless_told
+        The first of them.
     torn
         Letters that were sent in parts some of which are missing.
+    unmet
+        What was asked for by name, and no letter has.
     """
 
     without_run: dict[str, int] = field(default_factory=dict)
+    strangers: list[Stranger] = field(default_factory=list)
     nameless: int = 0
+    nameless_told: list[Letter] = field(default_factory=list)
     torn: list[Torn] = field(default_factory=list)
+    unmet: list[str] = field(default_factory=list)
 
     @property
-    def passed(self) -> bool:
-        """Whether every document that is meant is in Tiled."""
-        return self.all_written and not (self.without_run or self.nameless or self.torn)
+    def left(self) -> bool:
+        """Whether something that is meant will not be in Tiled, however the writing ends."""
+        return super().left or bool(self.without_run or self.nameless or self.torn or self.unmet)
 
 
 @contextmanager
@@ -51,7 +60,7 @@ def planned(settings: Settings, choice: Choice) -> Iterator[Rebuild[Redriven]]:
     """
     with connected(settings) as tiled, Spool(tiled.policy) as spool:
         torn: list[Torn] = []
-        nameless = _gathered(spool, read_letters(settings.kafka, torn), choice)
+        unplaced = _gathered(spool, read_letters(settings.kafka, torn), choice)
         places = Places(settings)
         try:
             judge = Judge(settings.kafka, tiled.policy, places, spool)
@@ -60,25 +69,55 @@ def planned(settings: Settings, choice: Choice) -> Iterator[Rebuild[Redriven]]:
             cases = [_left(spool, uid, cut[uid]) if uid in cut else judge.judge(uid) for uid in meant]
         finally:
             places.close()
-        strangers = {} if choice.runs else _of(choice, spool.letters_without_run())
-        torn = [each for each in torn if each.letter in choice]
-        plan = Redriven(cases=cases, without_run=strangers, nameless=nameless, torn=torn)
+        plan = Redriven(cases=cases, torn=[each for each in torn if each.letter in choice])
+        _leave_out(plan, spool, unplaced, choice)
         yield Rebuild(tiled, spool, plan)
 
 
-def _gathered(spool: Spool, letters: Iterable[Letter], choice: Choice) -> int:
-    """Put the letters down; returns how many do not say where their documents stood."""
-    nameless = 0
+@dataclass
+class _Unplaced:
+    """Letters that do not say where their documents stood."""
+
+    number: int = 0
+    first: list[Letter] = field(default_factory=list)
+    runs: set[str] = field(default_factory=set)
+    codes: set[str] = field(default_factory=set)
+
+    def add(self, letter: Letter) -> None:
+        self.number += 1
+        self.runs.add(letter.run)
+        self.codes.add(letter.code)
+        if len(self.first) < TOLD_MAX:
+            self.first.append(replace(letter, key=None, value=None))
+
+
+def _gathered(spool: Spool, letters: Iterable[Letter], choice: Choice) -> _Unplaced:
+    """Put the letters down; returns those that do not say where their documents stood."""
+    unplaced = _Unplaced()
     for letter in letters:
-        if letter.offset < 0 or letter.partition < 0:
-            nameless += 1
+        if not letter.is_placed:
+            if letter in choice:
+                unplaced.add(letter)
         elif not choice.runs or not letter.run or letter.run in choice.runs:
             record = Record(
                 letter.topic, letter.partition, letter.offset, letter.timestamp_ms, letter.key, letter.value
             )
             spool.add(record, letter.run, letter.code)
     spool.follow_names()
-    return nameless
+    return unplaced
+
+
+def _leave_out(plan: Redriven, spool: Spool, unplaced: _Unplaced, choice: Choice) -> None:
+    """Note in the plan what is meant and belongs to no run, or is not there."""
+    if not choice.runs:
+        plan.without_run = _of(choice, spool.letters_without_run())
+        told = spool.strangers_told()
+        plan.strangers = [each for each in told if not choice.codes or not choice.codes.isdisjoint(each.codes)]
+    plan.nameless, plan.nameless_told = unplaced.number, unplaced.first
+    torn = [each.letter for each in plan.torn]
+    runs = {case.spooled.uid for case in plan.cases}.union(unplaced.runs, (each.run for each in torn))
+    codes = {code for case in plan.cases for code in case.spooled.codes}
+    plan.unmet = choice.unmet(runs, codes.union(plan.without_run, unplaced.codes, (each.code for each in torn)))
 
 
 def _left(spool: Spool, uid: str, torn: Torn) -> Case:

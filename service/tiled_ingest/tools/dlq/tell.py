@@ -10,7 +10,15 @@ import numpy as np
 
 from tiled_ingest.tools.decoding import Unreadable, opened
 from tiled_ingest.tools.letters import Letter, Torn
-from tiled_ingest.tools.rebuild.tell import case_json, case_lines, verdicts
+from tiled_ingest.tools.rebuild.tell import (
+    case_lines,
+    cases_json,
+    place,
+    printable,
+    stranger_json,
+    stranger_lines,
+    verdicts,
+)
 
 from .choice import Collected, Group, Position
 from .redrive import Redriven
@@ -29,8 +37,9 @@ def listed(found: Collected, *, as_json: bool) -> str:
         summary = {"documents": found.documents, "repeated": found.repeated}
         counts = {"reasons": found.count("reason"), "codes": found.count("code")}
         groups = [asdict(group) for group in found.groups.values()]
-        return _dumped({**summary, **counts, "groups": groups, "incomplete": list(map(torn_json, found.torn))})
-    return "\n".join(map(_printable, _listed(found)))
+        told = {"odd": list(map(odd_json, found.odd)), "incomplete": list(map(torn_json, found.torn))}
+        return _dumped({**summary, **counts, "groups": groups, **told, "absent": found.unmet})
+    return "\n".join(map(printable, _listed(found)))
 
 
 def _listed(found: Collected) -> Iterator[str]:
@@ -44,6 +53,7 @@ def _listed(found: Collected) -> Iterator[str]:
         yield f"{code}: {error[:_ERROR_CHARS]}"
     codes = ", ".join(f"{count} {code}" for code, count in found.count("code").items()) or "none"
     reasons = ", ".join(f"{count} {reason}" for reason, count in found.count("reason").items()) or "none"
+    yield from (f"headers make no sense: {odd_line(each)}" for each in found.odd)
     yield from map(torn_line, found.torn)
     rest = f"{found.repeated} repetitions" + (f"; {len(found.torn)} incomplete" if found.torn else "")
     yield f"dead letters: {found.documents} (by code: {codes}; by reason: {reasons}); {rest}"
@@ -69,10 +79,10 @@ def shown(found: Collected, *, as_json: bool) -> str:
     """Return the letters that were kept, with what they hold."""
     if as_json:
         return _dumped([*map(_whole, found.letters), *map(torn_json, found.torn)])
-    blocks = ["\n".join(map(_printable, _lines(letter))) for letter in found.letters]
+    blocks = ["\n".join(map(printable, _lines(letter))) for letter in found.letters]
     left = found.documents - len(found.letters)
     more = [f"... and {left} more (--limit)"] if left else []
-    torn = [_printable(torn_line(each)) for each in found.torn]
+    torn = [printable(torn_line(each)) for each in found.torn]
     return "\n\n".join([*blocks, *more, *torn]) or "no dead letters"
 
 
@@ -81,6 +91,7 @@ def _lines(letter: Letter) -> Iterator[str]:
     parts = f"  in {letter.parts} parts" if letter.parts > 1 else ""
     yield f"{_place(letter.position)}  {letter.reason}/{letter.code}  run {run}  {when}{parts}"
     yield f"  {letter.error}"
+    yield from (f"  header {each}" for each in letter.wrong)
     name, document = _document(letter)
     yield f"  {name}: {json.dumps(document)}"
 
@@ -122,8 +133,7 @@ def readable(value: Any) -> Any:
 
 
 def _place(position: Position) -> str:
-    topic, partition, offset = position
-    return f"{topic}:{partition}:{offset}" if offset >= 0 else "unknown"
+    return place(position) if position[2] >= 0 else "unknown"
 
 
 def _time(timestamp_ms: int) -> str:
@@ -136,8 +146,15 @@ def _dumped(value: Any) -> str:
     return json.dumps(value, indent=2)
 
 
-def _printable(text: str) -> str:
-    return "".join(character if character.isprintable() else " " for character in text)
+def odd_line(letter: Letter) -> str:
+    """Return a line about a letter whose headers make no sense."""
+    where = f"letter {letter.letter_partition}:{letter.letter_offset}"
+    return f"{where}  {letter.reason}/{letter.code}  run {letter.run or '-'}: {'; '.join(letter.wrong)}"
+
+
+def odd_json(letter: Letter) -> dict[str, Any]:
+    """Return what is known of a letter whose headers make no sense."""
+    return {name: value for name, value in asdict(letter).items() if name not in {"key", "value"}}
 
 
 def torn_line(torn: Torn) -> str:
@@ -159,17 +176,20 @@ def torn_json(torn: Torn) -> dict[str, Any]:
 def redriven(done: Redriven, *, as_json: bool) -> str:
     """Return what is to be done with each run, and what became of it."""
     if as_json:
-        runs = [case_json(case, done.built.get(case.spooled.uid)) for case in done.cases]
-        said = {"runs": runs, "without_run": dict(done.without_run), "nameless": done.nameless}
-        return _dumped({**said, "incomplete": list(map(torn_json, done.torn))})
+        said = {"runs": cases_json(done), "without_run": dict(done.without_run), "nameless": done.nameless}
+        told = {"strangers": list(map(stranger_json, done.strangers)), "odd": list(map(odd_json, done.nameless_told))}
+        return _dumped({**said, **told, "incomplete": list(map(torn_json, done.torn)), "absent": done.unmet})
     return "\n".join(_redriven(done))
 
 
 def _redriven(done: Redriven) -> Iterator[str]:
-    yield from case_lines(done.cases, done.built)
+    yield from case_lines(done)
     for code, number in done.without_run.items():
-        yield f"leave    {number} {_printable(code)}: of no run that is known"
+        yield f"leave    {number} {printable(code)}: of no run that is known"
+    yield from stranger_lines(done.strangers, sum(done.without_run.values()))
     if done.nameless:
         yield f"leave    {done.nameless} letters that do not say where their documents stood"
-    yield from (f"leave    {_printable(torn_line(each))}" for each in done.torn)
+    yield from (f"leave    {printable(odd_line(each))}" for each in done.nameless_told)
+    yield from (f"leave    {printable(torn_line(each))}" for each in done.torn)
+    yield from (f"absent   {printable(each)}: no dead letter" for each in done.unmet)
     yield f"runs: {verdicts(done.cases)}"

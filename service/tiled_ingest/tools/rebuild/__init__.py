@@ -11,7 +11,7 @@ from .cases import Case, Judge, Manner
 from .connect import connected
 from .places import Places
 from .plan import Plan, Rebuild
-from .spool import Spool, Spooled
+from .spool import Spool, Spooled, Stranger
 
 __all__ = [
     "Builder",
@@ -25,5 +25,6 @@ __all__ = [
     "Rebuild",
     "Spool",
     "Spooled",
+    "Stranger",
     "connected",
 ]

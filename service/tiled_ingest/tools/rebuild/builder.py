@@ -27,6 +27,7 @@ from .spool import Spool
 
 CHUNK_BYTES = 4_000_000
 REFUSALS_MAX = 1_000  # that are told one by one
+RUN_FAILED = "run_failed"
 _ERRORS = {kind.reason: kind for kind in (TiledUnavailable, Forbidden, Superseded)}
 
 
@@ -56,6 +57,22 @@ class Place:
         return Home(self.source["topic"], self.source["partition"])
 
 
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """A document that is refused.
+
+    Attributes
+    ----------
+    document
+        Its kind, and its uid where it can be told.
+    """
+
+    position: tuple[str, int, int]
+    document: str
+    code: str
+    error: str
+
+
 @dataclass
 class Built:
     """What became of a run.
@@ -67,7 +84,7 @@ class Built:
     refused
         Documents that are still refused, by code.
     refusals
-        The first of them: position and why.
+        The first of them.
     error
         Why it was not finished.
     """
@@ -75,7 +92,7 @@ class Built:
     state: str = ""
     rows: int = 0
     refused: Counter[str] = field(default_factory=Counter)
-    refusals: list[tuple[tuple[str, int, int], str]] = field(default_factory=list)
+    refusals: list[Refusal] = field(default_factory=list)
     error: str = ""
 
 
@@ -157,6 +174,7 @@ class _Run:
             self._end()
         except (_GivenUp, TiledRejected) as error:
             self._built.error = str(error)
+            self._built.refused[RUN_FAILED] = self._place.documents
         return self._built
 
     def _claim(self) -> None:
@@ -184,7 +202,7 @@ class _Run:
             self._step(fx.Tick())
             self._settle()
         if not self._built.state and not self._built.error:
-            why = self._built.refusals[0][1] if self._built.refusals else "its start is not there"
+            why = self._built.refusals[0].error if self._built.refusals else "its start is not there"
             self._built.error = f"it cannot be written: {why}"
 
     # ------------------------------------------------------------ the engine's side
@@ -214,8 +232,15 @@ class _Run:
             return request
         facts = {**request.metadata[OURS], "source": self._place.source}
         if "rebuild" not in facts:  # its end
-            facts["rebuilt"] = {"documents": self._place.documents, "digest": self._place.digest}
+            facts["rebuilt"] = {
+                "documents": self._place.documents,
+                "digest": self._place.digest,
+            } | self._still_refused()
         return replace(request, metadata={**request.metadata, OURS: facts})
+
+    def _still_refused(self) -> Json:
+        """What was refused again must be tried again by a repetition: perhaps its cause was mended."""
+        return {"refused": self._built.refused.total()} if self._built.refused else {}
 
     @singledispatchmethod
     def _perform(self, effect: Any) -> None:
@@ -239,8 +264,13 @@ class _Run:
     def _(self, effect: fx.DeadLetter) -> None:
         self._built.refused[effect.code] += 1
         if len(self._built.refusals) < REFUSALS_MAX:
-            ((_, record),) = self._spool.read(self._place.uid, effect.record.offset, effect.record.offset + 1, 1)
-            self._built.refusals.append(((record.topic, record.partition, record.offset), effect.error))
+            number = effect.record.offset
+            ((_, record),) = self._spool.read(self._place.uid, number, number + 1, 1)
+            position, what = (
+                (record.topic, record.partition, record.offset),
+                self._spool.described(self._place.uid, number),
+            )
+            self._built.refusals.append(Refusal(position, what, effect.code, effect.error))
         self._inbox.append(fx.DeadLettered(effect.ticket))
 
     @_perform.register(fx.Pause)
@@ -254,7 +284,7 @@ class _Run:
 
     @_perform.register
     def _(self, effect: fx.Tell) -> None:
-        if effect.event == "run_failed":
+        if effect.event == RUN_FAILED:
             raise _GivenUp(effect.fields["error"])
         if effect.event == "run_closed":
             self._built.state, self._built.rows = effect.fields["state"], effect.fields["rows"]

@@ -14,6 +14,7 @@ from tiled_ingest.core.decoding.eras import Eras
 from tiled_ingest.core.policy import Policy
 from tiled_ingest.core.record import Home
 from tiled_ingest.core.runs.letters import Members
+from tiled_ingest.core.runs.runs import UID_CHARS_MAX
 from tiled_ingest.kafka.messages import to_record
 from tiled_ingest.kafka.topics import is_named
 from tiled_ingest.settings import Kafka
@@ -105,9 +106,12 @@ class Judge:
             return Case(self._spool.of(uid), error.verdict, str(error))
 
     def _judged(self, uid: str) -> Case:
+        if len(uid) > UID_CHARS_MAX or "/" in uid or not uid.isprintable():
+            raise Undecided("leave", "no run can be called so in Tiled")
         node = self._places.in_tiled(uid)
         spooled = self._without_others(uid)
-        if not self._manner.gather and not self._manner.anew and node and node.ended:
+        known = (node.facts.get("rebuilt") or {}) if node else {}
+        if not self._manner.gather and not self._manner.anew and node and node.ended and not known.get("refused"):
             return Case(spooled, "done", "it is there already; to build it anew: --run UID --replace")
         source = self._source(node, spooled)
         home = Home(source["topic"], source["partition"])
@@ -117,14 +121,14 @@ class Judge:
             self._check_settled(node, spooled, source, home, partition)
         elif node and node.state == "open" and node.source and not self._manner.anew:
             raise Undecided("leave", "it is open: someone may be writing it")
-        if (node is not None and node.state not in {"", "failed"}) or home not in spooled.starts:
+        is_in_part = (node is not None and node.state not in {"", "failed"}) or home not in spooled.starts
+        if self._manner.gather and is_in_part:
             self._add_from_log(uid, source, home, partition if is_same_topic else None)
         spooled = self._spool.of(uid)
         self._check_whole(spooled, home)
         self._check_ended(node, spooled)
         digest = self._spool.put_in_order(uid)
-        known = node.facts.get("rebuilt") if node else None
-        if node and node.state in CLOSED and known and known.get("digest") == digest:
+        if node and node.state in CLOSED and known.get("digest") == digest and not known.get("refused"):
             return Case(spooled, "done", "exactly these documents were built into it before")
         last = max(source.get("last_offset", -1), spooled.last.get(home, -1))
         epoch = 1 + max(node.epoch if node else 0, partition.epoch if is_same_topic else 0)

@@ -19,11 +19,14 @@ class Plan:
 
     Attributes
     ----------
+    begun
+        Whether the writing has begun; runs that are not in `built` afterwards were not finished.
     built
         By run; empty as long as nothing was written.
     """
 
     cases: list[Case]
+    begun: bool = False
     built: dict[str, Built] = field(default_factory=dict)
 
     @property
@@ -32,11 +35,15 @@ class Plan:
         return [case for case in self.cases if case.verdict in WRITTEN]
 
     @property
-    def all_written(self) -> bool:
-        """Whether each run was written, with all its documents, or is there already."""
-        waiting = any(case.verdict in {"wait", "leave"} for case in self.cases)
+    def left(self) -> bool:
+        """Whether something that is meant will not be in Tiled, however the writing ends."""
+        return any(case.verdict in {"wait", "leave"} for case in self.cases)
+
+    @property
+    def passed(self) -> bool:
+        """Whether every document that is meant is in Tiled."""
         lost = any(built.error or built.refused for built in self.built.values())
-        return len(self.built) == len(self.to_write) and not (waiting or lost)
+        return len(self.built) == len(self.to_write) and not (self.left or lost)
 
 
 P = TypeVar("P", bound=Plan)
@@ -58,6 +65,7 @@ class Rebuild(Generic[P]):
         IngestError
             Tiled is away, or does not let us write.
         """
+        self.plan.begun = True
         builder = Builder(self._tiled.perform, self._tiled.policy, self._spool, watch, wait_s_max)
         watch.expect(sum(case.spooled.documents for case in self.plan.to_write))
         for case in self.plan.to_write:

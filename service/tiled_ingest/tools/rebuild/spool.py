@@ -16,16 +16,18 @@ from typing import Any, Self
 from tiled_ingest import __version__
 from tiled_ingest.core.decoding.decode import Decoder
 from tiled_ingest.core.decoding.events import references
+from tiled_ingest.core.decoding.whereabouts import whereabouts
 from tiled_ingest.core.errors import InvalidDocument
 from tiled_ingest.core.policy import Policy
 from tiled_ingest.core.record import Home, Record
 
 UNREADABLE = "unreadable"
+TOLD_MAX = 1_000  # documents of no run that are told one by one
 _NAMING = frozenset({"descriptor", "resource", "stream_resource"})
 _SCHEMA = """
 CREATE TABLE documents (
     id INTEGER PRIMARY KEY, topic TEXT, partition INTEGER, offset INTEGER, digest BLOB, timestamp_ms INTEGER,
-    key BLOB, value BLOB, kind TEXT, run TEXT, named_by TEXT, named TEXT, place INTEGER,
+    key BLOB, value BLOB, kind TEXT, run TEXT, named_by TEXT, named TEXT, own TEXT, why TEXT, place INTEGER,
     UNIQUE (topic, partition, offset, digest));
 CREATE TABLE letters (document INTEGER, code TEXT, UNIQUE (document, code));
 CREATE TABLE names (sort TEXT, uid TEXT, run TEXT, UNIQUE (sort, uid));
@@ -45,8 +47,8 @@ UPDATE documents SET place = placed.number FROM placed WHERE documents.id = plac
 """
 _ADD = """
 INSERT OR IGNORE INTO documents
-    (topic, partition, offset, digest, timestamp_ms, key, value, kind, run, named_by, named)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+    (topic, partition, offset, digest, timestamp_ms, key, value, kind, run, named_by, named, own, why)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 """
 _ADD_LETTER = """
 INSERT OR IGNORE INTO letters
@@ -58,6 +60,10 @@ SELECT COUNT(*), COALESCE(MAX(timestamp_ms), -1), COALESCE(SUM(kind = 'stop'), 0
 _SPANS = """
 SELECT topic, partition, MIN(offset), MAX(offset), MIN(CASE kind WHEN 'start' THEN offset END)
 FROM documents WHERE run = ? GROUP BY topic, partition ORDER BY topic, partition
+"""
+_STRANGERS = """
+SELECT topic, partition, offset, kind, own, named_by, named, why, GROUP_CONCAT(code)
+FROM documents LEFT JOIN letters ON id = document WHERE run = '' GROUP BY id ORDER BY id LIMIT ?
 """
 _READ = """
 SELECT place, topic, partition, offset, timestamp_ms, key, value
@@ -95,6 +101,42 @@ class Spooled:
     newest_ms: int
 
 
+@dataclass(frozen=True, slots=True)
+class Stranger:
+    """A document of no run that is known.
+
+    Attributes
+    ----------
+    kind
+        `unreadable` if it cannot be decoded; `why` says more.
+    own
+        Its own uid; empty if it has none, or cannot be read.
+    named_by, named
+        By what it says which run is its own.
+    codes
+        Of its dead letters.
+    """
+
+    position: tuple[str, int, int]
+    kind: str
+    own: str
+    named_by: str
+    named: str
+    why: str
+    codes: tuple[str, ...]
+
+    @property
+    def told(self) -> str:
+        """What it is and what is wrong with it, in words."""
+        why = self.why or "nothing here says of which run it is"
+        return f"{described(self.kind, self.own)}{f' of {self.named_by} {self.named}' if self.named else ''}: {why}"
+
+
+def described(kind: str, own: str) -> str:
+    """Return a document's kind, and its uid if it has one."""
+    return f"{kind} {own}" if own else kind
+
+
 class Spool:
     """Documents by run. Used by one thread.
 
@@ -129,11 +171,11 @@ class Spool:
         code
             Of its dead letter, if it is one.
         """
-        kind, named_by, named, own = self._said(record)
+        kind, named_by, named, own, why = self._said(record)
         run = run or (named if named_by == "run" else "")
         digest = hashlib.blake2b(record.value or b"", digest_size=16).digest()
         place = (record.topic, record.partition, record.offset, digest)
-        columns = (*place, record.timestamp_ms, record.key, record.value, kind, run, named_by, named)
+        columns = (*place, record.timestamp_ms, record.key, record.value, kind, run, named_by, named, own, why)
         new = self._db.execute(_ADD, columns).rowcount == 1
         if kind in _NAMING and own and run:
             sort = "descriptor" if kind == "descriptor" else "resource"
@@ -142,12 +184,14 @@ class Spool:
             self._db.execute(_ADD_LETTER, (code, *place))
         return new
 
-    def _said(self, record: Record) -> tuple[str, str, str, str]:
+    def _said(self, record: Record) -> tuple[str, str, str, str, str]:
+        """Return the document's kind, what it names and its own uid; and why it cannot be read, if that is so."""
         try:
             kind, doc = self._decode(record)
-        except InvalidDocument:
-            return UNREADABLE, "", "", ""
-        return kind, *references(kind, doc)
+        except InvalidDocument as error:
+            by, named, own = whereabouts(record) or ("", "", "")
+            return UNREADABLE, by, named, own, str(error)
+        return kind, *references(kind, doc), ""
 
     def follow_names(self) -> None:
         """Find the run of every document that names one only by its descriptor or resource."""
@@ -182,6 +226,22 @@ class Spool:
         """Return how many documents are of no run that is known, or cannot be read."""
         (number,) = self._db.execute("SELECT COUNT(*) FROM documents WHERE run = ''").fetchone()
         return int(number)
+
+    def strangers_told(self) -> list[Stranger]:
+        """Return the first of them, in the order in which they were put down."""
+        found = []
+        for topic, partition, offset, kind, own, named_by, named, why, codes in self._db.execute(
+            _STRANGERS, (TOLD_MAX,)
+        ):
+            position, of = (topic, partition, offset), tuple(codes.split(",")) if codes is not None else ()
+            found.append(Stranger(position, kind, own, named_by, named, why, of))
+        return found
+
+    def described(self, run: str, number: int) -> str:
+        """Return what a document of a run is: kind, and uid if it has one."""
+        asked = "SELECT kind, own FROM documents WHERE run = ? AND place = ?"
+        kind, own = self._db.execute(asked, (run, number)).fetchone()
+        return described(kind, own)
 
     def of(self, run: str) -> Spooled:
         """Return what there is of a run."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 
 from tiled_ingest.core.record import Home
 from tiled_ingest.settings import Settings
-from tiled_ingest.tools.rebuild import Judge, Manner, Places, Plan, Rebuild, Spool, connected
+from tiled_ingest.tools.rebuild import Case, Judge, Manner, Places, Plan, Rebuild, Spool, Stranger, connected
 
 from .sources import FileSource, Source
 
@@ -18,18 +18,21 @@ class Replayed(Plan):
     Attributes
     ----------
     strangers
-        Documents of no run that is known, or that cannot be read.
+        How many documents are of no run that is known, or cannot be read.
+    strangers_told
+        The first of them.
     absent
         Runs that were asked for, and are not in the sources.
     """
 
     strangers: int = 0
+    strangers_told: list[Stranger] = field(default_factory=list)
     absent: list[str] = field(default_factory=list)
 
     @property
-    def passed(self) -> bool:
-        """Whether Tiled holds every document of the runs that were meant."""
-        return self.all_written and not (self.strangers or self.absent)
+    def left(self) -> bool:
+        """Whether something that is meant will not be in Tiled, however the writing ends."""
+        return super().left or bool(self.strangers or self.absent)
 
 
 @contextmanager
@@ -67,8 +70,12 @@ def prepared(
         yield Rebuild(
             replace(tiled, policy=replace(tiled.policy, adopts=adopt)),
             spool,
-            Replayed(cases=cases, strangers=0 if runs else spool.strangers(), absent=absent),
+            Replayed(cases=cases, absent=absent) if runs else _with_strangers(cases, spool),
         )
+
+
+def _with_strangers(cases: list[Case], spool: Spool) -> Replayed:
+    return Replayed(cases=cases, strangers=spool.strangers(), strangers_told=spool.strangers_told())
 
 
 def _gathered(settings: Settings, spool: Spool, sources: Sequence[Source]) -> dict[Home, int]:
@@ -78,8 +85,9 @@ def _gathered(settings: Settings, spool: Spool, sources: Sequence[Source]) -> di
         if isinstance(each, FileSource):
             records = each.records()
         else:
-            records = each.records(settings.kafka)
-            ends |= {home: stop for home, _, stop in each.spans(settings.kafka)}
+            spans = each.spans(settings.kafka)  # once: the topic may grow meanwhile
+            records = each.records(settings.kafka, spans)
+            ends |= {home: stop for home, _, stop in spans}
         for record in records:
             spool.add(record)
     spool.follow_names()

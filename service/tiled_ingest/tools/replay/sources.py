@@ -6,7 +6,7 @@ document.
 
 import mmap
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
@@ -113,22 +113,26 @@ class TopicSource:
     first: int = 0
     next_offset: int | None = None
 
-    def records(self, kafka: Kafka) -> Iterator[Record]:
-        """Yield the records that the topic holds now.
+    def records(self, kafka: Kafka, spans: Iterable[tuple[Home, int, int]]) -> Iterator[Record]:
+        """Yield the records of these spans.
+
+        Raises
+        ------
+        IngestError
+            Kafka cannot be read.
+        """
+        for home, start, stop in spans:
+            for found in messages(kafka, home, start, stop):
+                yield from map(to_record, found)
+
+    def spans(self, kafka: Kafka) -> list[tuple[Home, int, int]]:
+        """Return what the topic holds now and is read: partition, first offset, and the one after the last.
 
         Raises
         ------
         WrongSource
             There is no such topic or partition.
-        IngestError
-            Kafka cannot be read.
         """
-        for home, start, stop in self.spans(kafka):
-            for found in messages(kafka, home, start, stop):
-                yield from map(to_record, found)
-
-    def spans(self, kafka: Kafka) -> list[tuple[Home, int, int]]:
-        """Return what is read: partition, first offset, and the one after the last."""
         topics = Topics(kafka.bootstrap_servers, revealed(kafka.properties), ANSWER_S_MAX)
         homes = topics.homes([self.topic]) if topics.exists(self.topic) else []
         homes = [home for home in homes if self.partition in {None, home.partition}]
@@ -151,10 +155,12 @@ def source(text: str) -> Source:
     Raises
     ------
     WrongSource
-        There is no such file, and it is no topic.
+        There is no such file, and it is no topic; or a part of one that holds nothing.
     """
     if found := _TOPIC.fullmatch(text):
         partition, first, following = found["partition"], found["first"], found["next"]
+        if following and int(following) <= int(first or 0):
+            raise WrongSource(f"{text!a} has no documents: FIRST-NEXT goes from an offset to before a larger one")
         return TopicSource(
             found["topic"],
             int(partition) if partition else None,
