@@ -10,7 +10,7 @@ import pytest
 
 from tiled_ingest.core import effects as fx
 from tiled_ingest.core.record import Home, Record
-from tiled_ingest.ingestor import Ingestor
+from tiled_ingest.ingestor import Ended, Ingestor
 
 ONE, OTHER = Home("t", 0), Home("t", 1)
 
@@ -145,3 +145,71 @@ def test_what_comes_in_the_poll_of_a_rebalance_is_taken_in(
     ingestor._turn(source)
     assert came in engine.given
     assert engine.taken == kept
+
+
+# ---------------------------------------------------------------- the breaker
+
+
+class Stopping(Full):
+    """An engine that stops at its first record."""
+
+    finished = False
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(10**9)
+        self.reason = reason
+
+    def step(self, _now_s: float, given: fx.Input) -> list[fx.Effect]:
+        self.given.append(given)
+        return [fx.Stop(self.reason, "9 of 9")] if isinstance(given, fx.Records) else []
+
+    def has_settled(self, _ends: Any) -> bool:
+        return False
+
+
+@dataclass
+class Flowing:
+    """A consumer with something at every poll; after so many polls the loop is asked to end."""
+
+    ingestor: Ingestor
+    polls_max: int
+    polls: int = 0
+    paused: list[frozenset[Home]] = field(default_factory=list)
+    assigned = frozenset({ONE, OTHER})
+
+    def poll(self, _records_max: int, _timeout_s: float) -> list[fx.Input]:
+        self.polls += 1
+        if self.polls == self.polls_max:
+            self.ingestor.end()
+        return [fx.Records(records(ONE, 3))]
+
+    def pause(self, homes: frozenset[Home]) -> None:
+        self.paused.append(homes)
+
+    def end_offsets(self) -> dict[Home, int]:
+        return {ONE: 7}
+
+    def lag(self) -> dict[Home, tuple[int | None, int]]:
+        return {}
+
+
+def until_stopped(reason: str, *, until_end: bool = False) -> tuple[Flowing, Stopping, Ended]:
+    engine = Stopping(reason)
+    ingestor = loop(engine)
+    source = Flowing(ingestor, polls_max=5)
+    consumer: Any = source
+    return source, engine, ingestor.run(consumer, until_end=until_end)
+
+
+def test_after_the_breaker_it_keeps_its_partitions_and_takes_nothing_until_asked_to_end() -> None:
+    source, engine, ended = until_stopped("BreakerOpen")
+    assert ended == Ended("BreakerOpen", "9 of 9")
+    assert source.polls == 5, "it went on polling, so that the group lets it keep them"
+    assert source.paused == [frozenset({ONE, OTHER})] * 4, "also those that came since"
+    assert sum(isinstance(given, fx.Records) for given in engine.given) == 1
+
+
+@pytest.mark.parametrize(("reason", "until_end"), [("BreakerOpen", True), ("Forbidden", False)])
+def test_it_ends_at_once(reason: str, until_end: bool) -> None:
+    source, _, ended = until_stopped(reason, until_end=until_end)
+    assert (source.polls, ended.reason) == (1, reason)

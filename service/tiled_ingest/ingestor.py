@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 
 from .core import effects as fx
 from .core.engine import Engine
-from .core.errors import IngestError
+from .core.errors import BreakerOpen, IngestError
 from .core.record import Home
 from .kafka.announcements import Announcements
 from .kafka.dead_letters import DeadLetters
@@ -82,7 +82,10 @@ class Ingestor:
     # ------------------------------------------------------------ the loop
 
     def run(self, source: Source, *, until_end: bool = False) -> Ended:
-        """Ingest until `end` is called, the engine stops, or (`until_end`) the ends of now are reached."""
+        """Ingest until `end` is called, the engine stops, or (`until_end`) the ends of now are reached.
+
+        Where the breaker has stopped the engine, it stays until `end` is called, reading nothing; not with `until_end`.
+        """
         self._source = source
         if until_end:
             self._ends = source.end_offsets()
@@ -92,7 +95,21 @@ class Ingestor:
             self._turn(source)
             if self._asked_to_end or self._has_reached_ends():
                 self._drain()
+        if self._ended is not None and self._ended.reason == BreakerOpen.reason and not until_end:
+            self._stay(source, self._ended)
         return self._ended or Ended()
+
+    def _stay(self, source: Source, ended: Ended) -> None:
+        """Take nothing more, and keep the partitions, until asked to end.
+
+        A supervisor would start the process again, to refuse as many more; so would the member that got the partitions.
+        """
+        self._unread.clear()
+        while not self._asked_to_end:
+            source.pause(source.assigned)
+            source.poll(POLL_RECORDS_MAX, POLL_IDLE_S)
+            self._watch.moved()
+            self._watch.stays(f"{ended.reason}: {ended.detail}", self._engine, source)
 
     def end(self) -> None:
         """Ask the loop to drain and end; may be called from a signal handler."""
@@ -198,6 +215,8 @@ class Ingestor:
             self._step(answer)
 
     def _step(self, given: fx.Input) -> None:
+        if self._ended is not None:
+            return
         self._inbox.append(given)
         while self._inbox and self._ended is None:
             for effect in self._engine.step(self._now_s(), self._inbox.popleft()):

@@ -73,6 +73,10 @@ def test_alive_while_the_loop_beats(server: HealthServer, health: Health, clock:
         (Snapshot(assigned_partitions=1, tiled_silent_s=12.4), ["Tiled has not answered for 12 s"]),
         (Snapshot(assigned_partitions=1, dead_letters_ok=False), ["a dead letter was not confirmed"]),
         (Snapshot(assigned_partitions=1, stopping="SIGTERM"), ["the service is stopping"]),
+        (
+            Snapshot(assigned_partitions=1, stopping="over", stopped="BreakerOpen: 9 of 9"),
+            ["nothing is read any more: BreakerOpen: 9 of 9"],
+        ),
     ],
 )
 def test_ready(server: HealthServer, health: Health, snapshot: Snapshot, reasons: list[str]) -> None:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import pytest
+import structlog
 from prometheus_client import CollectorRegistry
 
 from tiled_ingest.core import effects as fx
@@ -16,7 +17,7 @@ from tiled_ingest.core.snapshot import EngineSnapshot, PartitionView
 from tiled_ingest.observe.health import Health
 from tiled_ingest.observe.metrics import Metrics
 from tiled_ingest.observe.snapshot import Snapshot
-from tiled_ingest.observe.watch import Watch
+from tiled_ingest.observe.watch import SAY_STOPPED_EVERY_S, Watch
 
 NOW_S = 1_000.0
 
@@ -81,6 +82,24 @@ def test_a_loop_that_only_turns_is_not_alive(
 def test_why_it_is_not_ready(watch: Watch, health: Health, loop: Loop, reason: str) -> None:
     turn(watch, loop)
     assert reason in health.not_ready()
+
+
+def test_one_that_stays_and_reads_nothing_is_alive_and_says_why_seldom(
+    watch: Watch, health: Health, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now_s = [NOW_S]
+    monkeypatch.setattr("tiled_ingest.observe.watch.time.monotonic", lambda: now_s[0])
+    source, engine = Source({}), Loop(busy=True)
+    with structlog.testing.capture_logs() as said:
+        for _ in range(5):
+            watch.stays("BreakerOpen: 9 of 9", cast("Any", engine), source)
+            now_s[0] += SAY_STOPPED_EVERY_S / 4
+    assert [line["event"] for line in said] == ["reading_stopped"] * 2
+    assert said[0]["error"] == "BreakerOpen: 9 of 9"
+    assert "nothing is read any more: BreakerOpen: 9 of 9" in health.not_ready()
+    health.beat(0.0)
+    watch.stays("BreakerOpen: 9 of 9", cast("Any", engine), source)
+    assert health.still_s <= 0.0
 
 
 # ---------------------------------------------------------------- ages

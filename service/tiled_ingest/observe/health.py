@@ -75,7 +75,8 @@ class Health:
             "Tiled cannot be reached": not snapshot.tiled_reachable,
             f"Tiled has not answered for {snapshot.tiled_silent_s:.0f} s": snapshot.tiled_silent_s > SILENT_S_MAX,
             "a dead letter was not confirmed": not snapshot.dead_letters_ok,
-            "the service is stopping": bool(snapshot.stopping),
+            "the service is stopping": bool(snapshot.stopping) and not snapshot.stopped,
+            f"nothing is read any more: {snapshot.stopped}": bool(snapshot.stopped),
         }
         return [reason for reason, true in reasons.items() if true]
 

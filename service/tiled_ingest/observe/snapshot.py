@@ -32,6 +32,8 @@ class Snapshot:
         What Kafka's client complained of last, empty if of nothing.
     stopping
         Why the service is ending, empty while it is not.
+    stopped
+        Why nothing is read any more though the process stays, empty while it reads.
     runs
         The open runs, the oldest first; at most as many as a page can show (`open_runs` counts all).
     partitions
@@ -53,6 +55,7 @@ class Snapshot:
     dead_letters_ok: bool = True
     kafka_error: str = ""
     stopping: str = ""
+    stopped: str = ""
     lag: Mapping[str, int] = field(default_factory=dict)
     unread_since_ms: Mapping[str, float] = field(default_factory=dict)
     runs: tuple[RunView, ...] = ()

@@ -18,10 +18,12 @@ from .metrics import Metrics
 from .snapshot import Snapshot
 
 LOOK_EVERY_S = 1.0
+SAY_STOPPED_EVERY_S = 600.0
 LETTER_S_MAX = 10.0  # a dead letter that is not confirmed so long counts as failed, until it is
 RUNS_SHOWN_MAX = 200
 REMEMBERED_MAX = 20  # closed runs, and dead letters, for the page
 TEXT_CHARS_MAX = 300  # of what a server said
+WHAT_TO_DO = "see `tiled-ingest dlq list`, mend the cause, restart; the partitions are kept until then"
 # Quiet when all is well: one line for each run at its end. What is not listed is for `debug`.
 LEVELS = {
     "claimed": "info",
@@ -68,6 +70,8 @@ class Watch:
         self._assignments = 0
         self._paused: set[Home] = set()
         self._kafka_error = ""
+        self._stopped = ""
+        self._stopped_said_s = float("-inf")
         self._unread: dict[Home, tuple[int, float]] = {}  # read up to which offset, and since when not further
         self._closed: deque[Mapping[str, Any]] = deque(maxlen=REMEMBERED_MAX)
         self._letters: deque[Mapping[str, Any]] = deque(maxlen=REMEMBERED_MAX)
@@ -121,6 +125,15 @@ class Watch:
             self._heed(source.last_error)
             self._look(engine.snapshot(), source.lag())
 
+    def stays(self, why: str, engine: Engine, source: Watched) -> None:
+        """Nothing is read any more, and the process stays: say so seldom, and show where everything stands."""
+        self._stopped = why
+        if time.monotonic() - self._stopped_said_s >= SAY_STOPPED_EVERY_S:
+            self._stopped_said_s = time.monotonic()
+            self._log.error("reading_stopped", error=why, what_to_do=WHAT_TO_DO)
+        self.turned(engine, source)
+        self.alive()
+
     def _count_rebalances(self, assignments: int) -> None:
         """One for each time that the group assigned us anything, however many partitions came or stayed."""
         if new := assignments - self._assignments:
@@ -153,7 +166,8 @@ class Watch:
         }
         unread = self._note_unread(seen, ends)
         now = _snapshot(seen, lag, self._paused & ends.keys(), self._kafka_error, unread)
-        snapshot = replace(now, closed=tuple(self._closed), letters=tuple(self._letters))
+        closed, letters = tuple(self._closed), tuple(self._letters)
+        snapshot = replace(now, stopped=self._stopped, closed=closed, letters=letters)
         self._metrics.lag(lag)
         self._metrics.status(snapshot)
         self._health.update(snapshot)
