@@ -16,6 +16,7 @@ from .surroundings import EngineLike, Host, Surroundings
 
 DRAIN_S_MAX = 60.0
 OVERRUN_S_MAX = 0.3
+LOOKED_AFTER_S = (0.0, 30.0)  # how long one may stay whose breaker opened
 
 
 class SmallSlices(Ingestor):
@@ -81,10 +82,16 @@ class Member:
             case "BreakerOpen":
                 excused = self._around.breaker_end_s is not None
                 self._around.faults.hit[Fault.BREAKER_OPEN] += 1
+                # It stays, with its partitions, until somebody has looked after it.
+                self._around.clock.after(self._around.rng.uniform(*LOOKED_AFTER_S), self._restart)
             case _:
                 excused = False
         if not excused:
             self._around.fail(f"{self.name} stopped without a cause: {effect.reason}: {effect.detail}")
+
+    def _restart(self) -> None:
+        if self.alive:
+            self.drain(DRAIN_S_MAX)
 
     def finishes(self, begun: Begun) -> None:
         """Judge it as its breaker ends it."""
