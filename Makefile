@@ -55,7 +55,7 @@ simulate: install  ## HISTORIES=100000 of the simulation in PROCESSES, resumable
 	  --report docs/simulation.md $(if $(PROCESSES),--processes $(PROCESSES))
 
 chaos: simulate  ## the long fault runs: the simulation, kill points one by one, FAULTS=1000 faults on real parts (SEED=, MINUTES=)
-	TILED_INGEST_CHAOS=1 $(BIN)/python -m pytest tests/simulation tests/system --timeout=7200 $(PYTEST_ARGS)
+	TEST_CHAOS=1 $(BIN)/python -m pytest tests/simulation tests/system --timeout=7200 $(PYTEST_ARGS)
 	$(BIN)/python -m tests.chaos --faults $(or $(FAULTS),1000) $(if $(SEED),--seed $(SEED)) \
 	  $(if $(MINUTES),--minutes $(MINUTES)) $(if $(AT_ONCE),--at-once $(AT_ONCE)) --storage $(or $(STORAGE),both)
 

@@ -19,7 +19,7 @@ from tests.rig.reader import compare_frames
 from tests.system.publishing import Documents, message
 from tests.system.scene import Letter
 
-SEED = int(os.environ.get("TILED_INGEST_CHAOS_SEED", "") or 5)
+SEED = int(os.environ.get("TEST_CHAOS_SEED", "") or 5)
 BOTH = ("duckdb", "postgresql")
 
 

@@ -26,8 +26,8 @@ from tests.system.service import Service
 from tiled_ingest.demo.broker import Broker
 from tiled_ingest.demo.tiled_server import TiledServer
 
-LONG = os.environ.get("TILED_INGEST_CHAOS", "") not in {"", "0"}
-alone = pytest.mark.skipif(not LONG, reason="only with TILED_INGEST_CHAOS=1 (make chaos)")
+LONG = os.environ.get("TEST_CHAOS", "") not in {"", "0"}
+alone = pytest.mark.skipif(not LONG, reason="only with TEST_CHAOS=1 (make chaos)")
 
 SETTLE_LIMIT_S = 60.0
 _MOVES = {

@@ -2,8 +2,8 @@
 
 Every test lets a proxy kill the service (or Tiled) at a chosen request, shows by Kafka's own numbers that documents
 were in flight then, starts it again, publishes the rest, and compares every row. In the gate several moments follow
-each other in one story; `TILED_INGEST_CHAOS=1` (`make chaos`) also tries each by itself, and ten times as many at
-random. `TILED_INGEST_SEED` repeats a random story.
+each other in one story; `TEST_CHAOS=1` (`make chaos`) also tries each by itself, and ten times as many at
+random. `TEST_SEED` repeats a random story.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from tests.system.service import Service
 
 pytestmark = pytest.mark.real
 
-SEED = int(os.environ.get("TILED_INGEST_SEED", "") or time.time_ns() % 1_000_000)
+SEED = int(os.environ.get("TEST_SEED", "") or time.time_ns() % 1_000_000)
 API = r"/api/v1"
 UID = r"[0-9a-f-]{36}"
 NODE, PARTITION, SOURCE = f"{API}/metadata", f"{API}/table/partition", f"{API}/data_source"
@@ -330,7 +330,7 @@ MOMENTS = 20
 @pytest.mark.timeout(3_600 if LONG else 300)
 def test_killed_at_random_moments(scene: Scene) -> None:
     chance = random.Random(SEED)
-    scene.notes.append(f"TILED_INGEST_SEED={SEED}")
+    scene.notes.append(f"TEST_SEED={SEED}")
     service = scene.service()
     for _ in range(10 if LONG else 1):
         publication = scene.publication(interleaved(runs(), seed=chance.randrange(1_000_000)))
