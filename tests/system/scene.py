@@ -163,7 +163,15 @@ class Scene:
 
     def resume_point(self, partition: int = 0) -> int:
         """The offset from which a successor would read, by the commit's metadata."""
-        return int(json.loads(self._commit(partition).metadata)["s"])
+        return int(json.loads(self.commit_notes(partition))["s"])
+
+    def commit_notes(self, partition: int = 0) -> str:
+        """What stands beside the group's commit."""
+        return self._commit(partition).metadata or ""
+
+    def commit_bare(self, offset: int, partition: int = 0) -> None:
+        """Commit with nothing beside it, as a tool that sets offsets does; the group must have no members."""
+        self._offsets.commit(offsets=[ck.TopicPartition(self.topic, partition, offset)], asynchronous=False)
 
     def _commit(self, partition: int) -> Any:
         place = ck.TopicPartition(self.topic, partition)
@@ -191,8 +199,7 @@ class Scene:
 
     def reset_to_earliest(self, partition: int = 0) -> None:
         """Do what `kafka-consumer-groups.sh --reset-offsets --to-earliest` does; the group must have no members."""
-        place = ck.TopicPartition(self.topic, partition, self._limits(partition)[0])
-        self._offsets.commit(offsets=[place], asynchronous=False)
+        self.commit_bare(self._limits(partition)[0], partition)
 
     def end(self, partition: int = 0) -> int:
         """Where the log ends now."""
