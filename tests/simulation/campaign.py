@@ -1,7 +1,8 @@
 """Many histories, in several processes, in portions that are kept: a campaign goes on where it was stopped.
 
 `python -m tests.simulation.campaign --histories 100000` runs what is missing and writes the report,
-`--variants` counts how many histories it takes to catch each wrong engine, `--report` only writes.
+`--variants` counts how many histories it takes to catch each wrong engine, `--report` only writes. Beside the
+report stand its numbers; histories that were played with the present code count from there, too, on any machine.
 """
 
 import argparse
@@ -12,11 +13,12 @@ import os
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -39,6 +41,7 @@ BESIDE = frozenset(
     {"campaign.py", "report.py", "coverage.py", "broken.py", "broken_loops.py", "variants.py", "shrink.py"}
 )
 FOLDER = ROOT / "build" / "simulation"
+NUMBERS = ROOT / "docs" / "simulation.json"  # of the report
 
 
 @dataclass
@@ -71,6 +74,31 @@ class Portion:
     protocols: Counter[str] = field(default_factory=Counter)
     residual: int = 0
     violations: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def end(self) -> int:
+        """The seed after the last one."""
+        return self.first + self.count
+
+    def followed_by(self, other: "Portion") -> "Portion":
+        """Return both as one; the other one begins where this one ends."""
+        both = vars(self) | {name: held + getattr(other, name) for name, held in vars(self).items() if name in _SUMS}
+        violations = self.violations | other.violations
+        return Portion(**both | {"violations": violations, "steps_min": min(self.steps_min, other.steps_min)})
+
+
+_SUMS = {"count", "cpu_s", "steps", "hit", "histories_hit", "cells", "transitions", "storages", "protocols", "residual"}
+
+
+def joined(portions: Iterable[Portion]) -> list[Portion]:
+    """Return portions in order, and as one those that follow each other; what was there before counts once."""
+    found: list[Portion] = []
+    for portion in sorted(portions, key=lambda each: (each.first, -each.count)):
+        if not found or portion.first > found[-1].end:
+            found.append(portion)
+        elif portion.first == found[-1].end:
+            found[-1] = found[-1].followed_by(portion)
+    return found
 
 
 def play(first: int, count: int, source: str) -> Portion:
@@ -109,13 +137,16 @@ def source_digest() -> str:
 # ---------------------------------------------------------------- portions that are kept
 
 
-def kept(folder: Path, source: str) -> Iterator[Portion]:
-    """Yield the portions that were played with the present code."""
-    for path in sorted(folder.glob("portion-*.json")):
-        found = json.loads(path.read_text())
-        if found["source"] == source:
-            counters = {name: Counter(found[name]) for name in found if isinstance(found[name], dict)}
-            yield Portion(**{**found, **counters, "violations": found["violations"]})
+def kept(folder: Path, source: str, numbers: Path) -> list[Portion]:
+    """Return what was played with the present code: it stands in the folder, or was written beside the report."""
+    found = [json.loads(path.read_text()) for path in folder.glob("portion-*.json")]
+    found += json.loads(numbers.read_text())["portions"] if numbers.exists() else []
+    return joined(_portion(each) for each in found if each["source"] == source)
+
+
+def _portion(found: Mapping[str, Any]) -> Portion:
+    counters = {name: Counter(found[name]) for name in found if isinstance(found[name], dict)}
+    return Portion(**{**found, **counters, "violations": found["violations"]})
 
 
 def _keep(folder: Path, portion: Portion) -> None:
@@ -124,11 +155,9 @@ def _keep(folder: Path, portion: Portion) -> None:
     path.with_suffix(".new").rename(path)
 
 
-def play_missing(folder: Path, first: int, histories: int, processes: int, limit_s: float) -> None:
-    """Play what is missing of a range of seeds; what was begun when the time is over is finished."""
+def play_missing(folder: Path, wanted: Sequence[int], processes: int, limit_s: float) -> None:
+    """Play the portions that begin with these seeds; what was begun when the time is over is finished."""
     source, until_s = source_digest(), time.monotonic() + limit_s
-    done = {portion.first for portion in kept(folder, source)}
-    wanted = [at for at in range(first, first + histories, PORTION) if at not in done]
     with ProcessPoolExecutor(processes) as pool:
         waiting = iter(wanted)
         under_way = {pool.submit(play, at, PORTION, source) for at in islice(waiting, processes)}
@@ -149,6 +178,12 @@ def _tell(portion: Portion, portions: int) -> None:
     sys.stdout.write(f"seeds {portion.first}-{portion.first + portion.count - 1} of {portions} portions: "
                      f"{rate:.1f} histories per second of CPU{wrong}\n")  # fmt: skip
     sys.stdout.flush()
+
+
+def missing(portions: Iterable[Portion], first: int, histories: int) -> list[int]:
+    """Return the first seeds of the portions of a range that were not played."""
+    played = {at for portion in portions for at in range(portion.first, portion.end, PORTION)}
+    return [at for at in range(first, first + histories, PORTION) if at not in played]
 
 
 def catch_variants(folder: Path, most: int) -> list[str]:
@@ -189,13 +224,15 @@ def main() -> int:
     given = parser.parse_args()
     given.folder.mkdir(parents=True, exist_ok=True)
     if given.histories:
-        play_missing(given.folder, given.first, given.histories, given.processes, 60 * given.minutes)
+        wanted = missing(kept(given.folder, source_digest(), NUMBERS), given.first, given.histories)
+        play_missing(given.folder, wanted, given.processes, 60 * given.minutes)
     lacking = catch_variants(given.folder, given.variants) if given.variants else []
-    portions = list(kept(given.folder, source_digest()))
+    portions = kept(given.folder, source_digest(), NUMBERS)
     if given.report and portions:
         caught = given.folder / "variants.json"
-        write_report(given.report, [vars(portion) for portion in portions],
-                     json.loads(caught.read_text()) if caught.exists() else None)  # fmt: skip
+        plain = [vars(portion) for portion in portions]
+        write_report(given.report, plain, json.loads(caught.read_text()) if caught.exists() else None)
+        given.report.with_suffix(".json").write_text(json.dumps({"portions": plain}, indent=1) + "\n")
     if given.histories or given.report or not given.variants:
         lacking += shortcomings(portions, given.first, given.histories)
     sys.stdout.writelines(f"NOT SHOWN: {what}\n" for what in lacking)
@@ -204,10 +241,9 @@ def main() -> int:
 
 def shortcomings(portions: Sequence[Portion], first: int, histories: int) -> list[str]:
     """Say what the portions that were played do not show, of what a campaign of so many histories must."""
-    played = {portion.first for portion in portions}
-    missing = [at for at in range(first, first + histories, PORTION) if at not in played]
+    left = missing(portions, first, histories)
     total = sum(portion.count for portion in portions)
-    found = [f"{len(missing)} portions of {PORTION} histories were not played"] if missing else []
+    found = [f"{len(left)} portions of {PORTION} histories were not played"] if left else []
     found += [] if portions else ["no history was played with the present code"]
     found += [f"seed {seed}: {why}" for portion in portions for seed, why in portion.violations.items()]
     found += [f"a history has {portion.steps_min} steps" for portion in portions if portion.steps_min < STEPS_MIN]

@@ -16,16 +16,20 @@ INTRODUCTION = """# The simulation
 
 `tests/simulation/` drives the real loop (`ingestor.py`) and its engine against models of Kafka and Tiled that have all
 their measured vices, in seeded histories without real time or sockets. The oracle knows only what was published, and
-what the models hold.
+what the models hold. Topics that are deleted and made again, and partitions that are added, are not modelled: they are
+tried on a real broker (`tests/kafka/test_source.py`, `tests/system/test_topics.py`).
 
 This page is written by commands; nothing in it is typed in:
 
 ```sh
 make simulate                                                      # 100 000 histories, the wrong engines, this page
-python -m tests.simulation.campaign --first 5000 --histories 1000  # some of it; what was played is kept in build/
+python -m tests.simulation.campaign --first 5000 --histories 1000  # some of it
 python -m tests.simulation.campaign --variants 500                 # the wrong engines
 python -m tests.simulation.campaign --report docs/simulation.md    # this page, of what there is
 ```
+
+What was played is kept in `build/`; with the page its numbers are written to `docs/simulation.json`, and count as
+played as long as the code of loop, core and models is the same.
 """
 
 

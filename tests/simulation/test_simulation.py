@@ -4,9 +4,11 @@ A failing history is shown with the command that prints it step by step. `SIMULA
 run.
 """
 
+import json
 import os
 from collections import Counter
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -14,7 +16,7 @@ from tiled_ingest.core.engine import Engine
 
 from .broken import Bent
 from .campaign import PORTION as CAMPAIGN_PORTION
-from .campaign import RESIDUAL_SHARE_MAX, STEPS_MIN, Portion, shortcomings, uncaught
+from .campaign import RESIDUAL_SHARE_MAX, STEPS_MIN, Portion, kept, missing, shortcomings, uncaught
 from .coordinator import PROTOCOLS
 from .faults import Fault
 from .options import Options, Report
@@ -87,6 +89,20 @@ def test_a_campaign_says_what_it_did_not_show() -> None:
     assert "seed 7: lost" in told(replace(fine, violations={"7": "lost"}), CAMPAIGN_PORTION)
     assert "not rare" in told(replace(fine, residual=CAMPAIGN_PORTION // 10), CAMPAIGN_PORTION)
     assert shortcomings([], 0, 0) != []
+
+
+def test_what_was_played_counts_once_wherever_it_is_kept(tmp_path: Path) -> None:
+    def part(first: int, portions: int = 1, source: str = "code") -> Portion:
+        count = portions * CAMPAIGN_PORTION
+        return Portion(first * CAMPAIGN_PORTION, count, source, steps=count, steps_min=60 + first, hit=Counter(crash=1))
+
+    (tmp_path / "numbers.json").write_text(json.dumps({"portions": [vars(part(0, 3)), vars(part(9, source="old"))]}))
+    for each in (part(1), part(3), part(5)):
+        (tmp_path / f"portion-{each.first:09d}.json").write_text(json.dumps(vars(each)))
+    found = kept(tmp_path, "code", tmp_path / "numbers.json")
+    four = replace(part(0, 4), hit=Counter(crash=2))
+    assert found == [four, part(5)]
+    assert [at // CAMPAIGN_PORTION for at in missing(found, 0, 7 * CAMPAIGN_PORTION)] == [4, 6]
 
 
 def test_a_campaign_notices_an_engine_that_was_not_caught() -> None:
