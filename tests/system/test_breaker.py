@@ -4,17 +4,25 @@ from __future__ import annotations
 
 import json
 import time
+from typing import Any
 
 import pytest
 
 from tests.system.publishing import interleaved, runs
 from tests.system.scene import Scene
+from tests.system.service import Service
 
 pytestmark = pytest.mark.real
 
 WINDOW = 20
 STAYS_S = 3.0
 GARBAGE = [b"no msgpack"] * (5 * WINDOW)
+
+
+def told(service: Service) -> dict[str, Any]:
+    """What the status page says."""
+    found: dict[str, Any] = json.loads(service.get("/status")[1])
+    return found
 
 
 def test_after_the_breaker_it_stays_reads_nothing_and_says_why(duckdb_scene: Scene) -> None:
@@ -34,9 +42,9 @@ def test_after_the_breaker_it_stays_reads_nothing_and_says_why(duckdb_scene: Sce
     assert service.get("/livez")[0] == 200
     status, body = service.get("/readyz")
     assert (status, "nothing is read any more: BreakerOpen" in body) == (503, True)
-    told = json.loads(service.get("/status")[1])
-    assert told["stopped"].startswith("BreakerOpen: ")
-    assert told["lag"][f"{scene.topic}[0]"] == 2 * len(GARBAGE) - committed, "the lag goes on being told"
+    assert told(service)["stopped"].startswith("BreakerOpen: ")
+    lag = 2 * len(GARBAGE) - committed
+    service.wait_until(lambda: told(service)["lag"][f"{scene.topic}[0]"] == lag, "the lag goes on being told")
     assert len(service.lines("reading_stopped")) == 1
     assert (len(scene.letters()), scene.committed()) == (letters, committed), "nobody takes any more"
     assert service.running
