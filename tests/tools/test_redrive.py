@@ -10,6 +10,8 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -312,6 +314,16 @@ def test_letters_without_a_run_are_named_and_what_is_not_there_too(duckdb_scene:
     assert call(scene, "--all", "--code", "orphan").returncode == 2
 
 
+@contextmanager
+def heeded(sent: signal.Signals) -> Iterator[None]:
+    """Let what is started heed a signal, though we may not: shells let background jobs ignore SIGINT."""
+    before = signal.signal(sent, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(sent, before)
+
+
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
 def test_cut_short_it_says_what_was_done(duckdb_scene: Scene, how: signal.Signals, tmp_path: Path) -> None:
     scene = duckdb_scene
@@ -323,7 +335,8 @@ def test_cut_short_it_says_what_was_done(duckdb_scene: Scene, how: signal.Signal
     command = [sys.executable, "-m", "tiled_ingest.cli", "dlq", "redrive", "--yes", "--all"]
     environment = {**os.environ, "TMPDIR": str(tmp_path)}
     whole = [*command, *options(scene, scene.proxy.uri)]
-    started.append(subprocess.Popen(whole, stdout=subprocess.PIPE, text=True, env=environment))
+    with heeded(how):
+        started.append(subprocess.Popen(whole, stdout=subprocess.PIPE, text=True, env=environment))
     said, _ = started[0].communicate(timeout=120)
     assert started[0].returncode == 1
     assert "-> complete, 2 rows" in said
