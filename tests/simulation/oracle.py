@@ -382,12 +382,16 @@ class Oracle:
         """Whether it is a dead letter that is not in Tiled, too: what is replayed after the log lost the run's start
         cannot be recognised, so that it may be in both.
         """
-        is_late = record.offset > self._last(run)
-        return self._is_refused(record) and (is_late or not self._lost_its_beginning(run))
+        return self._is_refused(record) and not self._lost_its_beginning(run)
 
     def _last(self, run: Run) -> float:
-        """Where a run ends that was given up, as its node says; infinite for all others."""
-        if self._state(run) != "abandoned":
+        """Where a run ends that was given up, as its node says; infinite for all others.
+
+        Also for one whose beginning the log has lost: a start that is repeated may have begun it anew, and then the
+        node says where that ended. It says nothing of what earlier claims, which knew the whole run, had written and
+        not committed; their successor, which knew neither stream nor resource, refused the same documents.
+        """
+        if self._state(run) != "abandoned" or self._lost_its_beginning(run):
             return math.inf
         last: int = self._tiled.nodes[*self._parent, run.uid].metadata["tiled_ingest"]["source"]["last_offset"]
         return last
@@ -594,12 +598,21 @@ class Oracle:
 
     def _judge_stream(self, run: Run, path: Path, descriptors: list[str]) -> None:
         node = self._tiled.nodes.get(path)
+        updates = node.metadata.get("_config_updates", []) if node else []
+        held = [node.metadata.get("uid"), *(each["uid"] for each in updates)] if node else []
+        # Of a run that a zombie gave up a successor may have written more.
+        if held == descriptors or self._lacks_refused_only(run, held, descriptors):
+            return
         if node is None:
             self.violations.append(f"the stream {path} is not in Tiled")
-            return
-        held = [node.metadata.get("uid"), *(each["uid"] for each in node.metadata.get("_config_updates", []))]
-        # Of a run that a zombie gave up a successor may have written more.
-        if held != descriptors and any(map(self._tiled.overwritten, (path, path[:-1]))):
+        elif any(map(self._tiled.overwritten, (path, path[:-1]))):
             self.residual.add(run.uid)
-        elif held != descriptors:
+        else:
             self.violations.append(f"{path} has the descriptors {held}, not {descriptors}")
+
+    def _lacks_refused_only(self, run: Run, held: list[str], descriptors: list[str]) -> bool:
+        """Whether a run whose beginning the log has lost lacks no descriptors but some that are dead letters."""
+        if not self._lost_its_beginning(run) or not is_part(held, descriptors):
+            return False
+        told = (each for each in self._records(run) if each.item.name == "descriptor" and self._is_refused(each.record))
+        return set(descriptors).difference(held) <= {each.item.doc["uid"] for each in told}
