@@ -488,6 +488,28 @@ def test_a_run_whose_beginning_the_log_lost_is_marked_as_failed() -> None:
     assert world.committed == 7
 
 
+def test_what_was_committed_of_a_run_is_not_hidden_when_a_repeated_start_comes_after_the_log_lost_the_first() -> None:
+    """A zombie called the run abandoned, so that nobody misses the beginning of an open one."""
+    zombie = ready()
+    zombie.publish(*whole()[:-1])
+    zombie.settle()
+    owner = World(tiled=zombie.tiled, logs=zombie.logs)
+    owner.assign(committed=4, point=zombie.commits[-1][2])
+    owner.publish(("event", event_doc(3)))
+    owner.settle()
+    assert (owner.committed, owner.tiled.seq_nums(TABLE)) == (5, [1, 2, 3])
+    facts = zombie.tiled.facts(("r",))
+    facts |= {"state": "abandoned", "rows": {"primary": 2}, "epoch": 1, "source": {**facts["source"], "last_offset": 3}}
+    world = World(tiled=owner.tiled, logs=owner.logs)
+    world.assign(committed=5, point=owner.commits[-1][2], low=5)
+    world.publish(*started(), ("event", event_doc(4)), ("stop", stop_doc()))
+    world.settle()
+    assert world.tiled.seq_nums(TABLE) == [1, 2, 3]
+    assert world.tiled.facts(("r",))["state"] == "failed"
+    assert world.codes == [(offset, "beginning_lost") for offset in (5, 6, 7, 8)]
+    assert world.committed == 9
+
+
 def test_a_log_that_loses_its_beginning_during_the_rebuild_is_noticed() -> None:
     before = ready()
     before.publish(*whole(events=6)[:-1])

@@ -40,6 +40,7 @@ TIMESTAMP_MS_MAX = 253_402_300_800_000  # of the years that have four digits
 GAPS_SHOWN = 20  # of a stream, in a note
 ANNOUNCE_RETRY_S = 5.0  # a topic that is missing, or that we may not write: somebody has to mend it
 FOREIGN = Verdict("InvalidDocument", "foreign_run", "someone else wrote this run", ours=False)
+BEGUN_BEFORE = Verdict("InvalidDocument", "beginning_lost", "Tiled has it from a start before this one", ours=True)
 CONFLICTING = Verdict("InvalidDocument", "conflicting_run", "another run has this uid", ours=False)
 
 
@@ -229,6 +230,9 @@ def _judge(around: Surroundings, run: Run, metadata: Mapping[str, Any]) -> None:
         failing = facts.get("failing") or {}
         run.condemn(Verdict("TiledRejected", "run_failed", str(failing.get("error", "failed earlier")), ours=True))
     elif facts.get("state") == "open" or (facts.get("state") == "abandoned" and run.reopening):
+        if _begins_later(run, facts):
+            run.condemn(BEGUN_BEFORE)
+            return
         told = facts.get("reopened")
         run.reopened = told if isinstance(told, Mapping) and told.keys() >= {"times", "timestamp_ms"} else None
         run.meet(Trigger.CREATED)
@@ -236,6 +240,15 @@ def _judge(around: Surroundings, run: Run, metadata: Mapping[str, Any]) -> None:
         run.known_to = int(_source_of(facts).get("last_offset", -1))
         run.known = facts
         run.meet(Trigger.FOUND_FINISHED)
+
+
+def _begins_later(run: Run, facts: Mapping[str, Any]) -> bool:
+    """Whether the start that we met is a repetition, and what the node has comes from before it.
+
+    We did not read that: whatever we write would replace it, and hide rows that were committed.
+    """
+    first_offset = _source_of(facts).get("first_offset")
+    return isinstance(first_offset, int) and first_offset < run.first_offset
 
 
 def run_facts(around: Surroundings, run: Run, state: str) -> Json:
