@@ -18,7 +18,7 @@ stand_in() {
   if ! buildah inspect --type image "$1" > /dev/null 2>&1; then
     root=$(mktemp -d)
     trap 'exit 1' INT TERM  # so that what follows is done then, too
-    trap 'umount "$root/proc" 2> /dev/null; rm -rf --one-file-system "$root"' EXIT
+    trap 'umount "$root/proc" 2> /dev/null || true; rm -rf --one-file-system "$root"' EXIT
     debootstrap --variant=minbase --include=python3,python3-venv,ca-certificates bookworm "$root" >&2
     umount "$root/proc" 2> /dev/null || true
     rm -rf "$root"/var/cache/apt/archives/*.deb "$root"/var/lib/apt/lists/*

@@ -188,3 +188,41 @@ def test_sources_are_files_or_parts_of_topics(tmp_path: Path) -> None:
     file.write_bytes(whole + whole[:-3])
     assert [record.value for record in FileSource(file).records()] == [whole, whole[:-3]]
     assert time.time() * 1000 >= next(FileSource(file).records()).timestamp_ms > 0
+
+
+NAN = b'["event", {"time": NaN, "data": {"x": Infinity}}]'
+HOSTILE = [
+    b'["start", {"n": ' + b"9" * 30 + b"}]",
+    b'["start", ' + b"[" * 5_000 + b"]" * 5_000 + b"]",
+    b'["start", {"uid": "\xff"}]',
+    b'["start", {"uid": "\\ud800"}]',
+]
+
+
+def read(path: Path, text: bytes) -> list[bytes | None]:
+    path.write_bytes(text)
+    return [record.value for record in FileSource(path).records()]
+
+
+@pytest.mark.parametrize("hostile", HOSTILE)
+def test_a_line_that_no_message_can_hold_is_no_obstacle_to_the_others(tmp_path: Path, hostile: bytes) -> None:
+    sound = msgpack.packb(["stop", {"uid": "s"}])
+    before, middle, after = read(tmp_path / "lines", b"\n".join([sound_json(), hostile, sound_json()]))
+    assert (before, after) == (sound, sound)
+    assert middle == hostile + b"\n"
+    in_array = read(tmp_path / "array", b"[\n" + b",\n".join([sound_json(), hostile]) + b"]")
+    assert in_array in ([sound, b"what no message can hold"], [(tmp_path / "array").read_bytes()])
+
+
+def sound_json() -> bytes:
+    return b'["stop", {"uid": "s"}]'
+
+
+def test_numbers_as_python_spells_them_are_read(tmp_path: Path) -> None:
+    """Those of bluesky's own JSON writers, which our backup is written by."""
+    (line,) = read(tmp_path / "lines", NAN)
+    (element,) = read(tmp_path / "array", b"[\n" + NAN + b"]")
+    assert line == element is not None
+    kind, doc = msgpack.unpackb(line)
+    assert (kind, doc["data"]["x"]) == ("event", float("inf"))
+    assert doc["time"] != doc["time"]

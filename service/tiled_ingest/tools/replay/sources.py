@@ -4,6 +4,7 @@ A record of a file stands in the topic `file:<name>`, which no topic can be call
 document.
 """
 
+import json
 import mmap
 import re
 from collections.abc import Iterable, Iterator
@@ -24,6 +25,7 @@ from tiled_ingest.tools.log import messages
 FILE = "file:"
 ANSWER_S_MAX = 30.0
 DOCUMENT_BYTES_MAX = 1_000_000_000  # of one document in a file
+_UNREADABLE = (ValueError, OverflowError, RecursionError)  # those of JSON and of Unicode are ValueErrors
 _TOPIC = re.compile(r"topic:(?P<topic>[^:]+)(:(?P<partition>\d+)(:(?P<first>\d*)-(?P<next>\d*))?)?")
 
 
@@ -63,29 +65,52 @@ def _from_json(path: Path, beginning: bytes) -> Iterator[tuple[int, bytes]]:
         first = next((line for line in file if line.strip()), b"")
         if beginning == b"[" and _pair(first) is None:
             file.seek(0)
-            yield from enumerate(map(_packed, msgspec.json.decode(file.read(), type=list[Any])))
+            yield from _from_array(file.read())
             return
         file.seek(0)
         for number, line in enumerate(file, 1):
             if line.strip():
-                yield number, _packed(_pair(line)) if _pair(line) is not None else line
+                yield number, _packed(_pair(line), line)
+
+
+def _from_array(text: bytes) -> Iterator[tuple[int, bytes]]:
+    try:
+        found = _json(text)
+    except _UNREADABLE:
+        found = None
+    if not isinstance(found, list):
+        yield 0, text
+        return
+    for number, each in enumerate(found):
+        yield number, _packed(each, b"what no message can hold")
+
+
+def _json(text: bytes) -> Any:
+    """Return what JSON says; also NaN and Infinity, which bluesky's writers leave as Python spells them."""
+    try:
+        return msgspec.json.decode(text)
+    except (msgspec.DecodeError, ValueError):
+        return json.loads(text)
 
 
 def _pair(line: bytes) -> Any:
     """Return what a line holds, if it is a name and a document."""
     try:
-        found = msgspec.json.decode(line)
-    except msgspec.DecodeError:
+        found = _json(line)
+    except _UNREADABLE:
         return None
     is_pair = isinstance(found, list) and len(found) == 2 and isinstance(found[0], str)
     return found if is_pair or (isinstance(found, dict) and found.keys() >= {"name", "doc"}) else None
 
 
-def _packed(found: Any) -> bytes:
-    """Return a name and a document as the topic's messages have them."""
+def _packed(found: Any, raw: bytes) -> bytes:
+    """Return name and document as the topic's messages have them; `raw` if there are none, or none can hold them."""
     if isinstance(found, dict) and found.keys() >= {"name", "doc"}:
         found = [found["name"], found["doc"]]
-    return msgspec.msgpack.encode(found)
+    try:
+        return raw if found is None else msgspec.msgpack.encode(found)
+    except _UNREADABLE:
+        return raw
 
 
 def _from_msgpack(path: Path) -> Iterator[tuple[int, bytes]]:
