@@ -78,6 +78,14 @@ class Progress:
         return made
 
     @property
+    def unsettled(self) -> int:
+        """How many records are not committed now; `UNKNOWN` while Kafka begins, or moves what is asked for."""
+        try:
+            return _behind(self._committed(), self._ends())
+        except ck.KafkaException:
+            return UNKNOWN
+
+    @property
     def waiting_s(self) -> float:
         """How long the oldest strike has not been recovered from."""
         return max((time.monotonic() - strike.at_s for strike in self._pending), default=0.0)

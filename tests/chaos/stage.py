@@ -11,10 +11,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-import confluent_kafka as ck
-
 from tests.chaos.plan import Act, Kind
-from tests.chaos.progress import UNKNOWN, Progress, Strike
+from tests.chaos.progress import Progress, Strike
 from tests.chaos.supply import Supply
 from tests.chaos.traffic import Traffic
 from tests.rig.cluster import Cluster
@@ -196,15 +194,7 @@ class Stage:
         """Let every run end; returns when all is committed."""
         for traffic in self.traffic:
             traffic.finish()
-        self._wait_while(lambda: self._unsettled > 0, lambda: self._unsettled)
-
-    @property
-    def _unsettled(self) -> int:
-        homes = range(PARTITIONS)
-        try:
-            return sum(self.scene.end(home) - max(self.scene.committed(home), 0) for home in homes)
-        except ck.KafkaException:  # it begins, or moves what was asked for
-            return UNKNOWN
+        self._wait_while(lambda: self.progress.unsettled > 0, lambda: self.progress.unsettled)
 
     def __str__(self) -> str:
         """By partition, how far it is."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import random
 from collections.abc import Callable
 from pathlib import Path
@@ -53,6 +52,6 @@ class Supply:
         return documents
 
     def _with_files(self, recording: Recording) -> Documents:
-        documents = renewed(copy.deepcopy(recording.documents))
+        documents = renewed(recording.documents)
         self.frames[uid_of(documents)] = recording.expected
         return documents

@@ -2,11 +2,13 @@
 
 import uuid
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import confluent_kafka as ck
 import pytest
 
+from tests.kafka import trouble
 from tests.kafka.member import Member
 from tiled_ingest.demo.broker import Broker
 
@@ -46,15 +48,4 @@ def produce(broker: Broker) -> Callable[..., None]:
 @pytest.fixture
 def transact(broker: Broker) -> Callable[..., None]:
     """`transact(topic, values, abort=True)`: one transaction in partition 0."""
-
-    def send(topic: str, values: list[bytes], *, abort: bool = False) -> None:
-        settings = {"bootstrap.servers": broker.bootstrap_servers, "transactional.id": uuid.uuid4().hex}
-        producer = ck.Producer(settings)
-        producer.init_transactions(30)
-        producer.begin_transaction()
-        for value in values:
-            producer.produce(topic, value, partition=0)
-        assert producer.flush(10) == 0
-        (producer.abort_transaction if abort else producer.commit_transaction)(30)
-
-    return send
+    return partial(trouble.transact, broker.bootstrap_servers)

@@ -2,7 +2,8 @@
 
 import os
 import signal
-from collections.abc import Iterator
+import uuid
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import confluent_kafka as ck
@@ -18,6 +19,17 @@ def delete_records(servers: str, home: Home, before: int) -> None:
     place = ck.TopicPartition(home.topic, home.partition, before)
     admin = AdminClient({"bootstrap.servers": servers})  # a client without a name dies before it answers
     admin.delete_records([place])[place].result(20)
+
+
+def transact(servers: str, topic: str, values: Sequence[bytes], *, abort: bool = False) -> None:
+    """Put values into partition 0 in one transaction, which is committed or aborted."""
+    producer = ck.Producer({"bootstrap.servers": servers, "transactional.id": uuid.uuid4().hex})
+    producer.init_transactions(30)
+    producer.begin_transaction()
+    for value in values:
+        producer.produce(topic, value, partition=0)
+    assert producer.flush(30) == 0
+    (producer.abort_transaction if abort else producer.commit_transaction)(30)
 
 
 def deny_reading(servers: str, topic: str) -> None:

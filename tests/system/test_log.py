@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import confluent_kafka as ck
 import pytest
 
+from tests.kafka.trouble import transact
 from tests.system.publishing import Documents, interleaved, message, runs, wait_until
 from tests.system.scene import Scene
 
@@ -37,16 +38,10 @@ def produce_with_gaps(scene: Scene, documents: Documents) -> None:
 
 def produce_in_transactions(scene: Scene, documents: Documents, portion: int = 20) -> None:
     """Put documents in by transactions, each of which was aborted once before."""
-    settings = {"bootstrap.servers": scene.broker.bootstrap_servers, "transactional.id": uuid.uuid4().hex}
-    producer = ck.Producer(settings)
-    producer.init_transactions(30)
     for begin in range(0, len(documents), portion):
-        for end in (producer.abort_transaction, producer.commit_transaction):
-            producer.begin_transaction()
-            for name, doc in documents[begin : begin + portion]:
-                producer.produce(scene.topic, message(name, doc), b"session", 0)
-            assert producer.flush(30) == 0
-            end(30)
+        values = [message(name, doc) for name, doc in documents[begin : begin + portion]]
+        for abort in (True, False):
+            transact(scene.broker.bootstrap_servers, scene.topic, values, abort=abort)
 
 
 def held(scene: Scene) -> list[int]:

@@ -544,7 +544,12 @@ class Runs:
         yield from (run for run in runs if run in longest or now_s - run.heard_s > self._policy.idle_s_max)
 
 
+def can_be_key(name: str) -> bool:
+    """Whether a run or stream may be called so: a node of that key would not make the catalog hard to read."""
+    return 0 < len(name) <= UID_CHARS_MAX and "/" not in name and name.isprintable()
+
+
 def _check_key(key: str, what: str) -> None:
-    """Raise `schema` for a name that cannot be a node's key, or that would make the catalog hard to read."""
-    if not 0 < len(key) <= UID_CHARS_MAX or "/" in key or not key.isprintable():
+    """Raise `schema` for a name that cannot be a node's key."""
+    if not can_be_key(key):
         raise InvalidDocument("schema", f"{what} cannot be a node's key: {key[:64]!a}")

@@ -266,10 +266,8 @@ class _Run:
         if len(self._built.refusals) < REFUSALS_MAX:
             number = effect.record.offset
             ((_, record),) = self._spool.read(self._place.uid, number, number + 1, 1)
-            position, what = (
-                (record.topic, record.partition, record.offset),
-                self._spool.described(self._place.uid, number),
-            )
+            position = record.topic, record.partition, record.offset
+            what = self._spool.described(self._place.uid, number)
             self._built.refusals.append(Refusal(position, what, effect.code, effect.error))
         self._inbox.append(fx.DeadLettered(effect.ticket))
 

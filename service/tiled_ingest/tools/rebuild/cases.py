@@ -14,7 +14,7 @@ from tiled_ingest.core.decoding.eras import Eras
 from tiled_ingest.core.policy import Policy
 from tiled_ingest.core.record import Home
 from tiled_ingest.core.runs.letters import Members
-from tiled_ingest.core.runs.runs import UID_CHARS_MAX
+from tiled_ingest.core.runs.runs import can_be_key
 from tiled_ingest.kafka.messages import to_record
 from tiled_ingest.kafka.topics import is_named
 from tiled_ingest.settings import Kafka
@@ -106,7 +106,7 @@ class Judge:
             return Case(self._spool.of(uid), error.verdict, str(error))
 
     def _judged(self, uid: str) -> Case:
-        if len(uid) > UID_CHARS_MAX or "/" in uid or not uid.isprintable():
+        if not can_be_key(uid):
             raise Undecided("leave", "no run can be called so in Tiled")
         node = self._places.in_tiled(uid)
         spooled = self._without_others(uid)
