@@ -187,3 +187,25 @@ def test_a_rebalance_is_counted_once_however_many_partitions_it_brings() -> None
         watch.turned(Loop(), source)  # type: ignore[arg-type]
         counted.append(registry.get_sample_value("tiled_ingest_rebalances_total", {"beamline": "sim"}))
     assert counted == [0, 1, 1, 3]
+
+
+# ---------------------------------------------------------------- Kafka's complaints
+
+
+def test_each_complaint_of_kafkas_client_is_said_once_while_it_lasts(
+    watch: Watch, health: Health, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An outage makes librdkafka name the refused connection and that all brokers are down, in turn, for hours."""
+    now_s = [NOW_S]
+    monkeypatch.setattr("tiled_ingest.observe.watch.time.monotonic", lambda: now_s[0])
+    refused, down = "_TRANSPORT: connection refused", "_ALL_BROKERS_DOWN: 1/1 brokers are down"
+    source = Source({})
+    said = []
+    for error in (refused, down, refused, down, "", refused):
+        with structlog.testing.capture_logs() as lines:
+            source.last_error = error
+            watch.turned(Loop(), source)  # type: ignore[arg-type]
+        said.append([line["error"] for line in lines])
+        assert (f"Kafka's client says: {error}" in health.not_ready()) == bool(error)
+        now_s[0] += 2.0
+    assert said == [[refused], [down], [], [], [], [refused]]

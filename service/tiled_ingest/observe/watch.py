@@ -70,6 +70,7 @@ class Watch:
         self._assignments = 0
         self._paused: set[Home] = set()
         self._kafka_error = ""
+        self._complaints: set[str] = set()  # codes of Kafka's errors said since there was none
         self._stopped = ""
         self._stopped_said_s = float("-inf")
         self._unread: dict[Home, tuple[int, float]] = {}  # read up to which offset, and since when not further
@@ -152,10 +153,14 @@ class Watch:
         return self._progress != before or not engine.busy or engine.waits_for_tiled
 
     def _heed(self, kafka_error: str) -> None:
-        """Say once what Kafka's client complains of: it goes on trying by itself."""
-        if kafka_error and kafka_error != self._kafka_error:
-            self._log.warning("kafka_error", error=kafka_error)
+        """Say once what Kafka's client complains of: it goes on trying by itself, and names its errors in turn."""
         self._kafka_error = kafka_error
+        code = kafka_error.partition(":")[0]
+        if not code:
+            self._complaints.clear()
+        elif code not in self._complaints:
+            self._complaints.add(code)
+            self._log.warning("kafka_error", error=kafka_error)
 
     def _look(self, seen: EngineSnapshot, logs: Mapping[Home, tuple[int | None, int]]) -> None:
         ends = {home: end for home, (_, end) in logs.items()}
