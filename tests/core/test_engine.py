@@ -721,6 +721,51 @@ def test_a_dead_letter_is_confirmed_before_its_offset_is_committed() -> None:
     assert world.committed == 1
 
 
+def refused_within(keeps: Callable[[fx.Effect], bool]) -> World:
+    """A run that has a stream of a name that is refused, published whole."""
+    world = ready()
+    world.keeps = keeps
+    world.publish(started()[0], ("descriptor", descriptor_doc("e", name="a/b")), *whole()[1:])
+    world.settle()
+    return world
+
+
+def test_a_run_is_over_only_when_what_was_refused_of_it_is_out() -> None:
+    """Who finds it closed takes all of it for settled: a letter that was lost with its sender would be missing."""
+    world = refused_within(of(fx.DeadLetter))
+    assert (world.tiled.facts(("r",))["state"], world.tiled.seq_nums(TABLE)) == ("open", [1, 2])
+    after = World(tiled=world.tiled, logs=world.logs)  # the first one died, and its letter with it
+    after.assign(committed=1, point=ResumePoint(0, 1, "before", TOPIC_ID))
+    after.settle()
+    assert after.codes == [(1, "schema")]
+    assert (after.committed, after.tiled.facts(("r",))["state"]) == (6, "complete")
+    assert after.tiled.seq_nums(TABLE) == [1, 2]
+
+
+def test_a_run_does_not_wait_for_letters_of_what_came_before_or_after_it() -> None:
+    world = ready()
+    world.keeps = of(fx.DeadLetter)
+    orphan = ("event", event_doc(1, descriptor="unknown"))
+    world.publish(orphan, *whole(), orphan, *whole("q", descriptor="f"))
+    world.settle()
+    assert [world.tiled.facts((uid,))["state"] for uid in "rq"] == ["complete", "complete"]
+    assert world.committed == 0
+    world.let_go()
+    world.settle()
+    assert world.committed == 12
+
+
+def test_a_run_that_is_given_up_waits_for_its_letters_too() -> None:
+    world = ready(replace(POLICY, idle_s_max=5.0))
+    world.keeps = of(fx.DeadLetter)
+    world.publish(started()[0], ("descriptor", descriptor_doc("e", name="a/b")), *whole()[1:-1])
+    world.settle(20)
+    assert world.tiled.facts(("r",))["state"] == "open"
+    world.let_go()
+    world.settle()
+    assert world.tiled.facts(("r",))["state"] == "abandoned"
+
+
 def test_a_refused_dead_letter_stops_and_nothing_is_committed() -> None:
     world = ready()
     world.answers[fx.DeadLetter] = lambda effect: fx.DeadLetterRefused(effect.ticket, "too large")

@@ -30,6 +30,7 @@ from tiled_ingest.core.steps import (
     LogChunk,
     Naming,
     Procedure,
+    RefusalsOut,
     Retaking,
     Sleep,
     Standing,
@@ -351,7 +352,7 @@ def drive(procedure: Procedure[Any], tiled: MiniTiled, log: Iterable[Record] = (
         match step:
             case LogChunk():
                 answer = chunk_of(log, step.start, step.stop, low)
-            case Sleep() | Letters() | Announcement() | Claiming() | Naming() | Retaking():
+            case Sleep() | Letters() | RefusalsOut() | Announcement() | Claiming() | Naming() | Retaking():
                 answer = None
             case _:
                 answer = tiled(step)

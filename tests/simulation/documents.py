@@ -125,8 +125,13 @@ class Author:
             ),
             encode("start", {"time": "not a number"}),
         ]
-        if runs:  # another run under the uid of one that was begun
-            values.append(encode("start", {"uid": rng.choice(runs).uid, "time": self._time(), "plan_name": "impostor"}))
+        if runs:  # another run under the uid of one that was begun; a stream of its that cannot be a node's key
+            uid = rng.choice(runs).uid
+            unnamed = {"uid": self._uid("descriptor"), "run_start": uid, "name": "a/b", "time": self._time()}
+            values += [
+                encode("start", {"uid": uid, "time": self._time(), "plan_name": "impostor"}),
+                encode("descriptor", {**unnamed, "data_keys": {}, "configuration": {}, "hints": {}, "object_keys": {}}),
+            ]
         return Item(Role.INVALID, rng.choice(values))
 
     def late(self, run: Run) -> Item:

@@ -47,6 +47,8 @@ class Fault(StrEnum):
     LOG_UNREADABLE = auto()
     RETENTION = auto()  # the log lost what was committed
     DEAD_LETTER_UNCONFIRMED = auto()  # written, but not confirmed
+    DEAD_LETTER_LOST = auto()  # neither written nor confirmed
+    DEAD_LETTER_SLOW = auto()  # it takes seconds, and all that are sent after it wait, too
 
 
 # Drawn per opportunity (a request, an effect, a commit...). What has a moment of its own is in `MOMENTS`.
@@ -65,6 +67,8 @@ RATES: dict[Fault, float] = {
     Fault.COMMIT_STALE: 0.05,
     Fault.LOG_UNREADABLE: 0.2,
     Fault.DEAD_LETTER_UNCONFIRMED: 0.05,
+    Fault.DEAD_LETTER_LOST: 0.05,
+    Fault.DEAD_LETTER_SLOW: 0.2,
 }
 MOMENTS = (
     Fault.OUTAGE,

@@ -19,11 +19,13 @@ from tiled_ingest.core.effects import (
     LogUnreadable,
     ReadLog,
 )
+from tiled_ingest.core.record import Home
 
 from .faults import Fault
 from .kafka_model import Letter, OrderedProducer
 from .surroundings import Host
 
+SLOW_S_MAX = 10.0  # of a dead letter: members die, are counted out, and runs end meanwhile
 PUMP_S_MAX = 1.0  # a loop that waits for answers looks so often at least
 
 
@@ -132,6 +134,8 @@ class DeadLetters(Outlet):
         super().__init__(host)
         self._alive = alive
         self._producer = OrderedProducer()
+        self._arrives_s: dict[Home, float] = {}  # the last that is under way
+        self._lost = set[Home]()
         self.refused = False
 
     def send(self, effect: DeadLetter) -> None:
@@ -140,11 +144,20 @@ class DeadLetters(Outlet):
         letter = Letter(effect.record, effect.reason, effect.code, effect.run)
         home, survives = effect.record.home, self._around.rng.random() < 0.5
         self._producer.send(home, lambda: self._arrives(letter, effect.ticket), survives=survives)
-        delay_s = self._around.rng.uniform(0.0, 0.05)
+        slow = self._around.faults.strikes(Fault.DEAD_LETTER_SLOW)
+        arrives_s = self._around.clock.now_s + self._around.rng.uniform(0.0, SLOW_S_MAX if slow else 0.05)
+        self._arrives_s[home] = arrives_s = max(arrives_s, self._arrives_s.get(home, 0.0))
+        delay_s = arrives_s - self._around.clock.now_s
         self._around.clock.after(delay_s, lambda: self._producer.deliver(home, alive=self._alive()))
 
     def _arrives(self, letter: Letter, ticket: int) -> None:
-        owned = self._alive() and self._around.group.owners.get(letter.record.home) == self._name()
+        home = letter.record.home
+        if home in self._lost or self._around.faults.strikes(Fault.DEAD_LETTER_LOST):
+            self._lost.add(home)  # what comes after it would be out of order
+            self.refused = True
+            self._deliver(DeadLetterRefused(ticket, "timed out"))
+            return
+        owned = self._alive() and self._around.group.owners.get(home) == self._name()
         self._around.dead_letters.write(letter, owned=owned)
         if owned:
             self._around.refused(letter)

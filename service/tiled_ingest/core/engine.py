@@ -32,7 +32,7 @@ from .runs.run import Run, Verdict
 from .runs.states import Trigger
 from .schedule import Counter, Lane, Ripening, Sleepers
 from .snapshot import EngineSnapshot, snapshot_of
-from .steps import Announcement, Claiming, Letters, LogChunk, Naming, Retaking, Sleep, Step, Weather
+from .steps import Announcement, Claiming, Letters, LogChunk, Naming, RefusalsOut, Retaking, Sleep, Step, Weather
 from .writes import Done, Exists, Missing, Outcome, Rejected, Unknown, Unprocessed
 
 SWEEP_S = 1.0  # how often we look for runs that nobody speaks of
@@ -385,6 +385,8 @@ class Engine:
                 self._read_log(lane, step)
             case Letters():
                 self._post.send_all(lane, step)
+            case RefusalsOut():
+                self._post.await_refusals(lane, step)
             case Announcement():
                 self._announce(lane, step)
             case Claiming():

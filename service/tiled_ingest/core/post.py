@@ -8,10 +8,10 @@ from .decoding.decode import kind_of
 from .effects import DeadLetter, DeadLettered
 from .errors import InvalidDocument
 from .outbox import Outbox
-from .record import Record
+from .record import Home, Record
 from .runs.letters import letter
 from .schedule import Lane
-from .steps import Letter, Letters
+from .steps import Letter, Letters, RefusalsOut
 
 
 class Post:
@@ -22,6 +22,8 @@ class Post:
         self._breaker = breaker
         self._resume = resume
         self._under_way: dict[int, tuple[float, Callable[[], object]]] = {}  # by ticket: since when, and what follows
+        self._refused: dict[int, tuple[Home, int]] = {}  # where a document stood that was refused by itself; by ticket
+        self._awaiting: list[tuple[Lane, RefusalsOut]] = []
 
     @property
     def busy(self) -> bool:
@@ -42,7 +44,8 @@ class Post:
             Nearly everything is refused.
         """
         hold = claim.hold(record.offset)  # first: the one at which the breaker opens is sent, too
-        self._send(letter(record, error), lambda: claim.release(hold))
+        ticket = self._send(letter(record, error), lambda: claim.release(hold))
+        self._refused[ticket] = record.home, record.offset
         self._breaker.refused(error)
 
     def send_all(self, lane: Lane, step: Letters) -> None:
@@ -53,15 +56,28 @@ class Post:
         if not step.letters:
             self._resume(lane)
 
+    def await_refusals(self, lane: Lane, step: RefusalsOut) -> None:
+        """Let a procedure go on when all letters of documents refused in this part of its log are confirmed."""
+        if self._is_out(lane, step):
+            self._resume(lane)
+        else:
+            self._awaiting.append((lane, step))
+
+    def _is_out(self, lane: Lane, step: RefusalsOut) -> bool:
+        return not any(
+            home == lane.claim.home and step.first <= offset <= step.last for home, offset in self._refused.values()
+        )
+
     def _one_out(self, lane: Lane) -> None:
         lane.letters -= 1
         if not lane.letters:
             self._resume(lane)
 
-    def _send(self, sent: Letter, confirmed: Callable[[], object]) -> None:
+    def _send(self, sent: Letter, confirmed: Callable[[], object]) -> int:
         ticket = self._out.ticket()
         self._under_way[ticket] = self._out.now_s, lambda: self._tell(sent, confirmed)
         self._out.put(DeadLetter(ticket, sent.record, sent.reason, sent.code, sent.error, sent.run))
+        return ticket
 
     def _tell(self, sent: Letter, confirmed: Callable[[], object]) -> None:
         self._out.count(kind_of(sent.record), "dead_letter")
@@ -73,3 +89,7 @@ class Post:
         """Note that the topic has confirmed a letter."""
         _, follow = self._under_way.pop(given.ticket)
         follow()
+        if self._refused.pop(given.ticket, None) is not None and self._awaiting:
+            waited, self._awaiting = self._awaiting, []
+            for lane, step in waited:
+                self.await_refusals(lane, step)

@@ -57,6 +57,14 @@ class Letters:
 
 
 @dataclass(frozen=True, slots=True)
+class RefusalsOut:
+    """Go on when no letter of a document that was refused by itself at these offsets waits any more; answer: `None`."""
+
+    first: int
+    last: int
+
+
+@dataclass(frozen=True, slots=True)
 class Announcement:
     """Announce a run that is over; answered by "" when the topic has confirmed it, else by why not."""
 
@@ -91,7 +99,7 @@ class Claiming:
     metadata: str
 
 
-Step = Request | Sleep | LogChunk | Letters | Announcement | Claiming | Naming | Retaking
+Step = Request | Sleep | LogChunk | Letters | RefusalsOut | Announcement | Claiming | Naming | Retaking
 LOG_RETRY_S = 0.5
 PARENTS_MAX = 1_000  # that are remembered
 

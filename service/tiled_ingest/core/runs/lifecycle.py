@@ -9,7 +9,16 @@ from typing import Any
 
 from tiled_ingest.core.errors import InvalidDocument, TiledRejected
 from tiled_ingest.core.external.registration import audit
-from tiled_ingest.core.steps import Announcement, Letters, Procedure, Sleep, Standing, Surroundings, read_log
+from tiled_ingest.core.steps import (
+    Announcement,
+    Letters,
+    Procedure,
+    RefusalsOut,
+    Sleep,
+    Standing,
+    Surroundings,
+    read_log,
+)
 from tiled_ingest.core.writes import (
     CloseStreams,
     CreateContainer,
@@ -116,7 +125,8 @@ def _look_up(around: Surroundings, run: Run) -> Procedure[None]:
     if around.policy.writes_anew:
         yield from _take_up(around, run, metadata)
         return
-    if _is_closed(metadata) and not (yield from _is_intact(around, run, metadata[OURS])):
+    is_closed = _objection(around, run, metadata.get(OURS)) is None and _is_closed(metadata)
+    if is_closed and not (yield from _is_intact(around, run, metadata[OURS])):
         metadata = {**metadata, OURS: {**metadata[OURS], "state": "open"}}
     _judge(around, run, metadata)
     if run.opened and "bare" in metadata[OURS]:
@@ -341,6 +351,8 @@ def close_run(around: Surroundings, run: Run) -> Procedure[None]:
         yield from _audit_configurations(around, run, stream)
     for external in run.externals.values():
         yield from audit(around, run, external)
+    # Who finds the run closed takes all of it up to here for settled: what was refused of it must be out before.
+    yield RefusalsOut(run.first_offset, run.last_offset)
     state = final_state(run)
     lasting = list(run.notes)
     note_gaps(run)
