@@ -87,6 +87,8 @@ class Stage:
         )
         self.scene = enter(closing(Scene(self.cluster, self.tiled, topics_of(self.cluster), self.folder)))
         self.scene.divide(PARTITIONS)
+        # Dead letters are confirmed by all brokers: while one is away they wait, and everything else goes on.
+        self.cluster.create_topic(f"{self.scene.group}.dead-letters", 1, {"min.insync.replicas": str(parts.brokers)})
         self.scene.ask_limit_s = 3.0
         self.tiled_link = enter(Link(self.scene.proxy.port))
         self.progress = enter(Progress(self.scene, PARTITIONS))

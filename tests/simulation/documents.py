@@ -125,14 +125,16 @@ class Author:
             ),
             encode("start", {"time": "not a number"}),
         ]
-        if runs:  # another run under the uid of one that was begun; a stream of its that cannot be a node's key
-            uid = rng.choice(runs).uid
-            unnamed = {"uid": self._uid("descriptor"), "run_start": uid, "name": "a/b", "time": self._time()}
-            values += [
-                encode("start", {"uid": uid, "time": self._time(), "plan_name": "impostor"}),
-                encode("descriptor", {**unnamed, "data_keys": {}, "configuration": {}, "hints": {}, "object_keys": {}}),
-            ]
-        return Item(Role.INVALID, rng.choice(values))
+        return Item(
+            Role.INVALID, self._refused(rng.choice(runs)) if runs and rng.random() < 0.5 else rng.choice(values)
+        )
+
+    def _refused(self, run: Run) -> bytes:
+        """Make what is refused of a run: another start, or a stream that cannot be a node's key."""
+        impostor = {"uid": run.uid, "time": self._time(), "plan_name": "impostor"}
+        unnamed = {"uid": self._uid("descriptor"), "run_start": run.uid, "name": "a/b", "time": self._time()}
+        rest: Json = {"data_keys": {}, "configuration": {}, "hints": {}, "object_keys": {}}
+        return self._rng.choice((encode("start", impostor), encode("descriptor", {**unnamed, **rest})))
 
     def late(self, run: Run) -> Item:
         """Make a document that comes after its run's stop, or in a partition that is not its run's."""

@@ -6,7 +6,10 @@ import json
 import os
 import subprocess
 import sys
+import time
 import uuid
+from contextlib import ExitStack, closing
+from pathlib import Path
 from typing import Any
 
 import confluent_kafka as ck
@@ -14,9 +17,12 @@ import numpy as np
 import pytest
 from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource, ResourceType
 
+from tests.rig.cluster import Cluster
+from tests.rig.fixtures import topics_of
 from tests.system.publishing import Documents, message, runs, uid_of, wait_until
 from tests.system.scene import Scene
 from tests.tools.conftest import settings_of
+from tiled_ingest.demo.tiled_server import TiledServer
 from tiled_ingest.tools.dlq import Choice, Collected, collect, planned
 from tiled_ingest.tools.letters import Torn, read_letters
 from tiled_ingest.tools.progress import Silent
@@ -35,6 +41,14 @@ def prepare(scene: Scene, takes: int) -> None:
 
 def letters_topic(scene: Scene) -> str:
     return f"{scene.group}.dead-letters"
+
+
+def alter(scene: Scene, setting: str, value: str) -> None:
+    """Change a setting of the topic for dead letters."""
+    resource = ConfigResource(ResourceType.TOPIC, letters_topic(scene))
+    resource.add_incremental_config(ConfigEntry(setting, value, incremental_operation=AlterConfigOpType.SET))
+    admin = AdminClient({"bootstrap.servers": scene.broker.bootstrap_servers})
+    admin.incremental_alter_configs([resource])[resource].result(20)
 
 
 def produce(scene: Scene, *values: bytes) -> None:
@@ -175,14 +189,39 @@ def test_a_topic_that_takes_nothing_stops_it_with_the_next_step(duckdb_scene: Sc
     for part in (letters_topic(scene), f"{scene.topic}[0] at 0", str(len(large)), "raise its max.message.bytes"):
         assert part in stopped["error"], stopped["error"]
 
-    resource = ConfigResource(ResourceType.TOPIC, letters_topic(scene))
-    wanted = ConfigEntry("max.message.bytes", "50000", incremental_operation=AlterConfigOpType.SET)
-    resource.add_incremental_config(wanted)
-    admin = AdminClient({"bootstrap.servers": scene.broker.bootstrap_servers})
-    admin.incremental_alter_configs([resource])[resource].result(20)
+    alter(scene, "max.message.bytes", "50000")
     service.start()
     scene.settle()
     assert [letter.value for letter in collected(scene).letters] == [large]
+
+
+def test_a_refused_document_outlives_a_topic_that_takes_nothing_for_a_while_and_a_kill(
+    tiled_postgres: TiledServer, tmp_path: Path
+) -> None:
+    """Its run is not called complete before: who finds that so takes all of it for settled."""
+    with ExitStack() as stack:
+        cluster = stack.enter_context(Cluster(3, {"group.initial.rebalance.delay.ms": "0"}))
+        scene = stack.enter_context(closing(Scene(cluster, tiled_postgres, topics_of(cluster), tmp_path)))
+        cluster.create_topic(letters_topic(scene), 1, {"min.insync.replicas": "3"})
+        documents, another = runs(2)
+        descriptor = next(doc for name, doc in documents if name == "descriptor")
+        unnamed = {**descriptor, "uid": str(uuid.uuid4()), "name": "a/b"}
+        service = scene.service().start_claimed()
+        leader = cluster.leader(scene.topic, 0)
+        away = next(each for each in cluster.brokers if each is not leader)
+        away.kill()  # everything else goes on
+        scene.publication([documents[0], ("descriptor", unnamed), *documents[1:]]).publish()
+        scene.publication(another).publish()
+        service.wait_for("run_closed")
+        time.sleep(1.0)
+        assert (scene.letters(), scene.state(uid_of(documents))) == ([], "open")
+        service.kill()
+        away.restart()
+        service.start()
+        scene.settle()
+        (held,) = scene.letters()
+        assert (held.code, held.value) == ("schema", message("descriptor", unnamed))
+        scene.compare(documents + another, "complete")
 
 
 def test_a_topic_that_was_deleted_stops_it_and_is_made_again_at_the_next_start(duckdb_scene: Scene) -> None:
