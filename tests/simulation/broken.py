@@ -34,7 +34,6 @@ from tiled_ingest.core.effects import (
 )
 from tiled_ingest.core.offsets import ResumePoint
 from tiled_ingest.core.policy import Policy
-from tiled_ingest.core.post import Post
 from tiled_ingest.core.record import Home, Record
 from tiled_ingest.core.runs import jobs, lifecycle, reopening
 from tiled_ingest.core.runs.runs import Runs
@@ -499,16 +498,6 @@ class MarksFailedFirst(WrongInside):
 
         patch.setattr(jobs, "emit_run", emitted)
         patch.setattr(lifecycle, "_judge", judged)
-
-
-class ClosesBeforeRefusalsAreOut(WrongInside):
-    """Says that a run is over while letters of documents that were refused of it are under way."""
-
-    meets: ClassVar[dict[str, Any]] = {"rates": {Fault.DEAD_LETTER_SLOW: 0.8, Fault.DEAD_LETTER_LOST: 0.3}}
-
-    @staticmethod
-    def patch(patch: pytest.MonkeyPatch) -> None:
-        patch.setattr(Post, "_is_out", lambda _self, _lane, _step: True)
 
 
 class RefusesWhatComesLate(WrongInside):

@@ -44,7 +44,6 @@ VARIANTS: dict[
     broken.RebuildsFromWhatIsLeft: rf"no end of coming to rest|{_ABSENT}",
     broken.CountsRedelivered: r"frames: \[\] lost, .* too many",
     broken.MarksFailedFirst: r"is refused, but its .* is no dead letter",
-    broken.ClosesBeforeRefusalsAreOut: r"not in the dead letters|is no dead letter",
     broken.RefusesWhatComesLate: r"though this claim gave up its run",
     broken.ReopensUnconfirmed: r"is open again, but a successor resumes",
     broken.ReopensUncovered: r"is open again, but a successor resumes",
