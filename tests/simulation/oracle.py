@@ -454,13 +454,18 @@ class Oracle:
         self._blame(run, list(self._wrong_metadata(run, metadata)))
 
     def _judge_sound(self, run: Run) -> None:
-        """Of a run that was not given up no document is a dead letter."""
-        dead = [each for each in self._records(run) if self._is_dead(each.record)]
+        """Of a run that was not given up no document is a dead letter, but for what may be another's, too."""
+        dead = [each for each in self._records(run) if self._is_dead(each.record) and not self._is_shared(run, each)]
         if any(not self._is_refused(each.record) for each in dead):
             self.residual.add(run.uid)
         if self._state(run) != "abandoned":
             refused = [each.item.name for each in dead if self._is_refused(each.record)]
             self._blame(run, [f"a sound {name} of {run.uid} is a dead letter" for name in refused])
+
+    def _is_shared(self, run: Run, published: Published) -> bool:
+        """Whether it is a dead letter of another run, which may use it: one that came again after its own run's end."""
+        letter = self._dead_letters.letters[published.record.home, published.record.offset]
+        return published.item.name in SHARED and letter.run not in {"", run.uid}
 
     def _blame(self, run: Run, wrong: list[str]) -> None:
         """What is wrong with a run is the documented risk where a late update of its node explains it."""

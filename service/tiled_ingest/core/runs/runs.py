@@ -393,14 +393,11 @@ class Runs:
     def _may_be_of(self, run: Run, kind: str, doc: Any) -> bool:
         """Whether a resource, or that of a datum, counts as one of the run if the run fails.
 
-        In a rebuild most that names no open run is of one that is over, and that was written: events will tell. So they
-        do of datums whose resource names another run: most are repetitions that came after the end of that.
+        In a rebuild most that names no open run is of one that is over, and that was written: events will tell.
         """
         if kind in RESOURCES:
             return doc.get("run_start") in (None, "", run.uid)
-        resource = self._intake.shelf.resource(doc["resource"])
-        named = resource.doc.get("run_start") if resource else None
-        return not self.rebuilding and named in (None, "", run.uid)
+        return not self.rebuilding
 
     def _hold_until_opened(self, run: Run, record: Record) -> None:
         """What is only kept in mind is settled once the run's node is known to be ours: else it is a dead letter."""
