@@ -30,10 +30,13 @@ from tests.core.test_steps import (
 from tiled_ingest.core import effects as fx
 from tiled_ingest.core import writes as w
 from tiled_ingest.core.engine import Engine
+from tiled_ingest.core.errors import TiledRejected
 from tiled_ingest.core.offsets import ResumePoint
 from tiled_ingest.core.policy import Policy
 from tiled_ingest.core.record import Home, Record
+from tiled_ingest.core.runs import jobs
 from tiled_ingest.core.runs.lifecycle import GAPS_SHOWN
+from tiled_ingest.core.steps import Procedure, Sleep
 from tiled_ingest.core.writing.datasets import OURS
 
 OTHER = Home("t", 1)
@@ -846,6 +849,94 @@ def test_the_breaker_trips_when_tiled_refuses_every_run() -> None:
     for number in range(40):
         world.publish(*whole(f"r{number}", 1, f"d{number}"))
     world.settle()
+    assert world.stop is not None
+    assert world.stop.reason == "BreakerOpen"
+
+
+def of_others(policy: Policy, runs: int) -> World:
+    """Somebody writes every run of the topic, too, and is always first."""
+    world = World(policy)
+    world.assign()
+    for number in range(runs):
+        world.tiled.nodes[(f"r{number}",)] = w.Node({"start": start_doc(f"r{number}")})
+        world.publish(*whole(f"r{number}", 1, f"d{number}"))
+        world.settle()
+    return world
+
+
+def test_the_breaker_trips_when_someone_else_writes_every_run() -> None:
+    world = of_others(replace(POLICY, breaker_window=5, breaker_share_max=0.8), 8)
+    assert world.stop is not None
+    assert world.stop.reason == "BreakerOpen"
+    assert world.stop.detail.startswith("5 of the last 5 runs were written by someone else; is a TiledWriter still")
+    assert {letter.run for letter in world.letters} == {f"r{number}" for number in range(5)}
+    assert world.committed == 5 * len(whole(events=1))
+
+
+def test_a_run_of_others_counts_once_however_long_it_is() -> None:
+    world = of_others(replace(POLICY, breaker_window=5, breaker_share_max=0.8), 1)
+    for number in range(2, 30):
+        world.publish(("event", event_doc(number, descriptor="d0")))
+        world.settle(ticks=2)
+    assert len(world.letters) > 20
+    assert world.stop is None
+
+
+def test_runs_of_others_that_are_skipped_open_no_breaker() -> None:
+    world = of_others(replace(POLICY, breaker_window=5, breaker_share_max=0.8, foreign_skip=True), 8)
+    assert (world.stop, world.letters) == (None, [])
+
+
+def test_the_breaker_finishes_the_runs_that_were_woken_with_the_one_that_opened_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Tiled is back: all that waited for it go on, also those behind the first that fails."""
+    world = ready(replace(POLICY, breaker_window=1, breaker_share_max=0.5), "postgresql")
+
+    def waits_first(desk: Any, run: Any, *more: Any) -> Procedure[None]:
+        yield Sleep(1_000.0)
+        if run.uid == "a":
+            raise TiledRejected("no")
+        yield from jobs.next_job(desk, run, *more) or ()
+
+    def next_or_waiting(desk: Any, run: Any, *more: Any) -> Any:
+        waits = run.uid in "abc" and not run.opened and run.verdict is None
+        return waits_first(desk, run, *more) if waits else jobs.next_job(desk, run, *more)
+
+    monkeypatch.setattr("tiled_ingest.core.engine.next_job", next_or_waiting)
+    world.publish(*(document for uid in "abcd" for document in whole(uid, 1, f"d{uid}")))
+    world.settle(ticks=10)
+    assert world.stop is not None
+    assert world.stop.reason == "BreakerOpen"
+    assert {world.tiled.facts((uid,))["state"] for uid in "bcd"} == {"complete"}
+    assert world.committed == 16
+
+
+def test_a_lost_answer_does_not_keep_the_breaker_from_finishing_what_was_begun() -> None:
+    world = ready(replace(POLICY, breaker_window=2, breaker_share_max=0.5))
+    world.keeps = asks(w.Append)
+    world.publish(*whole())
+    world.settle(ticks=2)
+    world.publish(*[("event", event_doc(number, descriptor=f"nobody{number}")) for number in range(2)])
+    world.tiled.faults.append(once(w.Append, w.Unknown("reset")))
+    world.tiled.faults.append(once(w.ReadKeys, AWAY))
+    world.let_go()
+    assert world.stop is None, "a read-back that failed once says not that nothing can be done"
+    world.settle(ticks=20)
+    assert world.stop is not None
+    assert world.stop.reason == "BreakerOpen"
+    assert world.committed == 7
+    assert world.tiled.facts(("r",))["state"] == "complete"
+
+
+def test_while_tiled_is_away_the_breaker_waits_no_longer_than_it_may() -> None:
+    world = ready(replace(POLICY, breaker_window=2, breaker_share_max=0.5, end_s_max=5.0))
+    world.tiled.faults.append(always(w.CreateContainer, AWAY))
+    world.publish(*whole())
+    world.publish(*[("event", event_doc(number, descriptor=f"nobody{number}")) for number in range(2)])
+    world.settle(ticks=5)
+    assert world.stop is None
+    world.settle(ticks=6)
     assert world.stop is not None
     assert world.stop.reason == "BreakerOpen"
 

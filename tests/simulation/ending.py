@@ -2,9 +2,8 @@
 
 from collections.abc import Iterator
 
-from tiled_ingest.core.effects import Answered, DeadLetter, Effect, Input, Records, Released
+from tiled_ingest.core.effects import DeadLetter, Effect, Input, Records, Released
 from tiled_ingest.core.record import Home
-from tiled_ingest.core.writes import Done, Exists, Missing, Rejected, Unknown, Unprocessed
 
 from .kafka_model import Group
 
@@ -22,27 +21,16 @@ class Begun:
         self._limit_s = limit_s
         self._next: dict[Home, int] = {}  # one past what it must finish
         self._since_s: float | None = None  # it is ending
-        self._away = False  # Tiled's last answer said that it is, or one since: then not all can be finished
 
     def heard(self, given: Input, effects: list[Effect], now_s: float, *, ending: bool) -> None:
         """Note an input and what came of it; `ending`: whether the engine takes no more from now on."""
         if isinstance(given, Released):
             for home in given.homes:
                 self._next.pop(home, None)
-        elif isinstance(given, Answered):
-            self._hear(given)
         elif isinstance(given, Records) and self._since_s is None:
             self._receive(given, effects, ending=ending)
         if ending and self._since_s is None:
             self._since_s = now_s
-
-    def _hear(self, given: Answered) -> None:
-        if isinstance(given.outcome, Unprocessed | Unknown):
-            self._away = True
-        elif isinstance(given.outcome, Done | Exists | Missing | Rejected) and self._since_s is None:
-            self._away = (
-                False  # while it is ending, a read-back may be answered, and the append still waits: so it ends
-            )
 
     def _receive(self, given: Records, effects: list[Effect], *, ending: bool) -> None:
         """Where the breaker opened in the midst of them, those up to the last that was refused were taken."""
@@ -59,7 +47,7 @@ class Begun:
         fenced
             Claims that the group refused to commit for: that is not tried again by one that leaves.
         """
-        if self._since_s is None or self._away or now_s - self._since_s >= self._limit_s:
+        if self._since_s is None or now_s - self._since_s >= self._limit_s:
             return
         for home, offset in self._next.items():
             committed = group.committed(home)

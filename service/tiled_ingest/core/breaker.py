@@ -6,7 +6,9 @@ from itertools import repeat
 from .errors import BreakerOpen, InvalidDocument
 from .policy import Policy
 
-NOT_COUNTED = frozenset({"foreign_run", "run_failed", "late"})  # decisions, not surprises
+NOT_COUNTED = frozenset({"foreign_run", "run_failed", "late"})  # decisions about runs, which count as such; or none
+FOREIGN_RUN = "foreign_run"
+WHO_ELSE = "is a TiledWriter still running beside this service?"
 RUNS_WINDOW_MAX = 20
 MISSED_MAX = 10_000
 
@@ -34,37 +36,46 @@ class _Window:
     def exceeds(self, share_max: float) -> bool:
         return len(self.last) == self.last.maxlen and self.bad > share_max * len(self.last)
 
+    @property
+    def counted(self) -> str:
+        """How many of them were bad, in words."""
+        return f"{self.bad} of the last {len(self.last)}"
+
 
 class Breaker:
     """Counts refusals among the last documents, and failures among the last runs.
 
-    A failed run counts once, however many documents it has: a poison run must not stop the others.
+    A failed run counts once, however many documents it has: a poison run must not stop the others. So does one that is
+    not ours.
+
+    It raises nothing: it opens in the midst of things that must come to their end, and is asked between them.
+
+    Attributes
+    ----------
+    opened
+        Why nothing more may be taken, from the first time that too much was refused.
     """
 
     def __init__(self, policy: Policy) -> None:
+        self.opened: BreakerOpen | None = None
         self._share_max = policy.breaker_share_max
+        self._foreign_expected = policy.foreign_skip  # the user said so
         self._documents = _Window(policy.breaker_window)
         self._missed: OrderedDict[str, None] = OrderedDict()  # what orphans refer to
         self._runs = _Window(min(policy.breaker_window, RUNS_WINDOW_MAX))
+        self._foreign = _Window(min(policy.breaker_window, RUNS_WINDOW_MAX))  # of the same runs
 
     def passed(self, number: int = 1) -> None:
         """Note documents that were taken."""
         self._documents.note_good(number)
 
     def refused(self, error: InvalidDocument) -> None:
-        """Note a document that goes to the dead letters.
-
-        Raises
-        ------
-        BreakerOpen
-            Too many of the last documents went there.
-        """
+        """Note a document that goes to the dead letters."""
         if error.code in NOT_COUNTED or (error.code == "orphan" and not self._is_first_orphan(error.about)):
             return
         self._documents.note(bad=True)
         if self._documents.exceeds(self._share_max):
-            counted = f"{self._documents.bad} of the last {len(self._documents.last)} documents"
-            raise BreakerOpen(f"{counted} were refused, the last as {error}")
+            self._open(f"{self._documents.counted} documents were refused, the last as {error}")
 
     def _is_first_orphan(self, missed: str) -> bool:
         """One lost descriptor makes orphans of thousands of events: it counts once."""
@@ -77,16 +88,27 @@ class Breaker:
 
     def run_ended(self) -> None:
         """Note a run that came to its end."""
-        self._runs.note(bad=False)
+        self._note_run()
 
     def run_failed(self, why: str) -> None:
-        """Note a run that Tiled refused.
+        """Note a run that Tiled refused."""
+        self._note_run(bad=why)
 
-        Raises
-        ------
-        BreakerOpen
-            Too many of the last runs were refused.
-        """
-        self._runs.note(bad=True)
-        if self._runs.exceeds(self._share_max):
-            raise BreakerOpen(f"{self._runs.bad} of the last {len(self._runs.last)} runs were refused, the last: {why}")
+    def run_not_ours(self, code: str, detail: str) -> None:
+        """Note a run that is not written because Tiled has another in its place, someone else's or of the same uid."""
+        if code == FOREIGN_RUN and self._foreign_expected:
+            return
+        self._note_run(bad=f"{code}: {detail}", foreign=code == FOREIGN_RUN)
+
+    def _note_run(self, *, bad: str = "", foreign: bool = False) -> None:
+        self._runs.note(bad=bool(bad))
+        self._foreign.note(bad=foreign)
+        if not bad:
+            return
+        if self._foreign.exceeds(self._share_max):
+            self._open(f"{self._foreign.counted} runs were written by someone else; {WHO_ELSE}")
+        elif self._runs.exceeds(self._share_max):
+            self._open(f"{self._runs.counted} runs were refused, the last: {bad}")
+
+    def _open(self, why: str) -> None:
+        self.opened = self.opened or BreakerOpen(why)

@@ -11,7 +11,7 @@ hold is released -> the committable offset moves -> `Commit` ... `Committed`.
 import math
 from collections.abc import Callable, Iterable, Mapping
 from functools import singledispatchmethod
-from itertools import groupby
+from itertools import groupby, takewhile
 from operator import attrgetter
 from typing import Any
 
@@ -21,13 +21,14 @@ from .breaker import Breaker
 from .claim import Claim
 from .commits import Commits
 from .decoding.events import Reference
-from .errors import BreakerOpen, DeadLetterFailed, IngestError, InvalidDocument, TiledRejected
+from .errors import DeadLetterFailed, IngestError, InvalidDocument, TiledRejected
 from .outbox import Outbox
 from .policy import Policy
 from .post import Post
 from .record import Home, Record
 from .rows.stretch import Stretch
 from .runs.jobs import next_job
+from .runs.lifecycle import CONFLICTING, FOREIGN
 from .runs.run import Run, Verdict
 from .runs.states import Trigger
 from .schedule import Counter, Lane, Ripening, Sleepers
@@ -36,6 +37,7 @@ from .steps import Announcement, Claiming, Letters, LogChunk, Naming, RefusalsOu
 from .writes import Done, Exists, Missing, Outcome, Rejected, Unknown, Unprocessed
 
 SWEEP_S = 1.0  # how often we look for runs that nobody speaks of
+NOT_OURS = frozenset({FOREIGN.code, CONFLICTING.code})
 DOWN_PAUSE_S = 1.0  # intake goes on for a moment when one request fails
 
 
@@ -93,9 +95,9 @@ class Engine:
             self.progress += not isinstance(given, fx.Tick | fx.Ends)
             try:
                 self._take(given)
+                self._heed_breaker()
                 self._advance()
-            except BreakerOpen as error:
-                self._end(error)
+                self._heed_breaker()
             except IngestError as error:
                 self._stop(error)
         return self._out.take()
@@ -170,7 +172,7 @@ class Engine:
     def _(self, given: fx.Records) -> None:
         for home, records in groupby(given.records, key=attrgetter("topic", "partition")):
             claim = self._claims.get(Home(*home))
-            if claim is not None and not claim.leaving:
+            if claim is not None and not claim.leaving and not self._breaker.opened:
                 self._receive_all(claim, list(records))
         self._note_passed()
 
@@ -274,7 +276,7 @@ class Engine:
 
     def _receive_all(self, claim: Claim, records: list[Record]) -> None:
         weighed, touched = claim.runs.weight, set[Run]()
-        for piece in claim.decode.stretches(records):
+        for piece in takewhile(lambda _: not self._breaker.opened, claim.decode.stretches(records)):
             runs = self._receive_stretch(claim, piece) if isinstance(piece, Stretch) else self._receive(claim, piece)
             if runs and runs != touched:
                 self._touch_all(claim, runs)
@@ -289,8 +291,10 @@ class Engine:
             self._passed += before - told
             told = before
             runs |= self._receive(claim, record)
+            if self._breaker.opened:  # what comes behind counts as not received: it will come again
+                return runs
         self._passed += len(stretch) - len(rest) - told
-        last = stretch.records[-1]  # only now: the breaker may have opened at one of the rest
+        last = stretch.records[-1]
         claim.ledger.received(last.offset, last.timestamp_ms)
         return runs
 
@@ -309,7 +313,10 @@ class Engine:
         return runs
 
     def _retake(self, lane: Lane, step: Retaking) -> None:
-        """Take what has waited for its run to go on; nothing can come of the run in between."""
+        """Take what has waited for its run to go on; nothing can come of the run in between.
+
+        All of it, though the breaker may open at one: it was received before.
+        """
         weighed = lane.claim.runs.weight
         for record in step.records:
             self._touch_all(lane.claim, self._take_in(lane.claim, record))
@@ -365,7 +372,14 @@ class Engine:
             if lane.run.verdict is None:
                 self._breaker.run_ended()
         else:
+            self._tell_whether_ours(lane, lane.run)
             self._touched[lane.claim.home, lane.run.uid] = lane
+
+    def _tell_whether_ours(self, lane: Lane, run: Run) -> None:
+        """Tell the breaker, once, of a run that it was found not to be ours."""
+        if run.verdict is not None and run.verdict.code in NOT_OURS and not lane.told_not_ours:
+            lane.told_not_ours = True
+            self._breaker.run_not_ours(run.verdict.code, run.verdict.detail)
 
     def _rejected(self, lane: Lane, error: TiledRejected) -> None:
         run = lane.run
@@ -577,14 +591,22 @@ class Engine:
             self._touch(claim, run)
 
     def _is_drained(self, claim: Claim) -> bool:
-        if not claim.live or claim.fenced:
-            return True
-        return self._is_quiet(claim) and claim.to_commit == claim.committed and not self._commits.is_under_way(claim)
+        return not claim.live or claim.fenced or (self._is_quiet(claim) and self._is_committed(claim))
+
+    def _is_finished(self, claim: Claim) -> bool:
+        """Whether all of the partition is settled and committed: not only what can be while Tiled is away."""
+        return not claim.live or claim.fenced or (self._is_settled(claim) and self._is_committed(claim))
+
+    def _is_committed(self, claim: Claim) -> bool:
+        return claim.to_commit == claim.committed and not self._commits.is_under_way(claim)
 
     def _is_quiet(self, claim: Claim) -> bool:
         """Whether nothing of the partition can be settled now."""
         if self._down_since_s is not None and not self._requests.are_under_way(claim):
             return True
+        return self._is_settled(claim)
+
+    def _is_settled(self, claim: Claim) -> bool:
         return claim.ledger.settled and all(lane.idle for lane in self._lanes.values() if lane.claim is claim)
 
     def _drop(self, home: Home) -> None:
@@ -596,14 +618,17 @@ class Engine:
             del self._lanes[key]
             self._touched.pop(key, None)
 
-    def _end(self, error: IngestError) -> None:
-        """Stop, but first settle and commit what was begun: the next process need not refuse the same again."""
-        if self._why is None:
-            self._why, self._end_by_s = error, self._out.now_s + self._policy.end_s_max
+    def _heed_breaker(self) -> None:
+        """Stop if it is open, but first settle and commit what was begun: the next process need not refuse the same
+        again.
+        """
+        if self._breaker.opened and self._why is None:
+            self._why, self._end_by_s = self._breaker.opened, self._out.now_s + self._policy.end_s_max
             self._take(fx.Drain())
 
     def _end_if_settled(self) -> None:
-        if self._why and (self.drained(self._claims) or self._out.now_s >= self._end_by_s):
+        """Tiled's absence ends nothing before the time is up: a single answer that was lost looks like one."""
+        if self._why and (all(map(self._is_finished, self._claims.values())) or self._out.now_s >= self._end_by_s):
             self._stop(self._why)
 
     def _stop(self, error: IngestError) -> None:

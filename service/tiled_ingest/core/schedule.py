@@ -27,6 +27,8 @@ class Lane:
         Whether it sleeps because Tiled did not take its last request.
     dropped
         Its partition is gone: answers that still come are ignored.
+    told_not_ours
+        The breaker has heard that the run's place in Tiled is another's.
     ripe_s
         When its waiting rows come of age, if it is not looked at before; infinite: none wait.
     """
@@ -39,6 +41,7 @@ class Lane:
     dropped: bool = False
     sleeping: int = 0  # which sleep it is in; 0: none
     letters: int = 0  # dead letters that it waits for
+    told_not_ours: bool = False
     ripe_s: float = math.inf
 
     @property
