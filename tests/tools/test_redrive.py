@@ -371,6 +371,8 @@ def test_mixed_codes(scene: Scene) -> None:
     assert compare_run(scene.client, uid_of(late), late) == []
     assert compare_run(scene.client, uid_of(large), large) == []
     assert scene.state(uid_of(large)) == "complete"
+    again = redrive(settings)
+    assert verdicts(again)[uid_of(late)] == "done", "the other start is in the log for ever"
 
 
 def test_a_run_that_the_service_has_in_hand_is_left_alone(duckdb_scene: Scene) -> None:

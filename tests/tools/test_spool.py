@@ -95,6 +95,16 @@ def test_the_digest_names_positions_and_contents(spool: Spool) -> None:
     assert spool.put_in_order("run") != one
 
 
+def test_another_start_that_the_log_holds_is_left_out_but_no_repetition(spool: Spool) -> None:
+    spool.add(record(5, ("start", {**START[1], "sample": "another"})))  # a letter, and first here
+    spool.add(record(0, START))
+    spool.add(record(7, START))
+    spool.add(record(9, STOP))
+    for _ in range(2):
+        spool.drop_other_starts("run", Home("docs", 0), 0)
+        assert sorted(order(spool)) == [(0, 0), (0, 7), (0, 9)]
+
+
 def test_documents_of_another_run_of_the_uid_are_left_out(spool: Spool) -> None:
     spool.add(record(0, START))
     spool.add(record(5, ("start", {**START[1], "sample": "another"})), code="conflicting_run")

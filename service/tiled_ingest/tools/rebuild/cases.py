@@ -124,6 +124,8 @@ class Judge:
         is_in_part = (node is not None and node.state not in {"", "failed"}) or home not in spooled.starts
         if self._manner.gather and is_in_part:
             self._add_from_log(uid, source, home, partition if is_same_topic else None)
+        # Also those that the log brought back: refused again, they were a reason to build the run anew, for ever.
+        self._spool.drop_other_starts(uid, home, source["first_offset"])
         spooled = self._spool.of(uid)
         self._check_whole(spooled, home)
         self._check_ended(node, spooled)

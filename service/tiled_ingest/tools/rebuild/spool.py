@@ -20,6 +20,7 @@ from tiled_ingest.core.decoding.whereabouts import whereabouts
 from tiled_ingest.core.errors import InvalidDocument
 from tiled_ingest.core.policy import Policy
 from tiled_ingest.core.record import Home, Record
+from tiled_ingest.core.runs.documents import content_hash
 
 UNREADABLE = "unreadable"
 TOLD_MAX = 1_000  # documents of no run that are told one by one
@@ -64,6 +65,10 @@ FROM documents WHERE run = ? GROUP BY topic, partition ORDER BY topic, partition
 _STRANGERS = """
 SELECT topic, partition, offset, kind, own, named_by, named, why, GROUP_CONCAT(code)
 FROM documents LEFT JOIN letters ON id = document WHERE run = '' GROUP BY id ORDER BY id LIMIT ?
+"""
+_STARTS = """
+SELECT id, topic, partition, offset, timestamp_ms, key, value FROM documents WHERE run = ? AND kind = 'start'
+ORDER BY topic <> ? OR partition <> ? OR offset <> ?, id
 """
 _READ = """
 SELECT place, topic, partition, offset, timestamp_ms, key, value
@@ -209,6 +214,18 @@ class Spool:
         self._db.execute(
             "DELETE FROM documents WHERE run = ? AND id IN (SELECT document FROM letters WHERE code = ?)", (run, code)
         )
+
+    def drop_other_starts(self, run: str, home: Home, offset: int) -> None:
+        """Forget each start document that says something else than the run's own, which stands at this offset; or than
+        the first one, where that is not there.
+        """
+        own = None
+        for number, *fields in self._db.execute(_STARTS, (run, *home, offset)).fetchall():
+            record: Any = Record(*fields)
+            content = content_hash(self._decode(record)[1])
+            own = own or content
+            if content != own:
+                self._db.execute("DELETE FROM documents WHERE id = ?", (number,))
 
     # ------------------------------------------------------------ what there is
 
