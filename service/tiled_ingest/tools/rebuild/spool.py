@@ -222,7 +222,8 @@ class Spool:
         own = None
         for number, *fields in self._db.execute(_STARTS, (run, *home, offset)).fetchall():
             record: Any = Record(*fields)
-            content = content_hash(self._decode(record)[1])
+            start: Any = self._decode(record)[1]
+            content = content_hash(start)
             own = own or content
             if content != own:
                 self._db.execute("DELETE FROM documents WHERE id = ?", (number,))
