@@ -144,10 +144,11 @@ def test_events_that_count_up_are_cheap() -> None:
 
 def test_a_descriptor_counts_once_and_streams_are_apart() -> None:
     accepted = Acceptance()
-    assert accepted.add_descriptor("d1", "primary")
-    assert not accepted.add_descriptor("d1", "primary")
-    assert accepted.add_descriptor("d2", "primary")  # configured anew
-    assert accepted.add_descriptor("d3", "baseline")
+    accepted.add_descriptor("d1", "primary", offset=1, content="one")
+    accepted.add_descriptor("d2", "primary", offset=2, content="two")  # configured anew
+    accepted.add_descriptor("d3", "baseline", offset=3, content="three")
+    assert accepted.descriptor("d2") == ("primary", 2, "two")
+    assert (accepted.has_all(["d1", "d3"]), accepted.has_all(["d1", "d4"])) == (True, False)
     assert list(accepted.descriptors) == ["d1", "d2", "d3"]
     assert accepted.add_event("primary", 1, "a")
     assert accepted.add_event("baseline", 1, "a")

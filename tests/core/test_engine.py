@@ -2129,3 +2129,50 @@ def test_settled_up_to_the_ends() -> None:
 def test_an_unknown_input_is_a_bug() -> None:
     with pytest.raises(TypeError, match="no input"):
         World().engine.step(0.0, "something")  # type: ignore[arg-type]
+
+
+# ---------------------------------------------------------------- what was refused once is refused again
+
+
+def mixed(*descriptors: str) -> tuple[str, Any]:
+    return "bulk_events", {"primary": [event_doc(7 + number, descriptor=uid) for number, uid in enumerate(descriptors)]}
+
+
+UNNAMED = ("descriptor", descriptor_doc("e", name="a/b"))
+NAMED = ("descriptor", descriptor_doc("e", name="second"))
+RECONFIGURED = (
+    "descriptor",
+    {**descriptor_doc(), "configuration": {"motor": {"data": {}, "timestamps": {}, "data_keys": {}}}},
+)
+
+
+@pytest.mark.parametrize(
+    ("documents", "codes", "rows"),
+    [
+        ([mixed("d", "unknown")], [(2, "orphan")], {"primary": [1, 2]}),
+        ([mixed("d", "e"), NAMED, mixed("d", "e")], [(2, "orphan")], {"primary": [7, 1, 2], "second": [8]}),
+        (
+            [UNNAMED, NAMED, ("event", event_doc(3, descriptor="e"))],
+            [(2, "schema")],
+            {"primary": [1, 2], "second": [3]},
+        ),
+        ([started()[1], RECONFIGURED], [(3, "conflicting_descriptor")], {"primary": [1, 2]}),
+        ([NAMED, UNNAMED, NAMED, ("event", event_doc(3, descriptor="e"))], [(3, "schema")], {"second": [3]}),
+    ],
+    ids=["bulk", "bulk, later not", "name", "content", "name, then a repetition"],
+)
+def test_a_successor_writes_the_rows_anew_that_were_accepted(
+    documents: list[tuple[str, Any]], codes: list[tuple[int, str]], rows: dict[str, list[int]]
+) -> None:
+    """It reads the log twice: once for what it must know, and once more for the rows of a dataset of its own."""
+    before = ready()
+    before.publish(*started(), *documents, ("event", event_doc(1)))
+    before.settle()
+    assert before.codes == codes
+    world = World(tiled=before.tiled, logs=before.logs)
+    world.assign(committed=before.committed, point=before.commits[-1][2])
+    world.publish(("event", event_doc(2)), ("stop", stop_doc("r")))
+    world.settle()
+    assert (world.codes, world.tiled.facts(("r",))["state"]) == ([], "complete")
+    assert {stream: world.tiled.seq_nums(("r", stream, "internal")) for stream in rows} == rows
+    assert world.told("switched")

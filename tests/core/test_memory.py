@@ -352,7 +352,7 @@ def test_a_wide_table_is_written_anew_in_portions() -> None:
     log = wide_world(6_000).logs[HOME]
     run = run_of()
     normalised = normalise_descriptor(wide())
-    run.acceptance.add_descriptor("d", "primary", normalised.doc["data_keys"])
+    run.acceptance.add_descriptor("d", "primary", normalised.doc["data_keys"], offset=1, content="")
     stream = run.streams["primary"] = Stream(("r", "primary"), normalised, fresh=False)
     stream.plan(Event("d", "d/1", 1.0, 1, {}, {}))
     rows_max = stream.laid_rows_max(Policy())

@@ -60,7 +60,8 @@ class Scene:
         self.run.last_offset = offset
         if kind == "descriptor":
             normalised = normalise_descriptor(doc)
-            self.run.acceptance.add_descriptor(doc["uid"], normalised.doc["name"])
+            if self.run.acceptance.descriptor(doc["uid"]) is None:
+                self.run.acceptance.add_descriptor(doc["uid"], normalised.doc["name"], offset=offset, content="")
             if normalised.doc["name"] not in self.run.streams:
                 self.stream = Stream((*self.run.path, normalised.doc["name"]), normalised, fresh=False)
                 self.run.streams[self.stream.name] = self.stream

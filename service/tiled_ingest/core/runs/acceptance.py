@@ -10,6 +10,7 @@ Version 1 of these rules (`ResumePoint.rules`).
 from array import array
 from collections import Counter
 from collections.abc import Iterable, KeysView, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -112,27 +113,46 @@ def _mark(uid: bytes) -> int:
     return hash(uid) or 1  # 0 is an empty slot
 
 
+class Accepted(NamedTuple):
+    """A descriptor that was accepted.
+
+    Attributes
+    ----------
+    stream
+        The name of its stream.
+    offset
+        Where it stands in the log: one that was refused before may have the same uid.
+    content
+        Hash of the document as received.
+    """
+
+    stream: str
+    offset: int
+    content: str
+
+
 class Acceptance:
     """What has been accepted of one run."""
 
     def __init__(self) -> None:
-        self._streams: dict[str, str] = {}  # descriptor uid -> stream name
+        self._descriptors: dict[str, Accepted] = {}  # by uid
         self._seen: dict[str, Seen] = {}  # stream name -> events
         self._keys: dict[str, set[str]] = {}  # stream name -> data keys of all its descriptors
 
     @property
     def descriptors(self) -> KeysView[str]:
         """The uids of the descriptors accepted so far."""
-        return self._streams.keys()
+        return self._descriptors.keys()
 
-    def add_descriptor(self, uid: str, name: str, data_keys: Iterable[str] = ()) -> bool:
-        """Accept a descriptor; `False` for a repetition."""
-        if uid in self._streams:
-            return False
-        self._streams[uid] = name
+    def descriptor(self, uid: str) -> Accepted | None:
+        """Return what is known of an accepted descriptor."""
+        return self._descriptors.get(uid)
+
+    def add_descriptor(self, uid: str, name: str, data_keys: Iterable[str] = (), *, offset: int, content: str) -> None:
+        """Accept a descriptor, which stands in the log at `offset` and has the hash `content`."""
+        self._descriptors[uid] = Accepted(name, offset, content)
         self._keys.setdefault(name, set()).update(data_keys)
         self._seen.setdefault(name, Seen())
-        return True
 
     def stream_of(self, descriptor: str) -> str:
         """Name the stream that an event belongs to.
@@ -143,7 +163,7 @@ class Acceptance:
             `orphan`: the run has no such descriptor (yet).
         """
         try:
-            return self._streams[descriptor]
+            return self._descriptors[descriptor].stream
         except KeyError:
             raise InvalidDocument("orphan", f"no descriptor {descriptor!r} came before this event") from None
 
@@ -152,7 +172,7 @@ class Acceptance:
 
         `descriptors` are those of its rows. A page need not hold the data keys that its descriptor has.
         """
-        rows = Counter(self._streams[uid] for uid in descriptors if uid in self._streams)
+        rows = Counter(self._descriptors[uid].stream for uid in descriptors if uid in self._descriptors)
         cells = sum(number * (2 + 2 * len(self._keys[name])) for name, number in rows.items())
         return cells * CELL_NBYTES <= max(ROW_NBYTES_MAX, PAGE_GROWTH_MAX * nbytes)
 
@@ -166,8 +186,8 @@ class Acceptance:
 
     def has_event(self, descriptor: str, seq_num: int, uid: str) -> bool:
         """Whether an event was accepted before; this accepts nothing."""
-        stream = self._streams.get(descriptor)
-        return stream is not None and self._seen[stream].has(seq_num, uid)
+        accepted = self._descriptors.get(descriptor)
+        return accepted is not None and self._seen[accepted.stream].has(seq_num, uid)
 
     @property
     def nbytes(self) -> int:
@@ -184,4 +204,9 @@ class Acceptance:
 
     def is_of(self, descriptor: str, stream: str) -> bool:
         """Whether the descriptor was accepted, for that stream."""
-        return self._streams.get(descriptor) == stream
+        accepted = self._descriptors.get(descriptor)
+        return accepted is not None and accepted.stream == stream
+
+    def has_all(self, descriptors: Iterable[str]) -> bool:
+        """Whether all of these were accepted: the rows of a document count all, or none does."""
+        return all(uid in self._descriptors for uid in descriptors)

@@ -281,6 +281,11 @@ class Run:
         self.last_offset = max([self.last_offset, *(hold.offset for hold in holds)])
         return holds
 
+    def know_descriptor(self, uid: str, stream: str) -> None:
+        """Know that a descriptor is of this run, which is not written: that is all that its events need."""
+        if self.acceptance.descriptor(uid) is None:
+            self.acceptance.add_descriptor(uid, stream, offset=self.first_offset, content="")
+
     def defer(self, waiting: Deferred) -> None:
         """Let a document wait."""
         self.deferred.append(waiting)
@@ -296,7 +301,7 @@ class Run:
         """Take the holds of what came while the run was given up: it shares the run's fate, and is the last of it."""
         deferred = self.take_deferred()
         for uid, name in self.deferred_streams.items():
-            self.acceptance.add_descriptor(uid, name)
+            self.know_descriptor(uid, name)
         self.last_offset = max([self.last_offset, *(waiting.record.offset for waiting in deferred)])
         return [waiting.hold for waiting in deferred]
 

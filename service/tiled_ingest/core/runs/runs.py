@@ -336,10 +336,14 @@ class Runs:
         normalised = normalise_descriptor(doc)
         name, uid = normalised.doc["name"], doc["uid"]
         _check_key(name, "a stream's name")
-        self._check_descriptor(run, uid)
-        if not run.acceptance.add_descriptor(uid, name, normalised.doc["data_keys"]):
-            self._count("descriptor", "duplicate")
+        content = content_hash(doc)
+        if accepted := run.acceptance.descriptor(uid):
+            detail = "the run has another descriptor of this uid"
+            self._compare(accepted.content == content, "descriptor", "conflicting_descriptor", detail)
             return
+        self._check_descriptor(run, uid)
+        keys = normalised.doc["data_keys"]
+        run.acceptance.add_descriptor(uid, name, keys, offset=record.offset, content=content)
         run.reached(record.offset)
         self._by_descriptor[uid] = run
         run.notes.extend(normalised.notes)
@@ -453,7 +457,8 @@ class Runs:
             events = (doc,) if isinstance(doc, Event) else rows_of(doc)
             return all(run.acceptance.has_event(event.descriptor, event.seq_num, event.uid) for event in events)
         if kind == "descriptor":
-            return doc["uid"] in run.acceptance.descriptors
+            accepted = run.acceptance.descriptor(doc["uid"])
+            return accepted is not None and accepted.content == content_hash(doc)
         return self._intake.repeats(run, kind, doc, offset)
 
     def _defer(self, run: Run, action: Action, kind: str, doc: Any, record: Record) -> None:
@@ -479,7 +484,7 @@ class Runs:
         if kind == "stop":
             run.stop = doc
         elif kind == "descriptor" and self._by_descriptor.setdefault(doc["uid"], run) is run:
-            run.acceptance.add_descriptor(doc["uid"], str(doc.get("name")))
+            run.know_descriptor(doc["uid"], str(doc.get("name")))
         elif kind in RESOURCES and doc.get("run_start"):
             self._keep(kind, doc, record, 0.0, [run])
 

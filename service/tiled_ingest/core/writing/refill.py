@@ -89,22 +89,24 @@ class Refill:
         except InvalidDocument:
             return  # refused then, refused now
         if kind == "descriptor" and isinstance(doc, dict):
-            self._note_descriptor(doc)
+            self._note_descriptor(doc, record.offset)
         elif isinstance(doc, Event | EventPage | BulkEvents):
             yield from self._rows(doc, record.nbytes)
 
-    def _note_descriptor(self, doc: dict[str, Any]) -> None:
-        # One that was refused, since another run's has its uid, was none of ours.
-        if doc.get("run_start") == self._run.uid and doc["uid"] in self._run.acceptance.descriptors:
-            normalised = normalise_descriptor(doc).doc
-            self._acceptance.add_descriptor(doc["uid"], normalised["name"], normalised["data_keys"])
+    def _note_descriptor(self, doc: dict[str, Any], offset: int) -> None:
+        accepted = self._run.acceptance.descriptor(doc["uid"])
+        if accepted is not None and accepted.offset == offset:  # else it was refused then, or is a repetition
+            keys = normalise_descriptor(doc).doc["data_keys"]
+            self._acceptance.add_descriptor(doc["uid"], accepted.stream, keys, offset=offset, content=accepted.content)
 
     def _rows(self, doc: Event | EventPage | BulkEvents, nbytes: int) -> Iterator[Event]:
         if not isinstance(doc, BulkEvents) and not self._acceptance.is_of(doc.descriptor, self._stream):
             return
         events = tuple(rows_of(doc))
-        if len(events) > 1 and not self._acceptance.bears((event.descriptor for event in events), nbytes):
+        if not self._acceptance.has_all(event.descriptor for event in events):
             return  # refused then, refused now
+        if len(events) > 1 and not self._acceptance.bears((event.descriptor for event in events), nbytes):
+            return
         for event in events:
             if not self._acceptance.is_of(event.descriptor, self._stream):
                 continue
