@@ -2150,14 +2150,14 @@ RECONFIGURED = (
     ("documents", "codes", "rows"),
     [
         ([mixed("d", "unknown")], [(2, "orphan")], {"primary": [1, 2]}),
-        ([mixed("d", "e"), NAMED, mixed("d", "e")], [(2, "orphan")], {"primary": [7, 1, 2], "second": [8]}),
+        ([mixed("d", "e"), NAMED, mixed("d", "e")], [(2, "orphan")], {"primary": [7, 1, 2], "second": [8, 4]}),
         (
             [UNNAMED, NAMED, ("event", event_doc(3, descriptor="e"))],
             [(2, "schema")],
-            {"primary": [1, 2], "second": [3]},
+            {"primary": [1, 2], "second": [3, 4]},
         ),
         ([started()[1], RECONFIGURED], [(3, "conflicting_descriptor")], {"primary": [1, 2]}),
-        ([NAMED, UNNAMED, NAMED, ("event", event_doc(3, descriptor="e"))], [(3, "schema")], {"second": [3]}),
+        ([NAMED, UNNAMED, NAMED, ("event", event_doc(3, descriptor="e"))], [(3, "schema")], {"second": [3, 4]}),
     ],
     ids=["bulk", "bulk, later not", "name", "content", "name, then a repetition"],
 )
@@ -2171,7 +2171,8 @@ def test_a_successor_writes_the_rows_anew_that_were_accepted(
     assert before.codes == codes
     world = World(tiled=before.tiled, logs=before.logs)
     world.assign(committed=before.committed, point=before.commits[-1][2])
-    world.publish(("event", event_doc(2)), ("stop", stop_doc("r")))
+    more = [("event", event_doc(4, descriptor="e"))] if "second" in rows else []
+    world.publish(("event", event_doc(2)), *more, ("stop", stop_doc("r")))
     world.settle()
     assert (world.codes, world.tiled.facts(("r",))["state"]) == ([], "complete")
     assert {stream: world.tiled.seq_nums(("r", stream, "internal")) for stream in rows} == rows

@@ -404,6 +404,35 @@ def test_so_is_one_whose_resource_came_before_the_start_because_the_log_was_cut(
     assert heir.codes == [(4, "late"), *((offset, "foreign_run") for offset in range(5, 9))]
 
 
+# ---------------------------------------------------------------- one uid, two contents
+
+
+def test_another_resource_of_the_same_uid_is_refused_and_the_first_one_counts() -> None:
+    name, doc = resource()
+    other = name, {**doc, "resource_path": "other.h5"}
+    world = taken(begin(), descriptor(), resource(), other, resource(), datum(1), event(1, "q/1"), stop())
+    assert world.codes == [(3, "conflicting_resource")]
+    assert parts(world) == [("q", 0, 1)]
+    assert world.committed == 8
+
+
+def test_a_resource_may_come_again_in_another_run_that_it_names_then() -> None:
+    world = taken(begin(), descriptor(), resource(), datum(1), event(1, "q/1"), stop())
+    world.publish(begin("b"), descriptor("db", "b"), resource(run="b"), datum(2), event(1, "q/2", "db"), stop("b"))
+    world.settle()
+    assert world.codes == []
+    assert parts(world, ("b", *NODE[1:])) == [("q", 0, 1)]
+
+
+def test_another_datum_of_the_same_id_is_refused_with_all_of_its_page() -> None:
+    columns = {"datum_id": ["q/2", "q/1"], "datum_kwargs": {"label": [2, 9]}}
+    page = "datum_page", {"resource": "q", **columns}
+    one = datum(1, label=1)
+    world = taken(begin(), descriptor(), resource(), one, page, one, event(1, "q/1"), datum(1, label=3), stop())
+    assert world.codes == [(4, "conflicting_datum"), (7, "conflicting_datum")]
+    assert parts(world) == [("q", 0, 1)]
+
+
 # ---------------------------------------------------------------- refusals
 
 

@@ -211,6 +211,8 @@ class NaiveEngine:
         return not self._runs[doc["uid"]]
 
     def _descriptor(self, record: Record, doc: Json) -> Generator[Request, Outcome, bool]:  # noqa: ARG002
+        if "/" in doc["name"]:
+            return True
         path = (*self._parent, doc["run_start"], doc["name"])
         known = next((stream for stream in self._streams.values() if stream.path[:-1] == path), None)
         if known is not None:

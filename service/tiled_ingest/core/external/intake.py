@@ -62,6 +62,8 @@ class Intake:
             self.shelf.put_resource(resource, owners)
             return set()
         datums = [self._patched(datum) for datum in datums_of(kind, doc, record.offset)]
+        for datum in datums:
+            self.shelf.check_datum(datum)  # all before any is taken: a page counts whole, or not at all
         self.shelf.check_room(len(datums))
         granted: set[Run] = set()
         for datum in datums:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from tiled_ingest.core.errors import InvalidDocument
+from tiled_ingest.core.runs.documents import content_hash
 
 from .assets import Datum, Resource
 
@@ -62,8 +63,16 @@ class Shelf:
     # ------------------------------------------------------------ resources
 
     def put_resource(self, resource: Resource, owners: Iterable[str]) -> bool:
-        """Keep a resource; `False` if one of its uid is here already."""
-        if self.resource(resource.uid) is not None:
+        """Keep a resource; `False` if it is here already.
+
+        Raises
+        ------
+        InvalidDocument
+            `conflicting_resource`: another one of its uid is.
+        """
+        if (known := self.resource(resource.uid)) is not None:
+            if known.kind != resource.kind or _place(known) != _place(resource):
+                raise InvalidDocument("conflicting_resource", f"another {known.kind} of this uid came before")
             return False
         self._resources[resource.uid] = _Kept(resource, set(owners))
         return True
@@ -81,6 +90,12 @@ class Shelf:
             return False
         self._datums[datum.id] = _Kept(datum, set(owners))
         return True
+
+    def check_datum(self, datum: Datum) -> None:
+        """Raise `conflicting_datum` if another one of its id is here."""
+        kept = self._datums.get(datum.id) or self._used.get(datum.id)
+        if kept is not None and _content(kept.item) != _content(datum):
+            raise InvalidDocument("conflicting_datum", "another datum of this id came before")
 
     def has_datum(self, datum_id: str) -> bool:
         """Whether a datum of this id is here."""
@@ -138,6 +153,15 @@ class Shelf:
                 self._wishes[datum_id] = left
             else:
                 del self._wishes[datum_id]
+
+
+def _place(resource: Resource) -> str:
+    """Hash what a resource says; it may come again in another run, which it names then."""
+    return content_hash({key: value for key, value in resource.doc.items() if key != "run_start"})
+
+
+def _content(datum: Datum) -> str:
+    return content_hash({"resource": datum.resource, "datum_kwargs": datum.kwargs})
 
 
 def _without(kept_by_id: dict[str, _Kept[Datum]], run: str) -> None:
