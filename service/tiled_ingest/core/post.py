@@ -36,14 +36,8 @@ class Post:
         return next((since_s for since_s, _ in self._under_way.values()), None)
 
     def refuse(self, claim: Claim, record: Record, error: InvalidDocument) -> None:
-        """Send a document that is refused by itself; its offset is held until the topic has confirmed.
-
-        Raises
-        ------
-        BreakerOpen
-            Nearly everything is refused.
-        """
-        hold = claim.hold(record.offset)  # first: the one at which the breaker opens is sent, too
+        """Send a document that is refused by itself; its offset is held until the topic has confirmed."""
+        hold = claim.hold(record.offset)
         ticket = self._send(letter(record, error), lambda: claim.release(hold))
         self._refused[ticket] = record.home, record.offset
         self._breaker.refused(error)
