@@ -7,6 +7,7 @@ import os
 import resource
 import sys
 import time
+from collections import Counter
 from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING
@@ -127,8 +128,28 @@ def report(target: Target) -> str:
         *(f"| decoded: {kind} | {count} |" for kind, count in target.decoded.most_common()),
         *(f"| dead letter: {code} | {count} |" for code, count in target.letters.most_common()),
         *(f"| runs that ended {state} | {count} |" for state, count in target.states.most_common()),
+        *(f"| struck: {what} | {count} |" for what, count in target.struck.most_common()),
+        *_reached(target),
     ]
     return "\n".join(lines)
+
+
+def _reached(target: Target) -> list[str]:
+    """Which states and transitions of a run were reached, and which never."""
+    from tiled_ingest.core.runs.states import TABLE, State  # noqa: PLC0415 - as above
+
+    entered = Counter({State.OPENING: target.moves.total() and 1})  # where each run begins
+    for (state, trigger), count in target.moves.items():
+        if (after := TABLE[state, trigger].state) is not state:
+            entered[after] += count
+    never = [f"{state} + {trigger}" for state, trigger in TABLE if not target.moves[state, trigger]]
+    return [
+        *(f"| state {state} | {count} times entered |" for state, count in entered.most_common() if state != "opening"),
+        *(f"| transition {state} + {trigger} | {target.moves[state, trigger]} |" for state, trigger in TABLE),
+        "",
+        f"Of {len(State)} states never reached: {', '.join(s for s in State if not entered[s]) or 'none'}.",
+        f"Of {len(TABLE)} transitions never made: {', '.join(never) or 'none'}.",
+    ]
 
 
 if __name__ == "__main__":

@@ -3,24 +3,31 @@
 from __future__ import annotations
 
 import time
+import zlib
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from random import Random
 from typing import Any
 
 import bluesky_tiled_plugins.writing.tiled_writer  # noqa: F401 - or the first history pays for it
 import numpy as np
 
-from tests.core.test_engine import World
-from tests.core.test_steps import HOME, STAMP_MS, MiniTiled
+from tests.core.test_engine import World, asks
+from tests.core.test_steps import HOME, STAMP_MS, MiniTiled, once
 from tests.fuzz import seeds
 from tests.fuzz.mutate import History
 from tests.fuzz.oracle import disagreements
 from tiled_ingest.core import writes as w
 from tiled_ingest.core.decoding.decode import Decoder
 from tiled_ingest.core.errors import InvalidDocument
+from tiled_ingest.core.offsets import ResumePoint
 from tiled_ingest.core.policy import Policy
 from tiled_ingest.core.record import Record
 from tiled_ingest.core.rows.sizes import REQUEST_NBYTES_MAX, ROW_NBYTES_MAX
+from tiled_ingest.core.runs import run, states
+from tiled_ingest.core.runs.states import Move, State, Trigger
 from tiled_ingest.tiled import wire
 from tiled_ingest.tiled.formats import Formats, UnusableError
 
@@ -28,6 +35,11 @@ POLICY = Policy(
     age_s_max=0.2, idle_s_max=20.0, message_bytes_max=1_000_000, elements_max=20_000, breaker_window=1_000_000
 )
 FORMATS = Formats()
+REFUSALS: dict[str, w.Outcome] = {
+    "refused append (422)": w.Rejected("no", 422),
+    "refused append (500)": w.Unknown("boom", 500),
+}
+DISTURBANCES = ("restart", "takeover", "redelivery", *REFUSALS)
 HANG_S = 20.0  # of one history, which takes a few milliseconds
 
 
@@ -81,6 +93,8 @@ class Target:
     refused: Counter[str] = field(default_factory=Counter)  # by code, in the decoder
     letters: Counter[str] = field(default_factory=Counter)  # by code, behind the engine
     states: Counter[str] = field(default_factory=Counter)  # that runs ended in
+    moves: Counter[tuple[State, Trigger]] = field(default_factory=Counter)  # of all runs
+    struck: Counter[str] = field(default_factory=Counter)  # what went wrong
     slowest_s: float = 0.0
 
     def feed(self, history: History) -> None:
@@ -111,7 +125,9 @@ class Target:
             self.decoded[kind] += 1
 
     def _ingest(self, history: History) -> None:
-        world, log = settled(history), history
+        with _watched(self.moves):
+            world = disturbed(history, self.struck)
+        log = history
         assert world.stop is None, f"it stopped the service: {world.stop}"
         assert not world.engine.snapshot().runs, "a run is still open"
         assert not log or world.committed == len(log), f"committed {world.committed} of {len(log)}"
@@ -122,13 +138,75 @@ class Target:
 
 def settled(history: History) -> World:
     """What the engine makes of a history, long after its end."""
+    world = _begun(history)
+    world.settle(ticks=80)
+    return world
+
+
+def disturbed(history: History, struck: Counter[str]) -> World:
+    """The same, with what the history's own bytes say going wrong on the way; the world of the last engine."""
+    chance = Random(zlib.crc32(b"".join(history)))
+    world = _begun(history)
+    for number in range(1, 1 + chance.choice((0, 1, 1, 2))):
+        what = chance.choice(DISTURBANCES)
+        struck[what] += 1
+        world = _struck(world, what, chance, number)
+    world.settle(ticks=80)
+    return world
+
+
+def _struck(world: World, what: str, chance: Random, number: int) -> World:
+    if what in REFUSALS:
+        world.tiled.faults.append(once(w.Append, *[REFUSALS[what]] * chance.choice((1, 8))))
+    if what == "takeover":
+        world.keeps = asks(w.Append, w.CreateTable, w.UpdateMetadata)
+    world.settle(ticks=chance.randrange(1, 50))
+    if what in REFUSALS:
+        return world
+    after = _after(world, number, anew=what == "redelivery")
+    if what == "takeover":
+        after.settle(ticks=chance.randrange(4))
+        world.let_go()  # the zombie's last requests land
+        after.letters.extend(world.letters[len(after.letters) :])
+    return after
+
+
+def _begun(history: History) -> World:
     world = World(replace(POLICY), Writable())
     world.assign()
     world.logs[HOME].extend(
         Record("t", 0, offset, STAMP_MS + offset, None, value) for offset, value in enumerate(history)
     )
-    world.settle(ticks=80)
     return world
+
+
+def _after(world: World, number: int, *, anew: bool) -> World:
+    """A new engine on the same log and the same Tiled; `anew`: its group has lost what was settled, not who claimed."""
+    after = World(world.policy, world.tiled, now_s=world.now_s, logs=world.logs, letters=list(world.letters))
+    after._words = 1_000 * number
+    if not world.commits:
+        after.assign()
+        return after
+    _, committed, point = world.commits[-1]
+    if anew:
+        committed, point = 0, ResumePoint(0, point.epoch, point.nonce, point.topic_id)
+    after.assign(committed=committed, point=point)
+    return after
+
+
+@contextmanager
+def _watched(moves: Counter[tuple[State, Trigger]]) -> Iterator[None]:
+    """Count each move of every run."""
+
+    def move(state: State, trigger: Trigger) -> Move:
+        moves[state, trigger] += 1
+        return states.move(state, trigger)
+
+    run.move, before = move, run.move  # type: ignore[attr-defined]
+    try:
+        yield
+    finally:
+        run.move = before  # type: ignore[attr-defined]
 
 
 def _states(world: World) -> list[str]:
