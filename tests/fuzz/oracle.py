@@ -21,7 +21,7 @@ from tiled_ingest.tiled.formats import Formats
 from tiled_ingest.tools.verify.compare import compare_run
 from tiled_ingest.tools.verify.expected import Partition, Run
 from tiled_ingest.tools.verify.report import RunReport
-from tiled_ingest.tools.verify.tree import Node, Tree
+from tiled_ingest.tools.verify.tree import Node, TiledUnreadable, Tree
 
 SPECS = frozenset({"BlueskyRun", "BlueskyEventStream"})
 FORMATS = Formats()
@@ -81,6 +81,8 @@ class Reader(Tree):
 
     def array(self, node: Node, begin: int, end: int) -> np.ndarray[Any, Any]:
         """Return rows of a regular array."""
+        if node.path in self._tiled.externals:
+            raise TiledUnreadable(f"{'/'.join(node.path)}: its file is not there")
         source = self._tiled.nodes[node.path].array
         assert source is not None
         held = self._tiled.stored.get(source.assets[0].uri, np.zeros((0, *node.shape[1:]), source.dtype))
@@ -122,7 +124,10 @@ def disagreements(history: History, world: World) -> list[str]:
 def _of_run(run: Run, partition: Partition, world: World) -> list[str]:
     report = RunReport(run.uid, "t", 0, run.first_offset)
     if (run.uid,) in world.tiled.nodes:
-        compare_run(Reader(world.tiled), partition, run, (run.uid,), report, open_end=False)
+        try:
+            compare_run(Reader(world.tiled), partition, run, (run.uid,), report, open_end=False)
+        except TiledUnreadable as error:  # a key that one descriptor has in files, and another one not
+            return [str(error)]
     elif run.written:
         report.differences.append(f"run {run.uid!r} is missing")
     run.release()

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import time
 import zlib
-from collections import Counter
-from collections.abc import Iterator
+from collections import Counter, deque
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from random import Random
@@ -40,6 +40,8 @@ REFUSALS: dict[str, w.Outcome] = {
     "refused append (500)": w.Unknown("boom", 500),
 }
 DISTURBANCES = ("restart", "takeover", "redelivery", *REFUSALS)
+SILENT_TICKS = 50  # longer than a run may be silent
+REST_TICKS_MAX = 1_500  # a request that is refused for ever is given up after minutes
 HANG_S = 20.0  # of one history, which takes a few milliseconds
 
 
@@ -144,40 +146,61 @@ def settled(history: History) -> World:
 
 
 def disturbed(history: History, struck: Counter[str]) -> World:
-    """The same, with what the history's own bytes say going wrong on the way; the world of the last engine."""
+    """The same, published bit by bit, with what its own bytes say going wrong; the world of the last engine."""
     chance = Random(zlib.crc32(b"".join(history)))
-    world = _begun(history)
+    world, left = _begun(()), _records(history)
     for number in range(1, 1 + chance.choice((0, 1, 1, 2))):
         what = chance.choice(DISTURBANCES)
         struck[what] += 1
-        world = _struck(world, what, chance, number)
-    world.settle(ticks=80)
+        world = _struck(world, what, chance, number, left)
+    while left:
+        _pass(world, chance.choice((1, 1, 2, SILENT_TICKS)), chance, left)
+    for _ in range(REST_TICKS_MAX):
+        world.tick()
+        if world.stop or not (world.engine.snapshot().runs or world.engine.busy or _behind(world)):
+            break
+    world.settle(ticks=3)
     return world
 
 
-def _struck(world: World, what: str, chance: Random, number: int) -> World:
+def _behind(world: World) -> bool:
+    return bool(world.logs[HOME]) and (not world.commits or world.committed < len(world.logs[HOME]))
+
+
+def _pass(world: World, ticks: int, chance: Random, left: deque[Record]) -> None:
+    """Publish some more, and let time pass."""
+    for _ in range(min(len(left), chance.choice((0, 1, 1, 2, 3, 10)))):
+        world.logs[HOME].append(left.popleft())
+    world.settle(ticks=ticks)
+
+
+def _struck(world: World, what: str, chance: Random, number: int, left: deque[Record]) -> World:
     if what in REFUSALS:
         world.tiled.faults.append(once(w.Append, *[REFUSALS[what]] * chance.choice((1, 8))))
+    for _ in range(chance.randrange(4)):
+        _pass(world, chance.choice((1, 3, SILENT_TICKS)), chance, left)
     if what == "takeover":
         world.keeps = asks(w.Append, w.CreateTable, w.UpdateMetadata)
-    world.settle(ticks=chance.randrange(1, 50))
+        _pass(world, 1, chance, left)
     if what in REFUSALS:
         return world
     after = _after(world, number, anew=what == "redelivery")
     if what == "takeover":
-        after.settle(ticks=chance.randrange(4))
+        _pass(after, chance.randrange(4), chance, left)
         world.let_go()  # the zombie's last requests land
         after.letters.extend(world.letters[len(after.letters) :])
     return after
 
 
-def _begun(history: History) -> World:
+def _begun(history: Iterable[bytes]) -> World:
     world = World(replace(POLICY), Writable())
     world.assign()
-    world.logs[HOME].extend(
-        Record("t", 0, offset, STAMP_MS + offset, None, value) for offset, value in enumerate(history)
-    )
+    world.logs[HOME].extend(_records(history))
     return world
+
+
+def _records(history: Iterable[bytes]) -> deque[Record]:
+    return deque(Record("t", 0, offset, STAMP_MS + offset, None, value) for offset, value in enumerate(history))
 
 
 def _after(world: World, number: int, *, anew: bool) -> World:
