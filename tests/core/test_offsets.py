@@ -216,3 +216,13 @@ def test_an_offset_beyond_the_end_is_told() -> None:
     assert why is not None
     for part in ("bmm.documents[2]", "91", "end 90"):
         assert part in why
+
+
+def test_a_hold_behind_what_was_received_lets_nothing_between_them_be_committed() -> None:
+    """The breaker opened in the midst of a stretch whose rows were taken already."""
+    ledger = Ledger(0)
+    ledger.received(2)
+    hold = ledger.hold(5)
+    assert ledger.committable == 3
+    ledger.release(hold)
+    assert ledger.committable == 3

@@ -70,10 +70,13 @@ class Ledger:
 
     @property
     def committable(self) -> int:
-        """One past the unbroken settled prefix of the records received."""
+        """One past the unbroken settled prefix of the records received.
+
+        Rows may be held behind a record at which the breaker opened: what lies between comes again.
+        """
         while self._order and self._order[0].token not in self._held:
             heapq.heappop(self._order)
-        return self._order[0].offset if self._order else self.next_offset
+        return min(self._order[0].offset, self.next_offset) if self._order else self.next_offset
 
     @property
     def oldest_timestamp_ms(self) -> int:
