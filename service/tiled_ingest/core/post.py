@@ -1,6 +1,7 @@
 """Dead letters on their way: each is confirmed before anybody acts on it."""
 
 from collections.abc import Callable
+from dataclasses import dataclass, field
 
 from .breaker import Breaker
 from .claim import Claim
@@ -14,6 +15,15 @@ from .schedule import Lane
 from .steps import Letter, Letters, RefusalsOut
 
 
+@dataclass(slots=True)
+class _Refused:
+    """A document that was refused by itself: where it stands, and who waits for its letter."""
+
+    home: Home
+    offset: int
+    lanes: list[Lane] = field(default_factory=list)
+
+
 class Post:
     """Dead letters under way, and who waits for them."""
 
@@ -22,8 +32,7 @@ class Post:
         self._breaker = breaker
         self._resume = resume
         self._under_way: dict[int, tuple[float, Callable[[], object]]] = {}  # by ticket: since when, and what follows
-        self._refused: dict[int, tuple[Home, int]] = {}  # where a document stood that was refused by itself; by ticket
-        self._awaiting: list[tuple[Lane, RefusalsOut]] = []
+        self._refused: dict[int, _Refused] = {}  # by ticket
 
     @property
     def busy(self) -> bool:
@@ -39,7 +48,7 @@ class Post:
         """Send a document that is refused by itself; its offset is held until the topic has confirmed."""
         hold = claim.hold(record.offset)
         ticket = self._send(letter(record, error), lambda: claim.release(hold))
-        self._refused[ticket] = record.home, record.offset
+        self._refused[ticket] = _Refused(record.home, record.offset)
         self._breaker.refused(error)
 
     def send_all(self, lane: Lane, step: Letters) -> None:
@@ -52,15 +61,13 @@ class Post:
 
     def await_refusals(self, lane: Lane, step: RefusalsOut) -> None:
         """Let a procedure go on when all letters of documents refused in this part of its log are confirmed."""
-        if self._is_out(lane, step):
+        home, first, last = lane.claim.home, step.first, step.last
+        awaited = [each for each in self._refused.values() if each.home == home and first <= each.offset <= last]
+        for refused in awaited:
+            refused.lanes.append(lane)
+        lane.letters = len(awaited)
+        if not awaited:
             self._resume(lane)
-        else:
-            self._awaiting.append((lane, step))
-
-    def _is_out(self, lane: Lane, step: RefusalsOut) -> bool:
-        return not any(
-            home == lane.claim.home and step.first <= offset <= step.last for home, offset in self._refused.values()
-        )
 
     def _one_out(self, lane: Lane) -> None:
         lane.letters -= 1
@@ -83,7 +90,6 @@ class Post:
         """Note that the topic has confirmed a letter."""
         _, follow = self._under_way.pop(given.ticket)
         follow()
-        if self._refused.pop(given.ticket, None) is not None and self._awaiting:
-            waited, self._awaiting = self._awaiting, []
-            for lane, step in waited:
-                self.await_refusals(lane, step)
+        refused = self._refused.pop(given.ticket, None)
+        for lane in refused.lanes if refused else ():
+            self._one_out(lane)
