@@ -112,9 +112,9 @@ def _spec(item: Any) -> Spec | None:
     return (item, None) if isinstance(item, str) and item else None
 
 
-def content_hash(start: Mapping[str, Any]) -> str:
-    """Return 32 hexadecimal digits, the same for starts of the same content, whatever the order of keys."""
-    canonical = json.dumps(start, sort_keys=True, separators=(",", ":"), default=repr)
+def content_hash(doc: Mapping[str, Any]) -> str:
+    """Return 32 hexadecimal digits, the same for documents of the same content, whatever the order of keys."""
+    canonical = json.dumps(doc, sort_keys=True, separators=(",", ":"), default=repr)
     return hashlib.blake2b(canonical.encode(), digest_size=16).hexdigest()
 
 
