@@ -724,18 +724,12 @@ def test_a_dead_letter_is_confirmed_before_its_offset_is_committed() -> None:
     assert world.committed == 1
 
 
-def refused_within(keeps: Callable[[fx.Effect], bool]) -> World:
-    """A run that has a stream of a name that is refused, published whole."""
-    world = ready()
-    world.keeps = keeps
-    world.publish(started()[0], ("descriptor", descriptor_doc("e", name="a/b")), *whole()[1:])
-    world.settle()
-    return world
-
-
 def test_a_run_is_over_only_when_what_was_refused_of_it_is_out() -> None:
     """Who finds it closed takes all of it for settled: a letter that was lost with its sender would be missing."""
-    world = refused_within(of(fx.DeadLetter))
+    world = ready()
+    world.keeps = of(fx.DeadLetter)
+    world.publish(started()[0], ("descriptor", descriptor_doc("e", name="a/b")), *whole()[1:])
+    world.settle()
     assert (world.tiled.facts(("r",))["state"], world.tiled.seq_nums(TABLE)) == ("open", [1, 2])
     after = World(tiled=world.tiled, logs=world.logs)  # the first one died, and its letter with it
     after.assign(committed=1, point=ResumePoint(0, 1, "before", TOPIC_ID))

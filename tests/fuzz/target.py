@@ -129,10 +129,9 @@ class Target:
     def _ingest(self, history: History) -> None:
         with _watched(self.moves):
             world = disturbed(history, self.struck)
-        log = history
         assert world.stop is None, f"it stopped the service: {world.stop}"
         assert not world.engine.snapshot().runs, "a run is still open"
-        assert not log or world.committed == len(log), f"committed {world.committed} of {len(log)}"
+        assert not history or world.committed == len(history), f"committed {world.committed} of {len(history)}"
         disagreements(history, world)  # it may differ about the oddest values, but must come to an end
         self.letters.update(letter.code for letter in world.letters)
         self.states.update(_states(world))

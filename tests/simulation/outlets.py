@@ -152,20 +152,21 @@ class DeadLetters(Outlet):
 
     def _arrives(self, letter: Letter, ticket: int) -> None:
         home = letter.record.home
-        if home in self._lost or self._around.faults.strikes(Fault.DEAD_LETTER_LOST):
+        if lost := home in self._lost or self._around.faults.strikes(Fault.DEAD_LETTER_LOST):
             self._lost.add(home)  # what comes after it would be out of order
-            self.refused = True
-            self._deliver(DeadLetterRefused(ticket, "timed out"))
-            return
-        owned = self._alive() and self._around.group.owners.get(home) == self._name()
-        self._around.dead_letters.write(letter, owned=owned)
-        if owned:
-            self._around.refused(letter)
-        if self._around.faults.strikes(Fault.DEAD_LETTER_UNCONFIRMED):
+        else:
+            self._write(letter)
+        if lost or self._around.faults.strikes(Fault.DEAD_LETTER_UNCONFIRMED):
             self.refused = True
             self._deliver(DeadLetterRefused(ticket, "timed out"))
         else:
             self._deliver(DeadLettered(ticket))
+
+    def _write(self, letter: Letter) -> None:
+        owned = self._alive() and self._around.group.owners.get(letter.record.home) == self._name()
+        self._around.dead_letters.write(letter, owned=owned)
+        if owned:
+            self._around.refused(letter)
 
 
 class Announcements(Outlet):
