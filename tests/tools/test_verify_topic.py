@@ -113,7 +113,7 @@ def test_a_large_integer_is_compared_to_the_last_digit(scene: Scene, values: lis
     report = checked(scene)
     assert report.passed, sentences(report.runs[0])
     assert report.runs[0].streams[0].rounded == []
-    rewrite(scene.client[uid_of(documents)], "primary", changed("x", 0, wrong))
+    rewrite(scene.client[uid_of(documents)], "primary", changed("x", 1, wrong))
     report = checked(scene)
     assert report.runs[0].streams[0].counts.different == 1
     assert f"{wrong!r} instead of {NS}" in sentences(report.runs[0])
@@ -129,7 +129,7 @@ def test_what_the_server_rounds_is_compared_as_far_as_it_says_it(scene: Scene) -
     assert report.runs[0].streams[0].rounded == ["x"]
     assert any("their last digits are not compared" in line for line in lines(report))
     for changed_by, seen in ((1, False), (1_000, True)):
-        rewrite(scene.client[uid_of(documents)], "primary", changed("x", 0, NS - changed_by))
+        rewrite(scene.client[uid_of(documents)], "primary", changed("x", 1, NS - changed_by))
         assert checked(scene).passed is not seen
 
 
