@@ -22,6 +22,12 @@ LAYOUTS: tuple[dict[str, str], ...] = (
 )
 SHAPES: dict[str, list[int | None]] = {"array": [3], "ragged": [None]}
 PAGE_ROWS_MAX = 4
+_OTHERWISE: dict[str, Json] = {  # what makes another document of one that has the same uid
+    "descriptor": {"hints": {"motor": {"fields": []}}},
+    "resource": {"resource_path": "b"},
+    "stream_resource": {"uri": "file:///other"},
+    "datum": {"datum_kwargs": {"indices": {"start": 98, "stop": 99}}},
+}
 ARRAYS = frozenset(SHAPES)  # keys of data that have nodes of their own
 
 
@@ -108,8 +114,8 @@ class Author:
             self.add(run, "stop", {**stop, "reason": "", "num_events": counts})
         return run
 
-    def invalid(self, runs: list[Run]) -> Item:
-        """Make a record that belongs into the dead letters, wherever it comes."""
+    def invalid(self, runs: list[Run], queue: list[Item]) -> Item:
+        """Make a record that belongs into the dead letters, wherever it comes after what is in the queue."""
         rng = self._rng
         values: list[bytes | None] = [
             None,
@@ -125,16 +131,27 @@ class Author:
             ),
             encode("start", {"time": "not a number"}),
         ]
-        return Item(
-            Role.INVALID, self._refused(rng.choice(runs)) if runs and rng.random() < 0.5 else rng.choice(values)
-        )
+        if not runs or rng.random() < 0.5:
+            return Item(Role.INVALID, rng.choice(values))
+        run = rng.choice(runs)
+        return Item(Role.INVALID, self._refused(run, [item for item in queue if item.run == run.uid]), run.uid)
 
-    def _refused(self, run: Run) -> bytes:
-        """Make what is refused of a run: another start, or a stream that cannot be a node's key."""
+    def _refused(self, run: Run, before: list[Item]) -> bytes:
+        """Make what is refused of a run: what names it otherwise than before, a stream that cannot be a node's key,
+        or rows one of which belongs to nothing.
+        """
         impostor = {"uid": run.uid, "time": self._time(), "plan_name": "impostor"}
         unnamed = {"uid": self._uid("descriptor"), "run_start": run.uid, "name": "a/b", "time": self._time()}
         rest: Json = {"data_keys": {}, "configuration": {}, "hints": {}, "object_keys": {}}
-        return self._rng.choice((encode("start", impostor), encode("descriptor", {**unnamed, **rest})))
+        choices = [encode("start", impostor), encode("descriptor", {**unnamed, **rest})]
+        for item in before:
+            if item.role is Role.RUN and (others := _OTHERWISE.get(item.name)):
+                choices.append(encode(item.name, {**item.doc, **others}))
+            if item.name == "descriptor":
+                of = (item.doc["uid"], self._uid("no-descriptor"))
+                events = {uid: [self.event(uid, 90, {"x": "number"})] for uid in self._rng.sample(of, 2)}
+                choices.append(encode("bulk_events", events))
+        return self._rng.choice(choices)
 
     def late(self, run: Run) -> Item:
         """Make a document that comes after its run's stop, or in a partition that is not its run's."""
@@ -396,5 +413,5 @@ def _interleave(rng: random.Random, author: Author, runs: list[Run]) -> list[Ite
             if (run := next(run for run in runs if run.uid == queue[-1].run)).stopped and rng.random() < 0.2:
                 queue.append(author.late(run))
         if rng.random() < 0.04:
-            queue.append(author.invalid(begun))
+            queue.append(author.invalid(begun, queue))
     return queue

@@ -86,7 +86,7 @@ class NaiveEngine:
         self._streams: dict[str, Stream] = {}
         self._starts: dict[str, Json] = {}
         self._homes: dict[str, Home] = {}
-        self._seen: set[str] = set()
+        self._seen: dict[str, Json] = {}
         self._draining = False
 
     full = busy = False
@@ -177,6 +177,8 @@ class NaiveEngine:
             name, doc = msgpack.loads(record.value or b"")
             uid = doc["uid"] if isinstance(doc["uid"], str) else doc["uid"][0]
             if uid in self._seen and name != "start":
+                if self._seen[uid] != doc:
+                    yield dead
                 return
             work = {"start": self._start, "descriptor": self._descriptor, "stop": self._stop}.get(name, self._rows)
             run = self._run_of(name, doc)
@@ -189,7 +191,7 @@ class NaiveEngine:
         refused = yield from work(record, doc)
         if refused:
             yield dead
-        self._seen.add(uid)
+        self._seen[uid] = doc
 
     def _run_of(self, name: str, doc: Json) -> str:
         if name in ("event", "event_page"):
