@@ -72,6 +72,32 @@ def partition_of(*values: bytes, letters: tuple[int, ...] = (), only: frozenset[
     return partition
 
 
+AGAIN: dict[str, tuple[tuple[str, Doc], Doc]] = {
+    "a start": (("start", {**START, "sample": [1.0, float("nan")]}), {"sample": [1.0, 2.0]}),
+    "a descriptor": (("descriptor", {**DESCRIPTOR, "hints": {}}), {"hints": {"fields": ["x"]}}),
+    "a resource": (("resource", {"uid": "r", "run_start": "run", "resource_path": "a"}), {"resource_path": "b"}),
+    "a datum": (("datum", {"datum_id": "r/0", "resource": "r", "datum_kwargs": {"frame": 0}}), {"resource": "other"}),
+    "a stop": (("stop", STOP), {"time": 3.0}),
+}
+
+
+@pytest.mark.parametrize("what", AGAIN)
+def test_what_comes_again_must_be_the_same_or_a_dead_letter(what: str) -> None:
+    (kind, document), other = AGAIN[what]
+    before = [packed("start", START)] * (kind != "start") + [packed("descriptor", DESCRIPTOR)] * (kind == "stop")
+    first, changed = packed(kind, document), packed(kind, {**document, **other})
+    at = len(before) + 1
+    assert partition_of(*before, first, first).unaccounted == []
+    assert [offset for offset, _ in partition_of(*before, first, changed).unaccounted] == [at]
+    assert partition_of(*before, first, changed, letters=(at,)).unaccounted == []
+
+
+def test_a_resource_may_come_again_in_another_run() -> None:
+    two = [packed("resource", {"uid": "r", "run_start": run, "resource_path": "a"}) for run in ("run", "other")]
+    starts = [packed("start", START), packed("start", {**START, "uid": "other"})]
+    assert partition_of(*starts, *two).unaccounted == []
+
+
 RESOURCE = packed("resource", {"uid": "r", "run_start": "run"})
 GOOD = (packed("start", START), packed("descriptor", DESCRIPTOR), RESOURCE, packed("event", EVENT))
 

@@ -15,6 +15,7 @@ from tiled_ingest.tools.decoding import Document, Unreadable, opened
 
 from .documents import names_in, rows_of
 from .files import Files, data_of, resolved
+from .metadata import plain
 from .rows import Rows
 from .shapes import range_of, require_shape
 from .typed import MARK, UID_AT, UID_END, TypedEvents
@@ -208,11 +209,18 @@ class Partition:
             run = self.runs[uid] = Run(uid, document, offset, optional=flag == LETTER)
         elif flag != LETTER and run.optional:
             run.start, run.first_offset, run.optional = document, offset, False
-        elif flag != LETTER and run.start != document:
-            self._miss(offset, flag, f"another start of run {uid[:64]!a}", uid)
         else:
-            run.repeated += flag != LETTER
+            self._again(run, run.start, document, offset, flag, uid)
         return run
+
+    def _again(self, run: Run | None, known: Any, document: Any, offset: int, flag: int, name: str) -> None:
+        """Take what came before under its name: it must be the same, or a dead letter."""
+        if flag == LETTER:
+            return
+        if plain(known) != plain(document):
+            self._miss(offset, flag, f"something else called {name[:64]!a} came before", run.uid if run else "")
+        elif run is not None:
+            run.repeated += 1
 
     def _descriptor(self, offset: int, document: Document, flag: int, _kind: str) -> Run | None:
         run = self._run(document["run_start"], offset, flag)
@@ -221,7 +229,8 @@ class Partition:
         uid = document["uid"]
         known, stream = self._streams.get(uid, (None, None))
         if stream is not None and (flag == LETTER or (known is run and uid not in stream.refused)):
-            run.repeated += flag != LETTER
+            known_as = next(each for each in stream.descriptors if each["uid"] == uid)
+            self._again(run, known_as, document, offset, flag, uid)
             return run
         if stream is not None and known is run:
             _withdraw(stream, uid)
@@ -289,9 +298,7 @@ class Partition:
         if run is None:
             return None
         if run.stop is not None and not run.stop_optional:
-            run.repeated += flag != LETTER and run.stop == document
-            if flag != LETTER and run.stop != document:
-                self._miss(offset, flag, f"another stop of run {run.uid[:64]!a}", run.uid)
+            self._again(run, run.stop, document, offset, flag, run.stop["uid"])
         elif run.stop is None or flag != LETTER:
             run.stop, run.stop_optional = document, flag == LETTER
             self._end(run)
@@ -302,10 +309,11 @@ class Partition:
     def _resource(self, offset: int, document: Document, flag: int, _kind: str) -> Run | None:
         uid = document.get("run_start")
         run = self._run(uid, offset, flag) if uid else None
-        if self._is_new(document["uid"], self._resources, flag):
-            self._resources[document["uid"]] = document
-        elif run is not None:
-            run.repeated += flag != LETTER
+        name = document["uid"]
+        if self._is_new(name, self._resources, flag):
+            self._resources[name] = document
+        else:
+            self._again(run, _place(self._resources[name]), _place(document), offset, flag, name)
         return run
 
     def _is_new(self, name: str, known: Container[str], flag: int) -> bool:
@@ -344,12 +352,16 @@ class Partition:
             stream.spared.add(str(resource.get("data_key", "")))
         return run
 
-    def _datum(self, _offset: int, document: Document, flag: int, kind: str) -> Run | None:
-        for datum, kwargs in data_of(kind, document):
-            if self._is_new(datum, self._data, flag):
-                self._data[datum] = document["resource"], kwargs
+    def _datum(self, offset: int, document: Document, flag: int, kind: str) -> Run | None:
         resource = self._resources.get(document["resource"]) or {}
-        return self.runs.get(resource.get("run_start") or "")
+        run = self.runs.get(resource.get("run_start") or "")
+        for datum, kwargs in data_of(kind, document):
+            said = document["resource"], kwargs
+            if self._is_new(datum, self._data, flag):
+                self._data[datum] = said
+            else:
+                self._again(run, self._data[datum], said, offset, flag, datum)
+        return run
 
     def spared(self, stream: Stream) -> set[str]:
         """Return the external keys of which something is a dead letter: Tiled may have that, too."""
@@ -388,6 +400,11 @@ class Partition:
             self._miss(offset, flag, why, uid)
         else:
             self.cut[by, named] += 1
+
+
+def _place(resource: Document) -> Document:
+    """Return what a resource says of its files; it may come again in another run, which it names then."""
+    return {key: value for key, value in resource.items() if key != "run_start"}
 
 
 def _describe(stream: Stream, descriptor: Document, flag: int) -> None:
