@@ -6,6 +6,7 @@ import copy
 import uuid
 from collections.abc import Callable
 from pathlib import Path
+from shutil import rmtree
 from typing import Any
 
 import confluent_kafka as ck
@@ -13,6 +14,7 @@ import numpy as np
 import pytest
 from bluesky_tiled_plugins import TiledWriter
 from tiled.client import from_uri
+from tiled.utils import path_from_uri
 
 from tests.rig.fixtures import topics_of
 from tests.system.publishing import Documents, message
@@ -187,3 +189,21 @@ def test_each_defect_is_named(broker: Broker, tiled_duckdb: TiledServer, tmp_pat
     report = compared(broker, tiled_duckdb, tmp_path, spoil)
     assert report.verdict == "different"
     assert sentence in "\n".join(report.streams[0].differences)
+
+
+def test_an_array_that_cannot_be_read_is_a_difference_and_the_rest_is_compared(
+    broker: Broker, tiled_duckdb: TiledServer, tmp_path: Path
+) -> None:
+    documents, client = a_run(str(tmp_path)), from_uri(tiled_duckdb.uri, api_key=tiled_duckdb.api_key)
+    writer = TiledWriter(client)
+    for name, doc in copy.deepcopy(documents):
+        writer(name, doc)
+    stream = client[documents[0][1]["uid"]]["primary"].base
+    for asset in stream["wide"].data_sources()[0].assets:
+        rmtree(path_from_uri(asset.data_uri))
+    set_length(next(doc for name, doc in documents if name == "event"))
+    report = report_of(broker, tiled_duckdb, topics_of(broker)("unreadable"), documents)
+    said = "\n".join(report.streams[0].differences)
+    assert report.verdict == "different"
+    assert "array 'wide' cannot be read: " in said
+    assert "array 'jagged': 1 rows differ" in said

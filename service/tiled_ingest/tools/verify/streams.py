@@ -1,6 +1,7 @@
 """One stream in Tiled against its documents: its metadata, its tables, and the nodes beside them."""
 
 from collections.abc import Collection, Iterator, Mapping, Sequence, Set
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from .matching import KEYS, Matched, match
 from .metadata import plain, shown, stream_differences
 from .report import SENTENCES_MAX, PartReport, StreamReport
 from .rows import Column, Rows, innermost
-from .tree import Node, Tree
+from .tree import Node, TiledUnreadable, Tree
 from .typed import STAMP
 
 TABLE_BYTES_MAX = 128_000_000  # of one answer, about; Tiled refuses more than 300 MB
@@ -90,8 +91,19 @@ class StreamComparison:
                 self._report.counts.missing = self._report.counts.expected
                 self._say("the table is missing")
             return
-        sizes = [self._compare_table(table) for table in tables]
-        self._report.counts.found = max(sizes)
+        for table in tables:
+            with self._reading(table):
+                self._report.counts.found = max(self._report.counts.found, self._compare_table(table))
+
+    @contextmanager
+    def _reading(self, node: Node) -> Iterator[None]:
+        """Take a node whose data cannot be read for a difference, as long as Tiled answers at all."""
+        try:
+            yield
+        except TiledUnreadable as error:
+            self._tree.node(node.path)  # raises if nothing at all can be read
+            self._seen |= set(node.columns)
+            self._say(f"{node.family} {shown(node.key)} cannot be read: {shown(str(error))}")
 
     def _compare_table(self, table: Node) -> int:
         """Compare all columns of a table, some at a time; returns its rows."""
@@ -181,7 +193,8 @@ class StreamComparison:
             if column is None or (key in external and column.is_empty):
                 self._say(*([] if self._open_end else [f"node {shown(key)} was not published"]))
                 continue
-            self._add(*compare_array(self._tree, node, column, self._kept, self._optional, open_end=self._open_end))
+            with self._reading(node):
+                self._add(*compare_array(self._tree, node, column, self._kept, self._optional, open_end=self._open_end))
         self._miss_columns(nodes.keys() | files.keys())
 
     def _is_wanted(self, column: Column) -> bool:

@@ -161,22 +161,31 @@ class Tree:
     def table(self, node: Node, columns: Sequence[str]) -> pa.Table:
         """Return columns of a table, all rows."""
         query: Query = {"partition": 0, "column": list(columns)}
-        body = self._asked("table/partition", node.path, query, _ARROW)
-        with pa.ipc.open_file(pa.py_buffer(body or b"")) as file:
+        body = self._data("table/partition", node, query, _ARROW)
+        with pa.ipc.open_file(pa.py_buffer(body)) as file:
             read = file.read_all()
         return read.select([name for name in columns if name in read.column_names])  # without pandas' index
 
     def array(self, node: Node, begin: int, end: int) -> np.ndarray[Any, Any]:
         """Return rows `begin` to `end` of an array, shape (end - begin, ...)."""
         query = {"slice": f"{begin}:{end}"}
-        body = self._asked("array/full", node.path, query, _BYTES)
-        return np.frombuffer(body or b"", dtype_of(node)).reshape(end - begin, *node.shape[1:])
+        kind, shape = dtype_of(node), (end - begin, *node.shape[1:])
+        body = self._data("array/full", node, query, _BYTES)
+        if len(body) != kind.itemsize * int(np.prod(shape)):
+            raise TiledUnreadable(f"{'/'.join(node.path)} is not as large as its structure says")
+        return np.frombuffer(body, kind).reshape(shape)
 
     def ragged(self, node: Node, begin: int, end: int) -> list[Any]:
         """Return rows `begin` to `end` of a ragged array as lists; what JSON cannot hold is `None`."""
-        body = self._asked("ragged/full", node.path, {"slice": f"{begin}:{end}"}, _JSON)
-        rows: list[Any] = msgspec.json.decode(body or b"[]")
+        body = self._data("ragged/full", node, {"slice": f"{begin}:{end}"}, _JSON)
+        rows: list[Any] = msgspec.json.decode(body)
         return rows
+
+    def _data(self, route: str, node: Node, query: Query, headers: Mapping[str, str]) -> bytes:
+        body = self._asked(route, node.path, query, headers)
+        if body is None:
+            raise TiledUnreadable(f"Tiled does not find the data of {'/'.join(node.path)}")
+        return body
 
     def _asked(self, route: str, path: Path, query: Query, headers: Mapping[str, str]) -> bytes | None:
         """Return the answer's body; `None` if there is no such node."""
