@@ -42,9 +42,12 @@ class Reopened:
 
     def published(self, record: Record, item: Item) -> None:
         """Note what came into the log."""
-        if item.role is not Role.RUN:
+        refused = item.role is Role.INVALID and self._plan.home_of.get(item.run) == record.home
+        if item.role is not Role.RUN and not refused:
             return
-        self._first.setdefault(item.run, record.offset)
+        if not refused:
+            self._first.setdefault(item.run, record.offset)
+        # What will be refused opens a run again, too: only a run that was rebuilt can tell.
         self._said.setdefault(item.run, []).append(record.offset)
         if self._is_lost(item.run, record.home):
             self._headless.add((item.run, record.offset))
