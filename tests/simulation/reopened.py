@@ -36,19 +36,20 @@ class Reopened:
         self._lows: dict[Home, int] = {}
         self._first: dict[str, int] = {}  # offsets of starts
         self._said: dict[str, list[int]] = {}  # offsets of a run's documents
+        self._named: dict[str, list[int]] = {}  # and with those that are refused
         self._headless: set[tuple[str, int]] = set()  # documents that came after the log had lost their run's beginning
 
     # ------------------------------------------------------------ what happens
 
     def published(self, record: Record, item: Item) -> None:
         """Note what came into the log."""
-        refused = item.role is Role.INVALID and self._plan.home_of.get(item.run) == record.home
-        if item.role is not Role.RUN and not refused:
+        if item.role is Role.DUPLICATE or self._plan.home_of.get(item.run) != record.home:
             return
-        if not refused:
+        if item.role is Role.RUN:
             self._first.setdefault(item.run, record.offset)
+            self._said.setdefault(item.run, []).append(record.offset)
         # What will be refused opens a run again, too: only a run that was rebuilt can tell.
-        self._said.setdefault(item.run, []).append(record.offset)
+        self._named.setdefault(item.run, []).append(record.offset)
         if self._is_lost(item.run, record.home):
             self._headless.add((item.run, record.offset))
 
@@ -72,7 +73,7 @@ class Reopened:
             self.violations.append(
                 f"{run.uid} is open again, but a successor resumes at {point.start}, after its start"
             )
-        since = next((offset for offset in self._said[run.uid] if offset > was["source"]["last_offset"]), None)
+        since = next((offset for offset in self._named[run.uid] if offset > was["source"]["last_offset"]), None)
         if since is None:
             self.violations.append(f"{run.uid} is open again, but nothing of it came since it was given up")
         elif (run.uid, since) in self._headless:
