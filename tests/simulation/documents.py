@@ -22,11 +22,12 @@ LAYOUTS: tuple[dict[str, str], ...] = (
 )
 SHAPES: dict[str, list[int | None]] = {"array": [3], "ragged": [None]}
 PAGE_ROWS_MAX = 4
-_OTHERWISE: dict[str, Json] = {  # what makes another document of one that has the same uid
+_OTHERWISE: dict[
+    str, Json
+] = {  # what makes another document of one of its uid; not datums: a run that is over needs none
     "descriptor": {"hints": {"motor": {"fields": []}}},
     "resource": {"resource_path": "b"},
     "stream_resource": {"uri": "file:///other"},
-    "datum": {"datum_kwargs": {"indices": {"start": 98, "stop": 99}}},
 }
 ARRAYS = frozenset(SHAPES)  # keys of data that have nodes of their own
 
