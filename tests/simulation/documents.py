@@ -22,9 +22,9 @@ LAYOUTS: tuple[dict[str, str], ...] = (
 )
 SHAPES: dict[str, list[int | None]] = {"array": [3], "ragged": [None]}
 PAGE_ROWS_MAX = 4
-_OTHERWISE: dict[
-    str, Json
-] = {  # what makes another document of one of its uid; not datums: a run that is over needs none
+# What makes another document of one that keeps its uid. Of datums nothing: they are kept only while an open run may use
+# them, so that another one of the same id is refused at some times, and is nobody's at others.
+_OTHERWISE: dict[str, Json] = {
     "descriptor": {"hints": {"motor": {"fields": []}}},
     "resource": {"resource_path": "b"},
     "stream_resource": {"uri": "file:///other"},
@@ -144,15 +144,15 @@ class Author:
         impostor = {"uid": run.uid, "time": self._time(), "plan_name": "impostor"}
         unnamed = {"uid": self._uid("descriptor"), "run_start": run.uid, "name": "a/b", "time": self._time()}
         rest: Json = {"data_keys": {}, "configuration": {}, "hints": {}, "object_keys": {}}
-        choices = [encode("start", impostor), encode("descriptor", {**unnamed, **rest})]
+        choices = [("start", impostor), ("descriptor", {**unnamed, **rest})]
         for item in before:
             if item.role is Role.RUN and (others := _OTHERWISE.get(item.name)):
-                choices.append(encode(item.name, {**item.doc, **others}))
+                choices.append((item.name, {**item.doc, **others}))
             if item.name == "descriptor":
                 of = (item.doc["uid"], self._uid("no-descriptor"))
                 events = {uid: [self.event(uid, 90, {"x": "number"})] for uid in self._rng.sample(of, 2)}
-                choices.append(encode("bulk_events", events))
-        return self._rng.choice(choices)
+                choices.append(("bulk_events", events))
+        return encode(*self._rng.choice(choices))
 
     def late(self, run: Run) -> Item:
         """Make a document that comes after its run's stop, or in a partition that is not its run's."""

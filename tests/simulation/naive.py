@@ -84,7 +84,6 @@ class NaiveEngine:
         self._asked: dict[int, Home] = {}
         self._runs: dict[str, bool] = {}  # uid -> still open and ours
         self._streams: dict[str, Stream] = {}
-        self._starts: dict[str, Json] = {}
         self._homes: dict[str, Home] = {}
         self._seen: dict[str, Json] = {}
         self._draining = False
@@ -176,7 +175,7 @@ class NaiveEngine:
         try:
             name, doc = msgpack.loads(record.value or b"")
             uid = doc["uid"] if isinstance(doc["uid"], str) else doc["uid"][0]
-            if uid in self._seen and name != "start":
+            if uid in self._seen:
                 if self._seen[uid] != doc:
                     yield dead
                 return
@@ -199,9 +198,7 @@ class NaiveEngine:
         return str(doc["uid"] if name == "start" else doc["run_start"])
 
     def _start(self, record: Record, doc: Json) -> Generator[Request, Outcome, bool]:
-        if doc["uid"] in self._runs:
-            return doc != self._starts[doc["uid"]]
-        self._starts[doc["uid"]], self._homes[doc["uid"]] = doc, record.home
+        self._homes[doc["uid"]] = record.home
         ours = {"state": "open", "source": {"topic_id": "?", "partition": record.partition}}
         yield EnsureContainer(self._parent)
         metadata = {"start": doc, "tiled_ingest": ours}

@@ -87,10 +87,14 @@ Spoil = Callable[[Documents], Documents]
 def compared(broker: Broker, tiled: TiledServer, tmp_path: Path, spoil: Spoil = lambda same: same) -> RunReport:
     """Publish a run; let TiledWriter write it, spoiled; verify."""
     documents = a_run(str(tmp_path))
-    writer = TiledWriter(from_uri(tiled.uri, api_key=tiled.api_key))
-    for name, doc in spoil(copy.deepcopy(documents)):
-        writer(name, doc)
+    write(from_uri(tiled.uri, api_key=tiled.api_key), spoil(copy.deepcopy(documents)))
     return report_of(broker, tiled, topics_of(broker)("nodes"), documents)
+
+
+def write(client: Any, documents: Documents) -> None:
+    writer = TiledWriter(client)
+    for name, doc in documents:
+        writer(name, doc)
 
 
 def report_of(broker: Broker, tiled: TiledServer, topic: str, documents: Documents) -> RunReport:
@@ -195,9 +199,7 @@ def test_an_array_that_cannot_be_read_is_a_difference_and_the_rest_is_compared(
     broker: Broker, tiled_duckdb: TiledServer, tmp_path: Path
 ) -> None:
     documents, client = a_run(str(tmp_path)), from_uri(tiled_duckdb.uri, api_key=tiled_duckdb.api_key)
-    writer = TiledWriter(client)
-    for name, doc in copy.deepcopy(documents):
-        writer(name, doc)
+    write(client, copy.deepcopy(documents))
     stream = client[documents[0][1]["uid"]]["primary"].base
     for asset in stream["wide"].data_sources()[0].assets:
         rmtree(path_from_uri(asset.data_uri))

@@ -200,7 +200,7 @@ class Partition:
 
     # ------------------------------------------------------------ kinds
 
-    def _start(self, offset: int, document: Document, flag: int, _kind: str) -> Run | None:
+    def _start(self, offset: int, document: Document, flag: int, kind: str) -> Run | None:
         uid = document["uid"]
         if not self._matters(uid):
             return None
@@ -210,19 +210,19 @@ class Partition:
         elif flag != LETTER and run.optional:
             run.start, run.first_offset, run.optional = document, offset, False
         else:
-            self._again(run, run.start, document, offset, flag, uid)
+            self._again(run, run.start, document, offset, flag, f"{kind} of run", uid)
         return run
 
-    def _again(self, run: Run | None, known: Any, document: Any, offset: int, flag: int, name: str) -> None:
+    def _again(self, run: Run | None, known: Any, document: Any, offset: int, flag: int, kind: str, name: str) -> None:
         """Take what came before under its name: it must be the same, or a dead letter."""
         if flag == LETTER:
             return
         if plain(known) != plain(document):
-            self._miss(offset, flag, f"something else called {name[:64]!a} came before", run.uid if run else "")
+            self._miss(offset, flag, f"another {kind} {name[:64]!a} came before", run.uid if run else "")
         elif run is not None:
             run.repeated += 1
 
-    def _descriptor(self, offset: int, document: Document, flag: int, _kind: str) -> Run | None:
+    def _descriptor(self, offset: int, document: Document, flag: int, kind: str) -> Run | None:
         run = self._run(document["run_start"], offset, flag)
         if run is None:
             return None
@@ -230,7 +230,7 @@ class Partition:
         known, stream = self._streams.get(uid, (None, None))
         if stream is not None and (flag == LETTER or (known is run and uid not in stream.refused)):
             known_as = next(each for each in stream.descriptors if each["uid"] == uid)
-            self._again(run, known_as, document, offset, flag, uid)
+            self._again(run, known_as, document, offset, flag, kind, uid)
             return run
         if stream is not None and known is run:
             _withdraw(stream, uid)
@@ -293,12 +293,12 @@ class Partition:
         else:
             run.late += flag != LETTER
 
-    def _stop(self, offset: int, document: Document, flag: int, _kind: str) -> Run | None:
+    def _stop(self, offset: int, document: Document, flag: int, kind: str) -> Run | None:
         run = self._run(document["run_start"], offset, flag)
         if run is None:
             return None
         if run.stop is not None and not run.stop_optional:
-            self._again(run, run.stop, document, offset, flag, run.stop["uid"])
+            self._again(run, run.stop, document, offset, flag, f"{kind} of run", run.uid)
         elif run.stop is None or flag != LETTER:
             run.stop, run.stop_optional = document, flag == LETTER
             self._end(run)
@@ -306,14 +306,14 @@ class Partition:
 
     # ------------------------------------------------------------ files
 
-    def _resource(self, offset: int, document: Document, flag: int, _kind: str) -> Run | None:
+    def _resource(self, offset: int, document: Document, flag: int, kind: str) -> Run | None:
         uid = document.get("run_start")
         run = self._run(uid, offset, flag) if uid else None
         name = document["uid"]
         if self._is_new(name, self._resources, flag):
             self._resources[name] = document
         else:
-            self._again(run, _place(self._resources[name]), _place(document), offset, flag, name)
+            self._again(run, _files_of(self._resources[name]), _files_of(document), offset, flag, kind, name)
         return run
 
     def _is_new(self, name: str, known: Container[str], flag: int) -> bool:
@@ -360,7 +360,7 @@ class Partition:
             if self._is_new(datum, self._data, flag):
                 self._data[datum] = said
             else:
-                self._again(run, self._data[datum], said, offset, flag, datum)
+                self._again(run, self._data[datum], said, offset, flag, "datum", datum)
         return run
 
     def spared(self, stream: Stream) -> set[str]:
@@ -402,7 +402,7 @@ class Partition:
             self.cut[by, named] += 1
 
 
-def _place(resource: Document) -> Document:
+def _files_of(resource: Document) -> Document:
     """Return what a resource says of its files; it may come again in another run, which it names then."""
     return {key: value for key, value in resource.items() if key != "run_start"}
 
