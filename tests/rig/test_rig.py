@@ -66,6 +66,14 @@ def test_no_port_is_given_twice() -> None:
     assert len(set(ports)) == len(ports)
 
 
+def test_no_port_is_given_to_two_processes() -> None:
+    """A service that was killed for a moment found its port taken by another worker's."""
+    port = free_port()
+    ask = f"from tiled_ingest.demo import processes as p; p._PORTS = range({port}, {port + 1}); print(p.free_port())"
+    other = subprocess.run([sys.executable, "-c", ask], capture_output=True, text=True, timeout=60, check=False)
+    assert "found no free TCP port" in other.stderr, other
+
+
 @pytest.fixture
 def connect() -> Iterator[Connect]:
     """`connect(server, uri=None)` returns a client that is closed after the test."""

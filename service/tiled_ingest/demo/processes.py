@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import fcntl
+import functools
 import os
 import random
 import signal
@@ -17,6 +19,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import IO
 
 _LIBC = ctypes.CDLL(None, use_errno=True)  # loaded before any fork: a forked child must not take a lock
 _PR_SET_PDEATHSIG = 1
@@ -31,13 +34,28 @@ class ProcessError(RuntimeError):
 
 
 def free_port() -> int:
-    """Return a TCP port of 127.0.0.1 on which nobody listens at this moment; each time another one."""
-    for port in random.sample(sorted(set(_PORTS) - _given), k=200):
+    """Return a TCP port of 127.0.0.1 on which nobody listens at this moment; each time another one.
+
+    It is this process' own until that ends: no other one that asks here is given it, not even while what listens there
+    is restarted.
+    """
+    left = sorted(set(_PORTS) - _given)
+    for port in random.sample(left, k=min(200, len(left))):
         with socket.socket() as probe, contextlib.suppress(OSError):
             probe.bind(("127.0.0.1", port))
+            # A record lock on one byte: the kernel lets it go with this process, and a child does not inherit it.
+            fcntl.lockf(_port_locks(), fcntl.LOCK_EX | fcntl.LOCK_NB, 1, port)
             _given.add(port)
             return port
     raise ProcessError("found no free TCP port on 127.0.0.1")
+
+
+@functools.cache
+def _port_locks() -> IO[bytes]:
+    """Open the file whose bytes stand for ports, once: to close it anywhere would let all its locks go."""
+    path = cache_folder() / "ports.lock"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return path.open("wb")
 
 
 def cache_folder() -> Path:
